@@ -1,0 +1,216 @@
+"""Settings: frozen, validated, every value of the paper with its source.
+
+A profile is one YAML file under `napo/profiles/` (or one that the user names by path). Keys that
+are not known are errors that list the known ones; what a profile leaves out has the default below.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napo.errors import NapoError, unknown
+
+PROFILES = Path(__file__).parent / "profiles"
+
+Positive = Field(gt=0)
+
+
+class Settings(BaseModel):
+    """Base of all sections: frozen, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class World(Settings):
+    """What only this profile can do, as dotted callables; empty where the real thing is read."""
+
+    make_rows: str = ""  # writes the preference rows that other profiles download
+    make_benchmarks: str = ""  # writes the benchmark folders that other profiles download
+    label_by_truth: str = ""  # labels a biased response when the truth of the scene is known
+    judge_by_truth: str = ""  # rates an answer when the truth of the scene is known
+
+    def function(self, name: str) -> Callable[..., Any] | None:
+        """The callable behind a name of this section, or None where the profile has none."""
+        dotted = getattr(self, name)
+        if not dotted:
+            return None
+        module, _, attribute = dotted.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise NapoError(
+                f"world.{name} names {dotted!r}, which cannot be imported ({error}); "
+                "write it as package.module:function."
+            ) from None
+
+
+class Model(Settings):
+    """The base model, which is also the reference."""
+
+    path: str = "icon-world"  # folder or hub id; "icon-world" is the checkpoint in the package
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["sdpa", "eager", "flex_attention"] = "sdpa"
+    image_mode: Literal["crop", "pad"] = "crop"  # one switch for all stages
+
+
+class Decoding(Settings):
+    """How a response is generated. Temperature 0 is greedy."""
+
+    max_new_tokens: int = Field(default=48, gt=0)
+    num_beams: int = Field(default=1, gt=0)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+
+
+class Data(Settings):
+    """The preference rows."""
+
+    source: str = ""  # folder of RLAIF-V as downloaded; empty: the world makes the rows
+    count: int = Field(default=1000, gt=0)  # rows used (tiny: made)
+    p_typical: float = Field(default=0.5, ge=0, le=1)  # icon world: share of typical colours
+    seed: int = 7
+    shard_rows: int = Field(default=256, gt=0)  # rows a shard of RLAIF-V-Bias holds
+
+
+class Masks(Settings):
+    """How one modality is hidden (Eqs. 7 and 8)."""
+
+    image: Literal["mask_token", "drop", "blank_white", "blank_black", "noise"] = "mask_token"
+    text: Literal["mask_token", "drop"] = "mask_token"
+    decoding: Decoding = Decoding()
+    batch_size: int = Field(default=128, gt=0)
+
+
+class Annotation(Settings):
+    """The sample that is labelled by hand (Section 3.2)."""
+
+    samples: int = Field(default=100, gt=0)  # §3.2: 100 data points
+    seed: int = 11
+    annotator: str = "oracle"  # whose labels batch mode reads; "oracle" is the scene's truth
+
+
+class Training(Settings):
+    """One training run; the variant's terms are `napo.objective.VARIANTS`."""
+
+    beta: float = Field(default=0.1, gt=0)  # §4.1
+    learning_rate: float = Field(default=5e-7, gt=0)  # §4.1
+    lora_learning_rate: float = Field(default=2e-5, gt=0)  # LoRA wants a larger step
+    epochs: int = Field(default=4, gt=0)  # §4.1
+    batch_size: int = Field(default=32, gt=0)  # released code: 1 x 4 x 8 processes
+    micro_batch_size: int = Field(default=1, gt=0)
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)  # released code
+    weight_decay: float = Field(default=0.01, ge=0)  # released code
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # released code
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    q_rule: Literal["paper", "released"] = "paper"  # Eq. 12 or the released code's
+    max_length: int = Field(default=2048, gt=0)  # released code
+    gradient_checkpointing: bool = False
+    bf16: bool = False
+    lora_r: int = Field(default=64, gt=0)
+    lora_alpha: int = Field(default=128, gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    lora_targets: str = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+    save_steps: int = Field(default=200, gt=0)  # a checkpoint to resume from
+    logits_mb: int = Field(default=256, gt=0)  # float32 logits held at any time
+
+
+class Evaluation(Settings):
+    """How the four benchmarks are asked and scored."""
+
+    benchmarks: tuple[str, ...] = ("vlind", "object_halbench", "amber", "mmhal")
+    sizes: dict[str, int] = {}  # icon world: how many instances each benchmark is made with
+    seed: int = 1234  # icon world: the scenes of the benchmarks
+    batch_size: int = Field(default=256, gt=0)
+    decoding: Decoding = Decoding()
+    vlind_image: Literal["best", "most_votes"] = "best"  # upstream, or the released copy
+    vote_threshold: int = Field(default=2, gt=0)  # upstream's default
+    extractor: Literal["vocabulary", "wordnet", "llm"] = "vocabulary"
+    similarity: Literal["identity", "table", "lg"] = "identity"
+    judge: Literal["rule", "openai"] = "rule"
+    judge_model: str = ""
+
+
+class Profile(Settings):
+    """One scale of the reproduction."""
+
+    name: str
+    title: str = ""
+    world: World = World()
+    model: Model = Model()
+    data: Data = Data()
+    masks: Masks = Masks()
+    annotation: Annotation = Annotation()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    variants: tuple[str, ...] = (
+        "dpo", "mdpo", "A1", "A2", "A3", "LB1", "LB2", "VB1", "VB2", "random", "LB-sum", "VB-mean",
+    )  # fmt: skip
+    seeds: str = "0,1,2"
+    threads: int = Field(default=1, gt=0)  # part of "the same bytes"
+    scale: Literal["tiny", "paper"] = "paper"  # decides what the tables' differences are against
+
+
+def seeds(text: str) -> list[int]:
+    """The seeds of a parameter such as "0,1,2".
+
+    Raises:
+        NapoError: when a piece is not a whole number, or one is named twice.
+    """
+    try:
+        values = [int(piece) for piece in str(text).split(",")]
+    except ValueError:
+        raise NapoError(
+            f"seeds is {text!r}; write whole numbers with commas between them, such as 0,1,2."
+        ) from None
+    if len(set(values)) < len(values):
+        raise NapoError(f"seeds is {text!r}, which names a seed twice; name each seed once.")
+    return values
+
+
+def known_profiles() -> list[str]:
+    """Names of the profiles that come with the package."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+@lru_cache
+def load_profile(name: str) -> Profile:
+    """Read a profile by name, or by the path of a YAML file.
+
+    Raises:
+        NapoError: for an unknown profile or key, or a value out of its range, naming file and key.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown("profile", name, known_profiles())
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        problem = str(error).splitlines()[0]
+        raise NapoError(f"{path.name} is not valid YAML ({problem}); correct it.") from None
+    if not isinstance(content, dict):
+        raise NapoError(f"{path.name} must hold keys and values, such as 'seeds: \"0,1,2\"'.")
+    try:
+        return Profile(**{"name": path.stem, **content})
+    except ValidationError as error:
+        raise _sentence(path.name, error) from None
+
+
+def _sentence(file: str, error: ValidationError) -> NapoError:
+    """The first complaint of pydantic as one sentence that names file and key."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    key = ".".join(where)
+    if first["type"] == "extra_forbidden":
+        section: Any = Profile
+        for part in where[:-1]:
+            section = section.model_fields[part].annotation
+        problem = unknown(f"key in {file}", key, section.model_fields)
+        return problem
+    return NapoError(f"{file}: {key} is {first['input']!r}: {first['msg']}.")

@@ -1,0 +1,103 @@
+"""What every notebook does first: check its parameters, open its workspace, set its threads."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from napo.config import Profile, load_profile
+from napo.errors import NapoError, unknown
+from napo.workspace import Workspace
+
+_INJECTED = "# Parameters"  # the first line of the cell that papermill adds
+
+
+@dataclass(frozen=True)
+class Session:
+    """A notebook's checked surroundings."""
+
+    profile: Profile
+    workspace: Workspace
+
+
+def start() -> Session:
+    """Check the parameters of the notebook that calls this, and open its profile and workspace.
+
+    The call follows the `parameters` cell. It holds under papermill, Snakemake and by hand: what
+    papermill injected is compared with what the notebook declares, names and types.
+
+    Raises:
+        NapoError: for a parameter that the notebook does not declare or a value of another type.
+    """
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        raise NapoError("napo.notebook.start() belongs in a notebook; call napo's modules instead.")
+    namespace = shell.user_ns
+    checked = check(namespace, namespace.get("__annotations__", {}), namespace.get("In", []))
+    namespace.update(checked)
+    return session(checked["profile"], checked["workspace"])
+
+
+def session(profile: str, workspace: str = "") -> Session:
+    """The session of a profile (name or YAML path) and a workspace folder, for use in scripts."""
+    settings = load_profile(profile)
+    _set_threads(settings.threads)
+    return Session(settings, Workspace.open(workspace, settings.name))
+
+
+def check(
+    namespace: Mapping[str, Any], declared: Mapping[str, Any], cells: Iterable[str]
+) -> dict[str, Any]:
+    """The declared parameters with their values, once names and types are known to be right.
+
+    Args:
+        namespace: the notebook's variables.
+        declared: name -> type, from the `parameters` cell's annotations.
+        cells: source of the cells that have run; papermill's own is recognised among them.
+
+    Raises:
+        NapoError: naming the stranger and the nearest declared name, or the value that does not fit.
+    """
+    for name in _injected_names(cells):
+        if name not in declared:
+            raise unknown("parameter", name, declared)
+    values = {}
+    for name, kind in declared.items():
+        kind = {"str": str, "int": int, "float": float, "bool": bool}.get(kind, kind)
+        # papermill turns `-p seeds 0` into a number: text parameters take numbers as text.
+        adapter = TypeAdapter(kind, config=ConfigDict(coerce_numbers_to_str=True))
+        try:
+            values[name] = adapter.validate_python(namespace[name])
+        except ValidationError:
+            raise NapoError(
+                f"Parameter {name} is {namespace[name]!r}, which is not {kind.__name__}."
+            ) from None
+    return values
+
+
+def _injected_names(cells: Iterable[str]) -> list[str]:
+    sources = [source for source in cells if source.lstrip().startswith(_INJECTED)]
+    targets = [
+        target
+        for source in sources
+        for statement in ast.parse(source).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+    ]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _set_threads(count: int) -> None:
+    """One thread count everywhere: a count of 1 or 2 gives different last bits."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import torch
+
+    torch.set_num_threads(count)

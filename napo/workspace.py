@@ -1,0 +1,279 @@
+"""The only place that knows folders: paths, atomic writes, manifests.
+
+A file that exists is whole: it is written beside its place, flushed to the disk, and renamed. A
+folder that is complete has a manifest with the hashes of its files; a stage refuses an input
+folder without one, and refuses to continue a folder that other settings began.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from napo.errors import NapoError
+
+MANIFEST = "manifest.json"
+BEGUN = "begun.json"
+
+# Which notebook makes a folder, for the sentence that a missing input gets.
+MADE_BY = {
+    "source": "00_icon_world.ipynb",
+    "benchmarks": "00_icon_world.ipynb",
+    "rows": "01_build_biased_data.ipynb",
+    "reference": "01_build_biased_data.ipynb",
+    "annotations": "02_annotate_noise.ipynb",
+    "runs": "05_train.ipynb",
+    "results": "06_evaluate.ipynb",
+    "tables": "07_results.ipynb",
+}
+
+
+def fingerprint(value: Any) -> str:
+    """A short hash of anything that JSON can hold: 16 hexadecimal digits of SHA-256."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    found = {}
+    for name in ("napo", "torch", "transformers", "peft", "tokenizers", "numpy", "pillow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder; flush and rename it to `path` on success.
+
+    On an error the temporary file is removed and `path` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: writers such as matplotlib choose a format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, keys sorted, so that the same value is the same bytes."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        NapoError: when the file is missing or cut short.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise NapoError(f"{path} is missing; run the stage that writes it again.") from None
+    except ValueError:
+        raise NapoError(
+            f"{path} is damaged (not valid JSON); delete it and run the stage that writes it again."
+        ) from None
+
+
+def complete(folder: Path) -> bool:
+    """Whether a folder's stage has finished."""
+    return (folder / MANIFEST).is_file()
+
+
+def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Claim a folder for these settings, before anything is written to it.
+
+    Returns:
+        True if there is work to do, False if the folder is already complete.
+
+    Raises:
+        NapoError: when other settings began or finished it, naming those that differ.
+    """
+    wanted = json.loads(json.dumps(dict(settings), default=str))
+    for name in (MANIFEST, BEGUN):
+        if not (folder / name).is_file():
+            continue
+        there = read_json(folder / name)["settings"]
+        if there != wanted:
+            keys = sorted(k for k in {*there, *wanted} if there.get(k) != wanted.get(k))
+            raise NapoError(
+                f"{folder} was made with other settings ({', '.join(keys)} differ); "
+                "use another workspace, or delete that folder to make it again."
+            )
+        return name == BEGUN
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / BEGUN, {"settings": wanted})
+    return True
+
+
+def finish(folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
+    """Seal a folder: write the manifest with the hash of every file in it.
+
+    Args:
+        folder: a folder that `begin` claimed and that now holds its final files.
+        settings: the same settings that it was begun with.
+        inputs: name -> fingerprint of what the stage read.
+    """
+    files = sorted(
+        path for path in folder.rglob("*")
+        if path.is_file() and path.name not in (MANIFEST, BEGUN)
+    )  # fmt: skip
+    manifest = {
+        "settings": json.loads(json.dumps(dict(settings), default=str)),
+        "inputs": dict(inputs),
+        "versions": versions(),
+        "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in files},
+    }
+    write_json(folder / MANIFEST, manifest)
+    (folder / BEGUN).unlink(missing_ok=True)
+    return manifest
+
+
+def require(folder: Path) -> dict[str, Any]:
+    """The manifest of an input folder whose files are all there and unchanged in size and hash.
+
+    Raises:
+        NapoError: when the folder is missing or unfinished (naming the notebook that makes it), or
+            a file in it is missing or was changed.
+    """
+    stage = next((part for part in reversed(folder.parts) if part in MADE_BY), folder.name)
+    maker = MADE_BY.get(stage, "the stage that makes it")
+    if not complete(folder):
+        raise NapoError(f"{folder} is not there or not finished; run notebooks/{maker} first.")
+    manifest = read_json(folder / MANIFEST)
+    for name, digest in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            problem = "missing"
+        elif hash_file(path) != digest:
+            problem = "damaged (its hash is not the one that was recorded)"
+        else:
+            continue
+        raise NapoError(f"{path} is {problem}; delete {folder} and run notebooks/{maker} again.")
+    return manifest
+
+
+def manifest_fingerprint(manifest: Mapping[str, Any]) -> str:
+    """The fingerprint of a folder's content, for the manifests and results made from it."""
+    return fingerprint(manifest["files"])
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one profile under one root."""
+
+    root: Path
+    profile: str
+
+    @classmethod
+    def open(cls, root: str, profile: str) -> Workspace:
+        """The workspace at `root`; empty: the checkout that holds this folder, else this folder."""
+        if root:
+            path = Path(root).expanduser().resolve()
+        else:
+            here = Path.cwd().resolve()
+            path = next((p for p in (here, *here.parents) if (p / "Snakefile").is_file()), here)
+        workspace = cls(path, profile)
+        if path.exists() and not os.access(path, os.W_OK):
+            raise NapoError(f"The workspace {path} is read-only; name another with `workspace`.")
+        return workspace
+
+    @property
+    def data(self) -> Path:
+        """Everything this profile generates, figures apart."""
+        return self.root / "data" / self.profile
+
+    @property
+    def source(self) -> Path:
+        """Preference rows as they would be downloaded (tiny: as the world made them)."""
+        return self.data / "source"
+
+    @property
+    def rows(self) -> Path:
+        """RLAIF-V-Bias."""
+        return self.data / "rows"
+
+    @property
+    def annotations(self) -> Path:
+        """Samples and labels."""
+        return self.data / "annotations"
+
+    @property
+    def benchmarks(self) -> Path:
+        """The four benchmarks, a folder each."""
+        return self.data / "benchmarks"
+
+    @property
+    def results(self) -> Path:
+        """Results and answers, a folder a run."""
+        return self.data / "results"
+
+    @property
+    def tables(self) -> Path:
+        """Tables 1 to 4 and the report."""
+        return self.data / "tables"
+
+    @property
+    def notebooks(self) -> Path:
+        """Executed notebooks."""
+        return self.data / "notebooks"
+
+    @property
+    def figures(self) -> Path:
+        """Figures of this profile."""
+        return self.root / "figures" / self.profile
+
+    def reference(self, digest: str) -> Path:
+        """Reference log-probs made with the model, data and preprocessing of this fingerprint."""
+        return self.data / "reference" / digest
+
+    def run(self, variant: str, seed: int, tune: str) -> Path:
+        """One training run: `runs/A1/seed-0`, or `runs/A1-lora/seed-0`."""
+        return self.data / "runs" / run_name(variant, seed, tune)
+
+    def result(self, run: str) -> Path:
+        """The results of a run, by the name that `run_name` gives, or `base`."""
+        return self.results / run
+
+
+def run_name(variant: str, seed: int, tune: str = "full") -> str:
+    """How a run is called in folders and tables: `A1/seed-0`, `A1-lora/seed-0`."""
+    return f"{variant}{'' if tune == 'full' else '-' + tune}/seed-{seed}"
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder that is about to be made anew."""
+    shutil.rmtree(folder, ignore_errors=True)
