@@ -7,6 +7,7 @@ are not known are errors that list the known ones; what a profile leaves out has
 from __future__ import annotations
 
 import importlib
+import importlib.resources
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from napo.errors import NapoError, unknown
 
 PROFILES = Path(__file__).parent / "profiles"
-
-Positive = Field(gt=0)
 
 
 class Settings(BaseModel):
@@ -54,16 +53,31 @@ class World(Settings):
 class Model(Settings):
     """The base model, which is also the reference."""
 
-    path: str = "icon-world"  # folder or hub id; "icon-world" is the checkpoint in the package
+    path: str = "napo.icon_world:checkpoint"  # folder, hub id, or package:folder inside it
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["sdpa", "eager", "flex_attention"] = "sdpa"
     image_mode: Literal["crop", "pad"] = "crop"  # one switch for all stages
+
+    @property
+    def location(self) -> str:
+        """The path to load from, a folder of a package resolved."""
+        package, colon, folder = self.path.partition(":")
+        if not colon or "/" in package:
+            return self.path
+        try:
+            return str(Path(str(importlib.resources.files(package))) / folder)
+        except ModuleNotFoundError:
+            raise NapoError(
+                f"model.path names the package {package!r}, which is not installed; "
+                "give a folder, a hub id, or package:folder."
+            ) from None
 
 
 class Decoding(Settings):
     """How a response is generated. Temperature 0 is greedy."""
 
     max_new_tokens: int = Field(default=48, gt=0)
+    min_new_tokens: int = Field(default=1, ge=0)  # an empty response has no log-probability
     num_beams: int = Field(default=1, gt=0)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -211,6 +225,5 @@ def _sentence(file: str, error: ValidationError) -> NapoError:
         section: Any = Profile
         for part in where[:-1]:
             section = section.model_fields[part].annotation
-        problem = unknown(f"key in {file}", key, section.model_fields)
-        return problem
+        return unknown(f"key in {file}", key, section.model_fields)
     return NapoError(f"{file}: {key} is {first['input']!r}: {first['msg']}.")

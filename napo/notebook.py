@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from napo.config import Profile, load_profile
+from napo.config import Profile, load_profile, seeds
 from napo.errors import NapoError, unknown
 from napo.workspace import Workspace
 
@@ -23,6 +23,10 @@ class Session:
 
     profile: Profile
     workspace: Workspace
+
+    def seeds(self, text: str = "") -> list[int]:
+        """The seeds of a parameter such as "0,1,2"; empty: the profile's."""
+        return seeds(text or self.profile.seeds)
 
 
 def start() -> Session:

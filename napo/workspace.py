@@ -21,7 +21,7 @@ from typing import Any
 from napo.errors import NapoError
 
 MANIFEST = "manifest.json"
-BEGUN = "begun.json"
+SETTINGS = "settings.json"  # kept when Snakemake removes a manifest, so stale files stay named
 
 # Which notebook makes a folder, for the sentence that a missing input gets.
 MADE_BY = {
@@ -116,6 +116,8 @@ def complete(folder: Path) -> bool:
 def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Claim a folder for these settings, before anything is written to it.
 
+    Settings hold everything that decides the folder's content, fingerprints of inputs included.
+
     Returns:
         True if there is work to do, False if the folder is already complete.
 
@@ -123,42 +125,33 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
         NapoError: when other settings began or finished it, naming those that differ.
     """
     wanted = json.loads(json.dumps(dict(settings), default=str))
-    for name in (MANIFEST, BEGUN):
-        if not (folder / name).is_file():
-            continue
-        there = read_json(folder / name)["settings"]
-        if there != wanted:
-            keys = sorted(k for k in {*there, *wanted} if there.get(k) != wanted.get(k))
-            raise NapoError(
-                f"{folder} was made with other settings ({', '.join(keys)} differ); "
-                "use another workspace, or delete that folder to make it again."
-            )
-        return name == BEGUN
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / BEGUN, {"settings": wanted})
-    return True
+    if not (folder / SETTINGS).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SETTINGS, wanted)
+        return True
+    there = read_json(folder / SETTINGS)
+    if there != wanted:
+        keys = sorted(k for k in {*there, *wanted} if there.get(k) != wanted.get(k))
+        raise NapoError(
+            f"{folder} was made with other settings ({', '.join(keys)} differ); "
+            "use another workspace, or delete that folder to make it again."
+        )
+    return not complete(folder)
 
 
-def finish(folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
-    """Seal a folder: write the manifest with the hash of every file in it.
-
-    Args:
-        folder: a folder that `begin` claimed and that now holds its final files.
-        settings: the same settings that it was begun with.
-        inputs: name -> fingerprint of what the stage read.
-    """
+def finish(folder: Path) -> dict[str, Any]:
+    """Seal a folder that `begin` claimed: write the manifest with the hash of every file in it."""
     files = sorted(
-        path for path in folder.rglob("*")
-        if path.is_file() and path.name not in (MANIFEST, BEGUN)
-    )  # fmt: skip
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (MANIFEST, SETTINGS)
+    )
     manifest = {
-        "settings": json.loads(json.dumps(dict(settings), default=str)),
-        "inputs": dict(inputs),
+        "settings": read_json(folder / SETTINGS),
         "versions": versions(),
         "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in files},
     }
     write_json(folder / MANIFEST, manifest)
-    (folder / BEGUN).unlink(missing_ok=True)
     return manifest
 
 
@@ -200,16 +193,19 @@ class Workspace:
 
     @classmethod
     def open(cls, root: str, profile: str) -> Workspace:
-        """The workspace at `root`; empty: the checkout that holds this folder, else this folder."""
+        """The workspace at `root`; empty: the checkout this package lives in, else this folder.
+
+        Raises:
+            NapoError: when the folder cannot be written to.
+        """
         if root:
             path = Path(root).expanduser().resolve()
         else:
-            here = Path.cwd().resolve()
-            path = next((p for p in (here, *here.parents) if (p / "Snakefile").is_file()), here)
-        workspace = cls(path, profile)
+            checkout = Path(__file__).resolve().parent.parent
+            path = checkout if (checkout / "Snakefile").is_file() else Path.cwd()
         if path.exists() and not os.access(path, os.W_OK):
             raise NapoError(f"The workspace {path} is read-only; name another with `workspace`.")
-        return workspace
+        return cls(path, profile)
 
     @property
     def data(self) -> Path:

@@ -1,0 +1,61 @@
+# make reproduce [PROFILE=tiny]   everything: data, training, benchmarks, Figs. 3 and 4, Tables 1 to 4, report
+# make test                       the tests that take minutes in all; `make test-long` the others
+PROFILE ?= tiny
+WORKSPACE ?=
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test test-long lint lab figures base-model bench lock clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
+
+setup: $(READY) ## make the environment (.venv) from the lock
+
+# torch has a line of its own: its CPU and CUDA builds share a version.
+$(READY): requirements.lock pyproject.toml
+	@echo "Setting up .venv (about three minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "napo needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+reproduce: setup ## every notebook, from data to Tables 1-4 and Figs. 3-4
+	@$(BIN)/python -m napo.pipeline --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES)
+
+test: setup lint ## lint, unit tests, and every notebook at smoke scale
+	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -m notebooks
+
+test-long: setup ## the tests that take minutes each
+	@$(BIN)/python -m pytest -m long
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check napo tests bench
+
+lab: setup ## JupyterLab on the notebooks
+	@$(BIN)/jupyter lab notebooks
+
+figures: setup ## Fig. 3, and Fig. 4 from stored margins, again
+	@for n in 03_loss_curves 04_margin_distributions; do \
+	  $(BIN)/papermill notebooks/$$n.ipynb data/$(PROFILE)/notebooks/$$n.ipynb \
+	    -p profile $(PROFILE) -p workspace "$(WORKSPACE)" --no-progress-bar || exit 1; done
+
+base-model: setup ## pretrain the tiny base model again and compare its scores
+	@mkdir -p data/tiny/notebooks
+	@$(BIN)/papermill notebooks/00_icon_world.ipynb data/tiny/notebooks/00_icon_world-pretrained.ipynb \
+	  -p pretrain True -k python3 --log-output --no-progress-bar
+
+lock: setup ## write requirements.lock from what .venv holds
+	@$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check \
+	  | sed 's/+cpu//' | grep -v '^napo' > requirements.lock
+
+clean: ## remove what the pipeline generated (PROFILE's data and figures)
+	rm -rf data/$(PROFILE) figures/$(PROFILE)

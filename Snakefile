@@ -1,0 +1,164 @@
+# The whole reproduction at a glance: one rule a notebook, each a papermill call.
+#
+#   snakemake -n                                   the plan
+#   snakemake --cores 2 --nolock --rerun-incomplete    run it (`make reproduce` does, and shows progress)
+#   snakemake ... --config profile=smoke workspace=/some/folder
+from napo.config import load_profile, seeds
+from napo.workspace import fingerprint
+
+PROFILE = config.get("profile", "tiny")
+settings = load_profile(PROFILE)
+workdir: config.get("workspace", workflow.basedir)
+
+DATA = f"data/{settings.name}"
+FIGURES = f"figures/{settings.name}"
+NOTEBOOKS = workflow.source_path("notebooks/00_icon_world.ipynb").rsplit("/", 1)[0]
+TUNE = config.get("tune", "full")
+SUFFIX = "" if TUNE == "full" else f"-{TUNE}"
+SEEDS = config.get("seeds", settings.seeds)
+VARIANTS = list(settings.variants)
+RUNS = [f"{variant}{SUFFIX}/seed-{seed}" for variant in VARIANTS for seed in seeds(SEEDS)]
+FORMATS = ["pdf", "svg", "png", "csv"]
+
+
+def of(*sections):
+    """A hash of the profile's sections that a rule depends on: a change of theirs reruns it."""
+    return fingerprint(settings.model_dump(include={"world", "model", *sections}))
+
+
+# The executed notebook is the log: it is kept, and named, when a job fails.
+PAPERMILL = (
+    f"papermill {NOTEBOOKS}/{{params.notebook}}.ipynb {{log}} --log-output --no-progress-bar"
+    f" -p profile {PROFILE} -p workspace . "
+)
+
+wildcard_constraints:
+    variant="[^/]+",
+
+
+rule report:
+    input:
+        expand(DATA + "/results/{run}/manifest.json", run=["base", *RUNS]),
+        expand(FIGURES + "/fig{n}.png", n=[3, 4]),
+    output:
+        DATA + "/tables/manifest.json",
+    log:
+        DATA + "/notebooks/07_results.ipynb",
+    params:
+        notebook="07_results",
+        settings=fingerprint(settings.model_dump()),
+    shell:
+        PAPERMILL + "-p seeds '" + SEEDS + "' -p tune " + TUNE
+
+
+if settings.world.make_rows:
+
+    rule icon_world:
+        output:
+            DATA + "/source/manifest.json",
+            DATA + "/benchmarks/manifest.json",
+        log:
+            DATA + "/notebooks/00_icon_world.ipynb",
+        params:
+            notebook="00_icon_world",
+            settings=of("data", "evaluation"),
+        shell:
+            PAPERMILL
+
+
+rule build_biased_data:
+    input:
+        DATA + "/source/manifest.json",
+    output:
+        DATA + "/rows/manifest.json",
+        DATA + "/reference/current.json",
+    log:
+        DATA + "/notebooks/01_build_biased_data.ipynb",
+    params:
+        notebook="01_build_biased_data",
+        settings=of("data", "masks"),
+    shell:
+        PAPERMILL
+
+
+rule annotate_noise:
+    input:
+        DATA + "/rows/manifest.json",
+    output:
+        DATA + "/annotations/manifest.json",
+    log:
+        DATA + "/notebooks/02_annotate_noise.ipynb",
+    params:
+        notebook="02_annotate_noise",
+        settings=of("annotation"),
+    shell:
+        PAPERMILL
+
+
+rule loss_curves:
+    output:
+        expand(FIGURES + "/fig3.{format}", format=FORMATS),
+    log:
+        DATA + "/notebooks/03_loss_curves.ipynb",
+    params:
+        notebook="03_loss_curves",
+    shell:
+        PAPERMILL
+
+
+rule margin_distributions:
+    input:
+        DATA + "/reference/current.json",
+        DATA + "/annotations/manifest.json",
+    output:
+        expand(FIGURES + "/fig4.{format}", format=FORMATS),
+    log:
+        DATA + "/notebooks/04_margin_distributions.ipynb",
+    params:
+        notebook="04_margin_distributions",
+    shell:
+        PAPERMILL
+
+
+rule train:
+    input:
+        DATA + "/rows/manifest.json",
+        DATA + "/reference/current.json",
+    output:
+        [f"{DATA}/runs/{{variant}}{SUFFIX}/seed-{seed}/manifest.json" for seed in seeds(SEEDS)],
+    log:
+        DATA + "/notebooks/05_train-{variant}" + SUFFIX + ".ipynb",
+    params:
+        notebook="05_train",
+        settings=of("training"),
+    shell:
+        PAPERMILL + "-p variant {wildcards.variant} -p seeds '" + SEEDS + "' -p tune " + TUNE
+
+
+rule evaluate:
+    input:
+        DATA + "/benchmarks/manifest.json",
+        [f"{DATA}/runs/{{variant}}{SUFFIX}/seed-{seed}/manifest.json" for seed in seeds(SEEDS)],
+    output:
+        [f"{DATA}/results/{{variant}}{SUFFIX}/seed-{seed}/manifest.json" for seed in seeds(SEEDS)],
+    log:
+        DATA + "/notebooks/06_evaluate-{variant}" + SUFFIX + ".ipynb",
+    params:
+        notebook="06_evaluate",
+        settings=of("evaluation"),
+    shell:
+        PAPERMILL + "-p variant {wildcards.variant} -p seeds '" + SEEDS + "' -p tune " + TUNE
+
+
+rule evaluate_base:
+    input:
+        DATA + "/benchmarks/manifest.json",
+    output:
+        DATA + "/results/base/manifest.json",
+    log:
+        DATA + "/notebooks/06_evaluate-base.ipynb",
+    params:
+        notebook="06_evaluate",
+        settings=of("evaluation"),
+    shell:
+        PAPERMILL + "-p variant base"

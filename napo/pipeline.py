@@ -1,0 +1,231 @@
+"""Run the Snakefile with one lock, progress with an estimate, and errors as sentences.
+
+    python -m napo.pipeline --profile tiny --cores 2
+
+Snakemake decides what to do; this module holds the workspace's lock, turns Snakemake's and
+papermill's output into lines that people read (the whole output goes to a log file), and, when a
+notebook fails, says its own last sentence instead of a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from napo.config import load_profile
+from napo.errors import NapoError
+from napo.progress import duration
+from napo.workspace import Workspace, write_json
+
+# Seconds of one job of each rule at the tiny scale on two cores: the estimate's first guess,
+# corrected by what the jobs of this run really take.
+USUAL_SECONDS = {
+    "icon_world": 40,
+    "build_biased_data": 25,
+    "annotate_noise": 10,
+    "loss_curves": 10,
+    "margin_distributions": 12,
+    "train": 60,
+    "evaluate": 100,
+    "evaluate_base": 40,
+    "report": 25,
+}
+
+_RULE = re.compile(r"^(?:local)?rule (\w+):$")
+_JOB = re.compile(r"^\s+jobid: (\d+)$")
+_WILDCARDS = re.compile(r"^\s+wildcards: (.+)$")
+_PLANNED = re.compile(r"^(\w+)\s+(\d+)$")
+_FINISHED = re.compile(r"^Finished jobid: (\d+)")
+_FAILED = re.compile(r"^Error in rule (\w+)")
+_LOG = re.compile(r"^\s+log: (\S+)")
+_PROGRESS = re.compile(r"^.+: \d+/\d+ \w+, .*(left|done after|stopped after)")
+
+
+@dataclass
+class Board:
+    """What is known of the pipeline while it runs; fed with Snakemake's lines, gives ours."""
+
+    planned: dict[str, int] = field(default_factory=dict)
+    jobs: dict[str, tuple[str, str, float]] = field(default_factory=dict)
+    finished: int = 0
+    took: dict[str, list[float]] = field(default_factory=dict)
+    failed_log: str = ""
+    _rule: str = ""
+    _job: str = ""
+    _failing: bool = False
+
+    def feed(self, line: str, now: float, cores: int) -> Iterator[str]:
+        """Take one line of output; yield the lines to show for it."""
+        if _PROGRESS.match(line):
+            yield "  " + line
+        elif found := _PLANNED.match(line):
+            if found[1] != "total":
+                self.planned[found[1]] = int(found[2])
+        elif found := _RULE.match(line):
+            self._rule, self._failing = found[1], False
+        elif found := _JOB.match(line):
+            self._job = found[1]
+            self.jobs[self._job] = (self._rule, "", now)
+        elif found := _WILDCARDS.match(line):
+            rule, _, started = self.jobs.get(self._job, (self._rule, "", now))
+            self.jobs[self._job] = (rule, found[1].split("=")[-1], started)
+        elif _FAILED.match(line):
+            self._failing = True
+        elif self._failing and not self.failed_log and (found := _LOG.match(line)):
+            self.failed_log = found[1]
+        elif found := _FINISHED.match(line):
+            yield self._finish(found[1], now, cores)
+
+    def _finish(self, job: str, now: float, cores: int) -> str:
+        rule, of, started = self.jobs.pop(job, ("job", "", now))
+        self.finished += 1
+        self.took.setdefault(rule, []).append(now - started)
+        total = sum(self.planned.values())
+        name = f"{rule} {of}".strip()
+        line = f"[{self.finished}/{total}] {name} done in {duration(now - started)}"
+        if self.finished < total:
+            line += f"; about {duration(self.remaining(now, cores))} left"
+        return line
+
+    def remaining(self, now: float, cores: int) -> float:
+        """Seconds until the pipeline ends, if two jobs side by side keep their pace."""
+        done = [(USUAL_SECONDS.get(rule, 30), took) for rule, all_ in self.took.items()
+                for took in all_]  # fmt: skip
+        pace = sum(took for _, took in done) / max(1e-9, sum(usual for usual, _ in done))
+        work = 0.0
+        for rule, count in self.planned.items():
+            taken = self.took.get(rule, [])
+            each = sum(taken) / len(taken) if taken else USUAL_SECONDS.get(rule, 30) * pace
+            running = [now - started for r, _, started in self.jobs.values() if r == rule]
+            work += each * (count - len(taken)) - sum(min(each, spent) for spent in running)
+        return max(0.0, work) / cores
+
+
+def failure_sentence(notebook: Path) -> str:
+    """What a failed notebook says was wrong: the last error among its outputs.
+
+    The sentence of a NapoError stands alone; any other error is named with its type, as it is not
+    meant to happen.
+    """
+    try:
+        cells = json.loads(notebook.read_text())["cells"]
+    except (OSError, ValueError, KeyError):
+        return "the notebook did not start; the log has the reason."
+    errors = [
+        output
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if output.get("output_type") == "error"
+    ]
+    if not errors:
+        return "the notebook was stopped before it ended."
+    last = errors[-1]
+    return last["evalue"] if last["ename"] == "NapoError" else f"{last['ename']}: {last['evalue']}"
+
+
+def hold(workspace: Workspace) -> FileLock:
+    """Take the workspace's lock, which the system frees however this process ends.
+
+    Raises:
+        NapoError: when another pipeline holds it, naming the process.
+    """
+    workspace.data.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(workspace.data / ".pipeline.lock")
+    holder = workspace.data / ".pipeline.json"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = json.loads(holder.read_text()) if holder.is_file() else {}
+        raise NapoError(
+            f"Process {who.get('process', '?')} already runs a pipeline in {workspace.data}; "
+            "wait for it, stop it, or use another workspace."
+        ) from None
+    write_json(holder, {"process": os.getpid()})
+    return lock
+
+
+def command(profile: str, workspace: Workspace, cores: int, extra: Iterable[str]) -> list[str]:
+    """The Snakemake call. Our own lock replaces Snakemake's, which a SIGKILL would leave behind."""
+    snakefile = Path(__file__).parent.parent / "Snakefile"
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)),
+        *("--cores", str(cores), "--nolock", "--rerun-incomplete", "--nocolor"),
+        *("--rerun-triggers", "mtime", "params", "input"),
+        *extra,
+        *("--config", f"profile={profile}", f"workspace={workspace.root}"),
+    ]
+
+
+def run(profile: str, root: str, cores: int, extra: Iterable[str] = ()) -> int:
+    """Run the pipeline to its end; 0 on success.
+
+    Raises:
+        NapoError: when a notebook fails (with its sentence), or the workspace is in use.
+    """
+    workspace = Workspace.open(root, load_profile(profile).name)
+    log = workspace.data / "pipeline.log"
+    board = Board()
+    began = time.monotonic()
+    environment = {**os.environ, "PATH": _path_with_our_programs(), "PYTHONUNBUFFERED": "1"}
+    with hold(workspace), open(log, "w") as whole:
+        process = subprocess.Popen(
+            command(profile, workspace, cores, extra),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        try:
+            for line in process.stdout or ():
+                whole.write(line)
+                whole.flush()
+                for shown in board.feed(line.rstrip("\n"), time.monotonic(), cores):
+                    print(shown, flush=True)
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            print("Interrupted; what is finished is kept, run the same command to go on.")
+            return 130
+        code = process.wait()
+    if code and board.failed_log:
+        notebook = workspace.root / board.failed_log
+        raise NapoError(f"{failure_sentence(notebook)} (The failed notebook: {notebook})")
+    if code:
+        raise NapoError(f"Snakemake stopped with code {code}; its own words are in {log}.")
+    took = duration(time.monotonic() - began)
+    print(f"All done in {took}: {workspace.tables / 'report.html'}", flush=True)
+    return 0
+
+
+def _path_with_our_programs() -> str:
+    """PATH with this environment's `papermill` first, however this process was started."""
+    return str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", "")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m napo.pipeline", description=__doc__)
+    parser.add_argument("--profile", default="tiny", help="name or YAML path (default: tiny)")
+    parser.add_argument("--workspace", default="", help="folder (default: the checkout)")
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="jobs side by side")
+    given, extra = parser.parse_known_args(arguments)
+    try:
+        return run(given.profile, given.workspace, given.cores, extra)
+    except NapoError as error:
+        print(f"napo: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from napo.errors import NapoError
+from napo.pipeline import Board, failure_sentence, hold
+from napo.workspace import Workspace
+
+TALK = """\
+job                     count
+--------------------  -------
+loss_curves                 1
+train                       2
+total                       3
+rule train:
+    log: data/tiny/notebooks/05_train-A1.ipynb
+    jobid: 4
+    wildcards: variant=A1
+train A1 seed 0: 10/60 steps, 12 s left
+Finished jobid: 4 (Rule: train)
+""".splitlines()
+
+
+def test_the_board_shows_progress_and_each_finished_job_with_an_estimate():
+    board, shown = Board(), []
+    for second, line in enumerate(TALK):
+        shown += board.feed(line, float(second), cores=1)
+    assert shown[0] == "  train A1 seed 0: 10/60 steps, 12 s left"
+    assert shown[1].startswith("[1/3] train A1 done in 3 s; about ")
+
+
+def test_the_estimate_follows_the_measured_pace():
+    board = Board(planned={"train": 3}, took={"train": [10.0]})
+    assert board.remaining(now=0, cores=2) == pytest.approx(10)
+    board.jobs["7"] = ("train", "A2", 0.0)
+    assert board.remaining(now=4, cores=2) == pytest.approx(8)
+
+
+def notebook(tmp_path, *outputs):
+    path = tmp_path / "n.ipynb"
+    path.write_text(json.dumps({"cells": [{"outputs": list(outputs)}]}))
+    return path
+
+
+def test_a_failed_notebook_speaks_its_own_sentence(tmp_path):
+    error = {"output_type": "error", "ename": "NapoError", "evalue": "Row 3 is empty; drop it."}
+    assert failure_sentence(notebook(tmp_path, error)) == "Row 3 is empty; drop it."
+    error["ename"] = "KeyError"
+    assert failure_sentence(notebook(tmp_path, error)).startswith("KeyError: ")
+
+
+def test_a_notebook_that_never_started_is_said_so(tmp_path):
+    assert "did not start" in failure_sentence(tmp_path / "none.ipynb")
+    assert "stopped before" in failure_sentence(notebook(tmp_path))
+
+
+def test_a_second_pipeline_in_one_workspace_is_told_who_holds_it(tmp_path):
+    workspace = Workspace(tmp_path, "tiny")
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from napo.pipeline import hold; from napo.workspace import Workspace\n"
+        "lock = hold(Workspace(Path(sys.argv[1]), 'tiny')); print('held', flush=True); input()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline().strip() == "held"
+        with pytest.raises(NapoError, match=f"Process {holder.pid} already runs a pipeline"):
+            hold(workspace)
+    finally:
+        holder.kill()
+        holder.wait()
+    hold(workspace).release()  # killed, it holds nothing

@@ -1,0 +1,115 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napo.errors import NapoError
+from napo.workspace import (
+    Workspace,
+    atomic_file,
+    begin,
+    complete,
+    finish,
+    fingerprint,
+    read_json,
+    require,
+    run_name,
+    write_json,
+)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+
+
+def test_a_file_is_whole_or_absent(tmp_path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_leaves_the_earlier_file_as_it_was(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "before"
+
+
+def test_the_temporary_name_keeps_the_suffix_that_writers_choose_a_format_by(tmp_path):
+    with atomic_file(tmp_path / "fig.pdf") as temporary:
+        temporary.write_bytes(b"x")
+        assert temporary.suffix == ".pdf"
+
+
+@given(json_values)
+def test_a_fingerprint_survives_a_trip_through_json(value):
+    assert fingerprint(json.loads(json.dumps(value))) == fingerprint(value)
+
+
+def test_a_fingerprint_does_not_depend_on_the_order_of_keys():
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_a_folder_is_begun_gone_on_with_and_sealed(tmp_path):
+    folder = tmp_path / "rows"
+    assert begin(folder, {"seed": 1})
+    assert begin(folder, {"seed": 1})
+    write_json(folder / "x.json", 1)
+    finish(folder)
+    assert complete(folder)
+    assert not begin(folder, {"seed": 1})
+    assert list(require(folder)["files"]) == ["x.json"]
+
+
+def test_other_settings_in_the_same_place_are_refused_by_name(tmp_path):
+    folder = tmp_path / "rows"
+    begin(folder, {"seed": 1, "beta": 2})
+    with pytest.raises(NapoError, match=r"made with other settings \(seed differ\)"):
+        begin(folder, {"seed": 2, "beta": 2})
+
+
+def test_the_settings_hold_even_when_the_manifest_was_taken_away(tmp_path):
+    folder = tmp_path / "rows"
+    begin(folder, {"seed": 1})
+    finish(folder)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(NapoError, match="other settings"):
+        begin(folder, {"seed": 2})
+
+
+def test_a_missing_input_names_the_notebook_that_makes_it(tmp_path):
+    with pytest.raises(NapoError, match=r"run notebooks/01_build_biased_data.ipynb first"):
+        require(Workspace(tmp_path, "tiny").rows)
+
+
+def test_an_input_with_a_flipped_byte_is_refused(tmp_path):
+    folder = tmp_path / "rows"
+    begin(folder, {})
+    (folder / "a.bin").write_bytes(b"abc")
+    finish(folder)
+    (folder / "a.bin").write_bytes(b"abd")
+    with pytest.raises(NapoError, match=r"a.bin is damaged"):
+        require(folder)
+    (folder / "a.bin").unlink()
+    with pytest.raises(NapoError, match=r"a.bin is missing"):
+        require(folder)
+
+
+def test_json_cut_short_is_a_sentence(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": ')
+    with pytest.raises(NapoError, match="damaged"):
+        read_json(path)
+
+
+def test_runs_are_named_by_variant_tuning_and_seed(tmp_path):
+    assert run_name("A1", 2) == "A1/seed-2"
+    assert Workspace(tmp_path, "tiny").run("A1", 0, "lora").parts[-2:] == ("A1-lora", "seed-0")
