@@ -67,7 +67,7 @@ def check(
         cells: source of the cells that have run; papermill's own is recognised among them.
 
     Raises:
-        NapoError: naming the stranger and the nearest declared name, or the value that does not fit.
+        NapoError: naming the stranger and the nearest declared name, or the value.
     """
     for name in _injected_names(cells):
         if name not in declared:

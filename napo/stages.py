@@ -1,4 +1,4 @@
-"""The stages of the reproduction: each ties one profile and workspace to the modules that do the work.
+"""The stages: each ties one profile and workspace to the modules that do the work.
 
 A notebook calls one or two of these. Each stage claims its folder, skips what is already there,
 and seals the folder with a manifest when it is complete (see `napo.workspace`).
@@ -19,8 +19,8 @@ from napo.workspace import (
     Workspace,
     begin,
     complete,
-    finish,
     fingerprint,
+    finish,
     manifest_fingerprint,
     read_json,
     require,

@@ -1,0 +1,168 @@
+"""The real notebooks, executed at smoke scale by the real pipeline."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from napo.workspace import Workspace, read_json, require
+
+ROOT = Path(__file__).parent.parent
+PAPERMILL = str(Path(sys.executable).parent / "papermill")
+pytestmark = pytest.mark.notebooks
+
+
+def pipeline(folder):
+    return subprocess.run(
+        [sys.executable, "-m", "napo.pipeline", "--profile", "smoke", "--workspace", str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+
+
+def papermill(name, folder, *parameters):
+    return subprocess.run(
+        [PAPERMILL, str(ROOT / "notebooks" / f"{name}.ipynb"), str(folder / "out.ipynb"),
+         "--no-progress-bar", "-p", "profile", "smoke", *parameters],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """One workspace in which the whole smoke pipeline has run."""
+    folder = tmp_path_factory.mktemp("workspace")
+    done = pipeline(folder)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return Workspace(folder, "smoke"), done.stdout
+
+
+def test_the_pipeline_tells_its_progress_with_an_estimate(made):
+    _, said = made
+    assert "left" in said and "[1/" in said and "report.html" in said
+
+
+def test_every_stage_is_sealed_and_whole(made):
+    workspace, _ = made
+    folders = [workspace.source, workspace.benchmarks, workspace.rows, workspace.annotations]
+    folders += [workspace.run("A1", 0, "full"), workspace.result("base"), workspace.tables]
+    for folder in folders:
+        assert require(folder)["files"], folder
+
+
+def test_the_rows_hold_both_biased_responses_and_the_references_scores(made):
+    workspace, _ = made
+    rows = pq.read_table(workspace.rows)
+    assert rows.num_rows == 64
+    assert {"language_biased", "vision_biased", "truth"} <= set(rows.column_names)
+    current = read_json(workspace.data / "reference" / "current.json")["folder"]
+    scores = pq.read_table(workspace.reference(current)).to_pandas()
+    assert set(scores["id"]) == set(rows["id"].to_pylist())
+    assert (scores["vision_biased_logp"] < 0).all() and (scores["chosen_tokens"] > 0).all()
+
+
+def test_the_labels_are_in_the_csv_that_a_persons_go_to(made):
+    workspace, _ = made
+    labels = pd.read_csv(workspace.annotations / "oracle.csv", keep_default_na=False)
+    assert ["id", "kind", "label", "annotator"] == list(labels.columns[:4])
+    assert set(labels["kind"]) == {"language_biased", "vision_biased"}
+    assert set(labels["label"]) <= {"biased", "unbiased", "unsure"}
+
+
+@pytest.mark.parametrize("name", ["fig3", "fig4"])
+def test_the_figures_come_as_pdf_svg_png_and_csv(made, name):
+    workspace, _ = made
+    for suffix in ("pdf", "svg", "png", "csv"):
+        assert (workspace.figures / f"{name}.{suffix}").stat().st_size > 500
+
+
+def test_training_leaves_a_model_and_a_record_of_every_example(made):
+    from napo.trainer import read_records
+
+    workspace, _ = made
+    folder = workspace.run("A1", 0, "full")
+    assert (folder / "model" / "model.safetensors").is_file()
+    records = read_records(folder)
+    assert records["id"].nunique() == 64
+    assert not list(folder.rglob("*.bin")) and not list(folder.rglob("checkpoint-*"))
+
+
+def test_each_run_has_a_result_for_each_benchmark(made):
+    workspace, _ = made
+    for run in ("base", "dpo/seed-0", "A1/seed-0"):
+        for benchmark in ("vlind", "object_halbench", "amber", "mmhal"):
+            result = read_json(workspace.result(run) / f"{benchmark}.json")
+            assert result["run"] == run
+
+
+def test_the_tables_are_there_in_three_formats_with_a_report(made):
+    workspace, _ = made
+    for number in (1, 2, 3, 4):
+        for suffix in ("csv", "md", "tex"):
+            assert (workspace.tables / f"table{number}.{suffix}").stat().st_size > 100
+    second = (workspace.tables / "table2.md").read_text()
+    assert "not run" in second  # smoke trains A1 and dpo only
+    report = (workspace.tables / "report.html").read_text()
+    assert "Table 4" in report and 'src="http' not in report
+
+
+def test_a_second_run_finds_everything_done_at_once(made):
+    workspace, _ = made
+    before = {p: p.stat().st_mtime for p in workspace.data.rglob("manifest.json")}
+    started = time.monotonic()
+    done = pipeline(workspace.root)
+    assert done.returncode == 0 and time.monotonic() - started < 15
+    assert {p: p.stat().st_mtime for p in workspace.data.rglob("manifest.json")} == before
+
+
+def test_a_notebook_runs_alone_from_any_folder(made, tmp_path):
+    workspace, _ = made
+    done = papermill("04_margin_distributions", tmp_path, "-p", "workspace", str(workspace.root))
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_any_checkpoint_can_be_evaluated_by_its_path(made, tmp_path):
+    workspace, _ = made
+    model = workspace.run("A1", 0, "full") / "model"
+    done = papermill(
+        "06_evaluate", tmp_path, "-p", "workspace", str(workspace.root), "-p", "model", str(model)
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    named = read_json(workspace.result("model-model") / "vlind.json")["metrics"]
+    assert named == read_json(workspace.result("A1/seed-0") / "vlind.json")["metrics"]
+
+
+def test_lora_trains_from_the_same_notebook(made, tmp_path):
+    workspace, _ = made
+    where = ("-p", "workspace", str(workspace.root))
+    done = papermill("05_train", tmp_path, *where, "-p", "variant", "A1", "-p", "tune", "lora")
+    assert done.returncode == 0, done.stderr[-2000:]
+    run = workspace.run("A1", 0, "lora")
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
+
+
+BAD = {
+    "an unknown parameter": ("03_loss_curves", ["-p", "profil", "x"], "Unknown parameter 'profil'"),
+    "an unknown profile": ("03_loss_curves", ["-p", "profile", "tinny"], "Did you mean 'tiny'"),
+    "an unknown variant": ("05_train", ["-p", "variant", "A9"], "Unknown variant 'A9'"),
+    "bad seeds": ("05_train", ["-p", "seeds", "x"], "seeds is 'x'"),
+    "a missing input": ("04_margin_distributions", [], "run notebooks/02_annotate_noise.ipynb"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_sentence_and_writes_nothing(case, tmp_path):
+    name, parameters, sentence = BAD[case]
+    work = tmp_path / "work"
+    work.mkdir()
+    done = papermill(name, tmp_path, "-p", "workspace", str(work), *parameters)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert not list(work.rglob("*.json"))
