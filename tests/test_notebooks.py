@@ -71,7 +71,7 @@ def test_the_rows_hold_both_biased_responses_and_the_references_scores(made):
 def test_the_labels_are_in_the_csv_that_a_persons_go_to(made):
     workspace, _ = made
     labels = pd.read_csv(workspace.annotations / "oracle.csv", keep_default_na=False)
-    assert ["id", "kind", "label", "annotator"] == list(labels.columns[:4])
+    assert list(labels.columns[:4]) == ["id", "kind", "label", "annotator"]
     assert set(labels["kind"]) == {"language_biased", "vision_biased"}
     assert set(labels["label"]) <= {"biased", "unbiased", "unsure"}
 
