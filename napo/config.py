@@ -141,6 +141,7 @@ class Evaluation(Settings):
     benchmarks: tuple[str, ...] = ("vlind", "object_halbench", "amber", "mmhal")
     sizes: dict[str, int] = {}  # icon world: how many instances each benchmark is made with
     seed: int = 1234  # icon world: the scenes of the benchmarks
+    split: Literal["test", "validation"] = "test"  # hyper-parameters are chosen on validation
     batch_size: int = Field(default=256, gt=0)
     decoding: Decoding = Decoding()
     vlind_image: Literal["best", "most_votes"] = "best"  # upstream, or the released copy

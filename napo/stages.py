@@ -97,9 +97,9 @@ def make_benchmarks(session: Session) -> Path:
             f"Profile {profile.name} has no world.make_benchmarks: its benchmarks are downloaded "
             f"to {folder}."
         )
-    settings = profile.evaluation.model_dump(include={"sizes", "seed"})
+    settings = profile.evaluation.model_dump(include={"sizes", "seed", "split"})
     if begin(folder, settings):
-        make(folder, sizes=profile.evaluation.sizes, seed=profile.evaluation.seed)
+        make(folder, **settings)
         finish(folder)
     return folder
 
