@@ -1,0 +1,180 @@
+"""The paper's losses: pure functions of tensors, one value per example, no reduction.
+
+A margin comes first (`reward_margin`, Eq. 2); a loss takes margins. What is averaged over a batch
+(the coefficient q, the weights gamma) is a function of its own and never carries a gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+# Where q and gamma are cut off: §4.1, and the released code's own lower end for q.
+Q_RANGE = {"paper": (0.01, 1.0), "released": (0.001, 1.0)}
+GAMMA_RANGE = (0.01, 1.0)
+
+
+def reward_margin(
+    policy_chosen_logps: Tensor,
+    policy_rejected_logps: Tensor,
+    reference_chosen_logps: Tensor,
+    reference_rejected_logps: Tensor,
+    beta: float = 0.1,
+) -> Tensor:
+    """Reward margin psi of a preference pair (Eq. 2).
+
+    Sums of token log-probs give psi_sum, means over tokens psi_mean.
+
+    Args:
+        policy_chosen_logps: log pi_theta(y_w|x), shape (batch,).
+        policy_rejected_logps: log pi_theta(y_l|x), shape (batch,).
+        reference_chosen_logps: log pi_ref(y_w|x), shape (batch,).
+        reference_rejected_logps: log pi_ref(y_l|x), shape (batch,).
+        beta: scale of the reward; 1 gives the plain difference of log-ratios.
+
+    Returns:
+        psi, shape (batch,).
+    """
+    chosen = policy_chosen_logps - reference_chosen_logps
+    rejected = policy_rejected_logps - reference_rejected_logps
+    return beta * (chosen - rejected)
+
+
+def dpo_loss(psi: Tensor) -> Tensor:
+    """DPO's binary cross-entropy -log sigmoid(psi) (Eq. 3).
+
+    Args:
+        psi: reward margins, shape (batch,).
+
+    Returns:
+        The loss, shape (batch,), in float32 or wider.
+    """
+    return -logsigmoid(_wide(psi))
+
+
+def napo_loss(psi: Tensor, q: Tensor | float) -> Tensor:
+    """NaPO's negative Box-Cox loss (1 - sigmoid(psi)^q) / q (Eq. 9).
+
+    It is DPO for q -> 0 and the mean absolute error at q = 1, and lies between them (Eq. 11).
+    Written as -expm1(q log sigmoid(psi)) / q it keeps its digits where sigmoid(psi)^q is close
+    to 1 and where sigmoid(psi) underflows.
+
+    Args:
+        psi: reward margins, shape (batch,).
+        q: robustness coefficient in (0, 1], a scalar or of shape (batch,); its gradient is cut.
+
+    Returns:
+        The loss, shape (batch,), in float32 or wider.
+    """
+    psi = _wide(psi)
+    q = torch.as_tensor(q, dtype=psi.dtype, device=psi.device).detach()
+    return -torch.expm1(q * logsigmoid(psi)) / q
+
+
+def mae_loss(psi: Tensor) -> Tensor:
+    """Mean absolute error 1 - sigmoid(psi), the noise-robust end of NaPO (Eqs. 4 and 11).
+
+    Args:
+        psi: reward margins, shape (batch,).
+
+    Returns:
+        The loss, shape (batch,), in float32 or wider.
+    """
+    return torch.sigmoid(-_wide(psi))
+
+
+def cdpo_loss(psi: Tensor, label_smoothing: float) -> Tensor:
+    """Conservative DPO: cross-entropy with labels flipped at a known rate (Mitchell 2023, note).
+
+    Args:
+        psi: reward margins, shape (batch,).
+        label_smoothing: assumed share of flipped pairs, in [0, 0.5).
+
+    Returns:
+        The loss, shape (batch,), in float32 or wider.
+    """
+    psi = _wide(psi)
+    return -(1 - label_smoothing) * logsigmoid(psi) - label_smoothing * logsigmoid(-psi)
+
+
+def rdpo_loss(psi: Tensor, label_smoothing: float) -> Tensor:
+    """Robust DPO: DPO made unbiased under flipped pairs (Chowdhury et al. 2024).
+
+    Args:
+        psi: reward margins, shape (batch,).
+        label_smoothing: assumed share of flipped pairs, in [0, 0.5).
+
+    Returns:
+        The loss, shape (batch,), in float32 or wider.
+    """
+    psi = _wide(psi)
+    kept = -(1 - label_smoothing) * logsigmoid(psi)
+    flipped = label_smoothing * logsigmoid(-psi)
+    return (kept + flipped) / (1 - 2 * label_smoothing)
+
+
+def ipo_loss(log_ratio_difference: Tensor, beta: float) -> Tensor:
+    """IPO, the squared distance of the margin to 1 / (2 beta) (Azar et al. 2024, Eq. 17).
+
+    Args:
+        log_ratio_difference: the margin without beta (`reward_margin` with beta=1), shape
+            (batch,).
+        beta: strength of the regularisation (tau in the source).
+
+    Returns:
+        The loss, shape (batch,), in float32 or wider.
+    """
+    return (_wide(log_ratio_difference) - 1 / (2 * beta)) ** 2
+
+
+def robustness_coefficient(margin: Tensor | float, alpha: float, rule: str = "paper") -> Tensor:
+    """Adaptive noise-robustness coefficient q from the batch-average margin (Eq. 12).
+
+    Args:
+        margin: the batch average, a scalar; anything longer is averaged first. Rule "paper" means
+            psi of Eq. 2, with beta; rule "released" means the plain difference of log-ratios.
+        alpha: scale of the margin (§4.1: 0.5 with psi_mean, 0.01 with psi_sum).
+        rule: "paper": 1 - sigmoid(alpha psi), cut to [0.01, 1]; "released": twice that, cut to
+            [0.001, 1].
+
+    Returns:
+        q, a scalar without gradient.
+    """
+    margin = _wide(torch.as_tensor(margin)).detach().mean()
+    scale = {"paper": 1.0, "released": 2.0}[rule]
+    return (scale * torch.sigmoid(-alpha * margin)).clamp(*Q_RANGE[rule])
+
+
+def dynamic_weights(psi_sums: Tensor, rule: str = "margin", floor: float = 0.0) -> Tensor:
+    """Weights gamma of the terms of the objective (Eq. 13).
+
+    Args:
+        psi_sums: batch-average psi_sum of each term, shape (terms,).
+        rule: "margin": each term's share of the total margin, cut to [0.01, 1] and not renormalised
+            after it, and uniform while the total is not positive, as at the first step, where every
+            margin is 0; "uniform": 1 / terms; "none": 1 each, a plain sum.
+        floor: a total up to this counts as not positive. At the first step the margins are 0 but
+            for rounding, whose shares would be any numbers.
+
+    Returns:
+        gamma, shape (terms,), without gradient.
+    """
+    psi_sums = _wide(psi_sums).detach()
+    uniform = torch.full_like(psi_sums, 1 / psi_sums.numel())
+    if rule == "none":
+        return torch.ones_like(psi_sums)
+    if rule == "uniform":
+        return uniform
+    if rule != "margin":
+        raise ValueError(f"rule must be margin, uniform or none, not {rule!r}")
+    total = psi_sums.sum()
+    positive = total > floor
+    # The inner where keeps a total of 0 out of the division; no value of the device is read back.
+    shares = psi_sums / torch.where(positive, total, torch.ones_like(total))
+    return torch.where(positive, shares, uniform).clamp(*GAMMA_RANGE)
+
+
+def _wide(value: Tensor) -> Tensor:
+    """Half precision as float32: 16 bits cannot hold the difference between 1 and sigmoid(8)."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value

@@ -1,0 +1,233 @@
+"""Load a model and its processor: strictly, from safetensors, without remote code."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napo.errors import NapoError, unknown
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel, ProcessorMixin
+
+_PROCESSOR_FILES = (
+    "config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*processor_config.json",
+    "chat_template*",
+)
+
+
+# Modules that an adapter leaves alone: the vision tower and the projector.
+NOT_LANGUAGE = r".*(vision_tower|vision_model|visual|multi_modal_projector|connector)\b.*"
+
+
+def load(
+    path: str | Path,
+    *,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    device: str | None = None,
+    adapter: str | Path | None = None,
+    image_mode: str = "crop",
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A model in evaluation mode and its processor.
+
+    Args:
+        path: a Hugging Face folder or hub id; the folder of a LoRA adapter also works and loads
+            the base that the adapter names.
+        dtype: "float32", "bfloat16" or "float16".
+        attention: "sdpa", "eager" or "flex_attention".
+        device: where the model goes; by default the first GPU, or the CPU.
+        adapter: the folder of a LoRA adapter to put on top.
+        image_mode: "crop" or "pad", see `napo.modality.image_pixels`.
+
+    Raises:
+        NapoError: when the folder does not load, or a weight is missing or unexpected.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    path = str(path)
+    if adapter is None and (Path(path) / "adapter_config.json").is_file():
+        path, adapter = _base_of(Path(path)), path
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        problem = str(error).strip().splitlines()[0]
+        raise NapoError(f"The model {path} does not load: {problem}") from None
+    _refuse_incomplete(path, report)
+    processor = load_processor(path, image_mode=image_mode)
+    if adapter is not None:
+        model = with_adapter(model, adapter)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval(), processor
+
+
+def load_processor(path: str | Path, *, image_mode: str = "crop") -> ProcessorMixin:
+    """The processor of a model folder or hub id.
+
+    Raises:
+        NapoError: when it does not load.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        with warnings.catch_warnings():
+            # Without torchvision the image processor's Pillow version is the one that is meant.
+            warnings.simplefilter("ignore")
+            processor = AutoProcessor.from_pretrained(str(path))
+    except (OSError, ValueError, ImportError) as error:
+        problem = str(error).strip().splitlines()[0]
+        raise NapoError(f"The processor of {path} does not load: {problem}") from None
+    if getattr(processor, "image_processor", None) is None:
+        raise NapoError(f"{path} has no image processor; it is not a model for images and text.")
+    processor.image_mode = image_mode
+    return processor
+
+
+def with_adapter(
+    model: PreTrainedModel, adapter: str | Path, *, trainable: bool = False
+) -> PreTrainedModel:
+    """The model with a LoRA adapter on top, as plain `peft` loads it.
+
+    Raises:
+        NapoError: when the folder holds no adapter, or its weights do not fit the model.
+    """
+    from peft import PeftConfig, get_peft_model
+
+    folder = Path(adapter)
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise NapoError(f"{folder} holds no adapter_model.safetensors; name a LoRA run's folder.")
+    config = PeftConfig.from_pretrained(str(folder))
+    config.inference_mode = not trainable
+    try:
+        wrapped = get_peft_model(model, config)
+    except ValueError as error:
+        problem = str(error).strip().splitlines()[0]
+        raise NapoError(f"The adapter {folder} does not fit this model: {problem}") from None
+    load_adapter_weights(wrapped, folder)
+    return wrapped
+
+
+def load_adapter_weights(model: PeftModel, folder: Path) -> None:
+    """Put a saved adapter's weights into a model that has such an adapter.
+
+    Raises:
+        NapoError: when a weight is missing, unexpected or of another shape.
+    """
+    from peft import set_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    try:
+        weights = load_peft_weights(str(folder), device="cpu")
+        result = set_peft_model_state_dict(model, weights)
+    except (ValueError, RuntimeError) as error:
+        problem = str(error).strip().splitlines()[0]
+        raise NapoError(f"The adapter {folder} does not fit this model: {problem}") from None
+    _refuse(str(folder), "missing", [name for name in result.missing_keys if "lora_" in name])
+    _refuse(str(folder), "unexpected", result.unexpected_keys)
+
+
+def add_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
+    """The model with a fresh adapter, its first weights drawn from the seed.
+
+    Raises:
+        NapoError: when a target module does not exist.
+    """
+    import torch
+    from peft import get_peft_model
+
+    targets = config.target_modules
+    if not isinstance(targets, str):
+        known = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+        for target in targets or ():
+            if target.rpartition(".")[2] not in known:
+                raise unknown("LoRA target", target, {name for name in known if "proj" in name})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
+
+
+def fingerprint(path: str | Path) -> str:
+    """A short hash of a model's weights and processor files: 16 hexadecimal digits.
+
+    Args:
+        path: a Hugging Face folder or hub id (its cached files).
+
+    Raises:
+        NapoError: when there are no weights.
+    """
+    folder = _folder(path)
+    names = (*_PROCESSOR_FILES, "*.safetensors", "adapter_config.json")
+    files = sorted({file for name in names for file in folder.glob(name) if file.is_file()})
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise NapoError(f"{path} holds no .safetensors weights; name a model's folder.")
+    whole = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        whole.update(f"{file.name}\0{digest}\n".encode())
+    return whole.hexdigest()[:16]
+
+
+def freeze_vision_tower(model: PreTrainedModel) -> None:
+    """Keep the vision tower as it is; the language model and the projector are trained."""
+    frozen = False
+    for name, parameter in model.named_parameters():
+        if "vision_tower" in name or "vision_model" in name or name.startswith("visual."):
+            parameter.requires_grad_(False)
+            frozen = True
+    if not frozen:
+        raise NapoError(
+            f"{type(model).__name__} has no part called vision_tower or vision_model to freeze; "
+            "use tune: lora."
+        )
+
+
+def _folder(path: str | Path) -> Path:
+    """The folder that holds a model's files; for a hub id, its snapshot in the cache."""
+    if Path(path).is_dir():
+        return Path(path)
+    from transformers.utils import cached_file
+
+    try:
+        return Path(cached_file(str(path), "config.json")).parent
+    except OSError:
+        raise NapoError(f"{path} is neither a folder nor a model in the cache or hub.") from None
+
+
+def _base_of(adapter: Path) -> str:
+    from peft import PeftConfig
+
+    base = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    if not base:
+        raise NapoError(f"{adapter} does not name its base model; load the base with `adapter`.")
+    return base
+
+
+def _refuse_incomplete(path: str, report: dict[str, Iterable[object]]) -> None:
+    for problem in ("missing", "unexpected", "mismatched"):
+        _refuse(path, problem, report.get(f"{problem}_keys") or ())
+
+
+def _refuse(path: str, problem: str, names: Iterable[object]) -> None:
+    found = sorted(str(name) for name in names)
+    if found:
+        raise NapoError(
+            f"{path} has {len(found)} {problem} weight{'s' * (len(found) > 1)} "
+            f"({', '.join(found[:3])}{' ...' * (len(found) > 3)}); it is not whole."
+        )

@@ -1,0 +1,601 @@
+"""Train a variant: a thin subclass of `transformers.Trainer`, and one call for a whole run.
+
+    accelerate launch -m napo.trainer RUN.yaml
+
+The subclass runs the shared-prefix pass, the objective, and keeps per-example records; everything
+else (optimiser, schedule, precision, processes) is the ecosystem's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from napo import checkpoints, logprobs, models
+from napo.checkpoints import Records, read_records
+from napo.errors import NapoError
+from napo.logprobs import EncodedRow, LogProbs
+from napo.objective import VARIANTS, Objective, mean_records
+from napo.progress import Progress
+
+if TYPE_CHECKING:
+    from napo.config import Training
+
+__all__ = ["NaPOConfig", "NaPOTrainer", "read_records", "train_run"]
+
+CACHE_BYTES = 2**30  # encoded rows up to this size stay in memory for all epochs
+TUNES = ("full", "lora")
+
+
+@dataclass
+class NaPOConfig(TrainingArguments):
+    """`TrainingArguments` with what preference training needs, and defaults that suit it."""
+
+    max_length: int | None = field(
+        default=None, metadata={"help": "Most tokens of a prompt with one response."}
+    )
+    logits_mb: float = field(
+        default=256, metadata={"help": "Most megabytes of float32 logits held at any time."}
+    )
+    corruption: str = field(
+        default="crop", metadata={"help": "mDPO's corrupted image: crop or mask_token."}
+    )
+    margin_tolerance: float | None = field(
+        default=None,
+        metadata={"help": "Largest difference a token between model and reference at step 0."},
+    )
+    remove_unused_columns: bool = field(default=False)
+    dataloader_drop_last: bool = field(default=True)
+    # Passed to the model's config, and so to what is saved: generation wants its cache.
+    use_cache: bool = field(default=True)
+    report_to: str | list[str] | None = field(default="none")
+
+
+class NaPOTrainer(Trainer):
+    """Noise-aware preference optimization of a multimodal model.
+
+    Args:
+        model: a Hugging Face model of images and text, or a PEFT model.
+        args: the settings.
+        objective: what is minimised, such as `VARIANTS["A1"]`.
+        train_dataset: rows of RLAIF-V-Bias, images decoded, with the reference's columns joined;
+            rows without those columns are first scored by the model as it is.
+        processing_class: the model's processor.
+        peft_config: wraps the model in an adapter; without it, and where the model has none, the
+            language model and projector are trained and the vision tower stays as it is.
+        kwargs: further arguments of `transformers.Trainer`.
+
+    Raises:
+        NapoError: for an empty response, a prompt longer than `max_length`, fewer rows than a
+            batch, or a LoRA target that does not exist.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: NaPOConfig,
+        objective: Objective,
+        train_dataset: Any,
+        processing_class: Any,
+        peft_config: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if args.n_gpu > 1:
+            args._n_gpu = 1  # DataParallel would slip in without a word; see accelerate launch
+        layout = logprobs.choose_layout(model)
+        rows = EncodedRows(
+            train_dataset,
+            processing_class,
+            objective.responses,
+            max_length=args.max_length,
+            corruption=args.corruption,
+            scorer=model.to(args.device),
+            logits_mb=args.logits_mb,
+        )
+        whole = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        whole *= args.world_size
+        if len(rows) < whole:
+            raise NapoError(
+                f"There are {len(rows)} rows, fewer than one batch of {whole}; "
+                "lower the batch size or add rows."
+            )
+        model = _trainable(model, peft_config, args.seed)
+        pad = logprobs.pad_id(processing_class)
+
+        def collator(items: Sequence[tuple[EncodedRow, LogProbs]]) -> dict[str, Any]:
+            encoded, scores = zip(*items, strict=True)
+            reference = LogProbs(
+                torch.cat([s.sum for s in scores]),
+                torch.cat([s.tokens for s in scores]),
+                scores[0].responses,
+            )
+            batch = logprobs.assemble(encoded, pad, layout=layout, reference=reference)
+            return {"batch": batch}  # a dict, because Trainer looks for names in its inputs
+
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=rows,
+            processing_class=processing_class,
+            data_collator=collator,
+            **kwargs,
+        )
+        self.objective = objective
+        self.loss_is_scaled_for_ga = False  # the loss is a mean over the micro-batch
+        self.records = Records(Path(args.output_dir).parent / "records")
+        self._recent: deque[dict[str, Tensor]] = deque(maxlen=max(1, int(args.logging_steps)))
+        self._sampler = EpochSampler(len(rows), whole, args.seed)
+        self.add_callback(_Epochs(self._sampler))
+
+    @property
+    def run_identity(self) -> dict[str, Any]:
+        """What a checkpoint of this run has to agree with."""
+        args = self.args
+        return {
+            "objective": repr(self.objective),
+            "rows": self.train_dataset.digest,
+            "seed": args.seed,
+            "epochs": args.num_train_epochs,
+            "max_steps": args.max_steps,
+            "learning_rate": args.learning_rate,
+            "weight_decay": args.weight_decay,
+            "schedule": str(args.lr_scheduler_type),
+            "warmup": args.warmup_steps,
+            "micro_batch": args.per_device_train_batch_size,
+            "accumulation": args.gradient_accumulation_steps,
+            "processes": args.world_size,
+            "max_length": args.max_length,
+            "trained": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+        }
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The objective of a batch; its records are kept."""
+        batch = inputs["batch"]
+        policy = logprobs.response_logprobs(model, batch, logits_mb=self.args.logits_mb)
+        step = self.state.global_step
+        self._refuse_nonsense(batch, policy, first=step == 0)
+        output = self.objective(policy, batch.reference, step=step, seed=self.args.seed)
+        if model.training:
+            self.records.add(step, batch.ids, output.records)
+            self._recent.append(output.records)
+        return (output.loss, output) if return_outputs else output.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the averages of the recent steps' records beside the loss."""
+        if self._recent and "loss" in logs:
+            means = mean_records(self._recent)
+            logs |= {name: value for name, value in means.items() if name != "loss"}
+            self._recent.clear()
+        super().log(logs, start_time)
+
+    def _refuse_nonsense(self, batch: logprobs.Batch, policy: LogProbs, *, first: bool) -> None:
+        """Stop on a log-prob that is no number, and at step 0 on one that the reference lacks."""
+        apart = (policy.sum.detach() - batch.reference.sum).abs() / policy.tokens
+        tolerance = float("inf")
+        if first:
+            half = self.args.bf16 or next(self.model.parameters()).dtype != torch.float32
+            given = self.args.margin_tolerance
+            tolerance = given if given is not None else (0.1 if half else 1e-3)
+        wrong = ~(apart <= tolerance) | ~policy.sum.isfinite()
+        if not wrong.any():
+            return
+        row, response = (int(place) for place in wrong.nonzero()[0])
+        where = f"row {batch.ids[row]}, {batch.responses[response]}"
+        if not torch.isfinite(apart[row, response]):
+            raise NapoError(
+                f"A log-probability is not a number ({where}, step {self.state.global_step}); "
+                "lower the learning rate, or check the reference of this row."
+            )
+        raise NapoError(
+            f"Before training, the model and the reference differ by {apart[row, response]:.4f} "
+            f"a token ({where}): the reference belongs to another model, data or preprocessing; "
+            "run notebooks/01_build_biased_data.ipynb again."
+        )
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self._sampler
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint that is whole or not there; the one before goes after it."""
+        step = self.state.global_step
+        self.records.flush(step)
+        folder = Path(self.args.output_dir) / f"checkpoint-{step}"
+        path = folder.with_name(folder.name + ".part")
+        if self.args.should_save:
+            checkpoints.draft(folder)
+        self.accelerator.wait_for_everyone()
+        self.save_model(str(path), _internal_call=True)
+        if not self.args.save_only_model:
+            self._save_optimizer_and_scheduler(str(path))
+            self._save_scaler(str(path))
+            self._save_rng_state(str(path))
+        if self.args.should_save:
+            self.state.save_to_json(str(path / "trainer_state.json"))
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            checkpoints.seal(path, folder, self.run_identity)
+            checkpoints.prune(folder.parent, keep=folder)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict=state_dict)
+        # Trainer pickles its arguments beside the weights; a run's settings are JSON.
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load a checkpoint's weights strictly; Trainer's own way can leave the initial ones."""
+        path = Path(resume_from_checkpoint)
+        checkpoints.verify(path, self.run_identity)
+        if not self.is_fsdp_enabled and not (path / "optimizer.pt").is_file():
+            raise NapoError(f"{path} has no optimizer.pt to resume from; delete this checkpoint.")
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        elif (path / "adapter_config.json").is_file():
+            models.load_adapter_weights(self.model, path)
+        else:
+            saved, _ = models.load(path, device="cpu")
+            self.model.load_state_dict(saved.state_dict(), strict=True)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        self.records.restart(self.state.global_step if checkpoint else 0)
+
+
+class EncodedRows(Dataset):
+    """Rows as token ids and pixels, with the reference's log-probs.
+
+    Rows that fit into memory are encoded once; larger data are checked first and encoded when
+    they are needed.
+
+    Args:
+        rows: a Hugging Face dataset or a sequence of dicts.
+        processor: the processor.
+        responses: responses to score.
+        max_length: most tokens of a prompt with one response.
+        corruption: how mDPO's image is corrupted.
+        scorer: scores the rows first if they have no reference columns.
+        logits_mb: for that scoring.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        processor: Any,
+        responses: Sequence[str],
+        *,
+        max_length: int | None = None,
+        corruption: str = "crop",
+        scorer: nn.Module | None = None,
+        logits_mb: float = 256,
+    ) -> None:
+        self._rows, self._processor, self._responses = rows, processor, tuple(responses)
+        self._settings: dict[str, Any] = {"max_length": max_length, "corruption": corruption}
+        self._kept: list[EncodedRow] | None = None
+        if len(rows) == 0:
+            raise NapoError("There are no rows to train on.")
+        first = self._encode(0)
+        pixels = sum(t.nbytes for prompt in first.prompts for t in prompt.pixels.values())
+        if len(rows) * (pixels + 4096) <= CACHE_BYTES:
+            self._kept = [first, *(self._encode(at) for at in range(1, len(rows)))]
+        self._reference = self._scores(scorer, logits_mb)
+        self.digest = self._digest()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, at: int) -> tuple[EncodedRow, LogProbs]:
+        encoded = self._kept[at] if self._kept is not None else self._encode(at)
+        one = slice(at, at + 1)
+        reference = self._reference
+        return encoded, LogProbs(reference.sum[one], reference.tokens[one], self._responses)
+
+    def _encode(self, at: int) -> EncodedRow:
+        return logprobs.encode(self._rows[at], self._processor, self._responses, **self._settings)
+
+    def _scores(self, scorer: nn.Module | None, logits_mb: float) -> LogProbs:
+        columns = getattr(self._rows, "column_names", None) or self._rows[0]
+        needed = [f"{name}_{kind}" for name in self._responses for kind in ("logp", "tokens")]
+        if all(name in columns for name in needed):
+            if hasattr(self._rows, "select_columns"):  # spares decoding the images
+                return LogProbs.from_rows(self._rows.select_columns(needed), self._responses)
+            return LogProbs.from_rows(self._rows, self._responses)
+        if scorer is None:
+            raise NapoError(f"The rows lack the reference columns {', '.join(needed)}.")
+        rows = [self._rows[at] for at in range(len(self._rows))]
+        scored = logprobs.score_reference(
+            scorer, self._processor, rows, self._responses, logits_mb=logits_mb, **self._settings
+        )
+        return LogProbs.from_rows(scored, self._responses)
+
+    def _digest(self) -> str:
+        from napo.workspace import fingerprint
+
+        return fingerprint([len(self), self._reference.sum.tolist()])
+
+
+class EpochSampler(Sampler[int]):
+    """Rows in a new order every epoch, from the seed; rows that fill no whole batch are left out.
+
+    Args:
+        count: number of rows.
+        batch: rows of one optimiser step, over all processes.
+        seed: the run's seed.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int) -> None:
+        self._count, self._used, self._seed = count, count - count % batch, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._used
+
+    def __iter__(self) -> Iterator[int]:
+        import numpy as np
+
+        # A seed of two numbers: seed 0 in epoch 1 is not seed 1 in epoch 0.
+        order = np.random.default_rng([self._seed, self.epoch]).permutation(self._count)
+        return iter(order[: self._used].tolist())
+
+
+class _Epochs(TrainerCallback):
+    """Tells the sampler which epoch it is, also when a run resumes in its middle."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self._sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._sampler.epoch = int(state.epoch or 0)
+
+
+class _Line(TrainerCallback):
+    """The progress line of a run; its last checkpoint is left to the final weights."""
+
+    def __init__(self, label: str, rows: int) -> None:
+        self._label, self._rows = label, rows
+        self._progress: Progress | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        done = state.global_step * self._rows
+        total = state.max_steps * self._rows
+        if state.is_world_process_zero:
+            self._progress = Progress(total, self._label, done=done)
+            self._progress.__enter__()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._progress is not None:
+            self._progress.advance(self._rows)
+        if state.global_step >= state.max_steps:
+            control.should_save = False
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(None, None, None)
+
+
+def _trainable(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
+    """The model with the parameters that are to be trained: an adapter's, or all but vision."""
+    if hasattr(model, "peft_config"):
+        return model
+    if peft_config is None:
+        models.freeze_vision_tower(model)
+        return model
+    return models.add_adapter(model, peft_config, seed)
+
+
+def train_run(
+    run_folder: str | Path,
+    model_path: str | Path,
+    rows: Any,
+    variant: str | Objective,
+    settings: Training,
+    seed: int,
+    tune: str = "full",
+    *,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    image_mode: str = "crop",
+    label: str = "",
+) -> Path:
+    """Train one variant with one seed; an interrupted call goes on from its last checkpoint.
+
+    In the run folder: `model/` (full) or `adapter/` (LoRA), `records/`, `training.json`.
+
+    Args:
+        run_folder: the run's folder.
+        model_path: the base model.
+        rows: RLAIF-V-Bias with the reference's columns (a dataset or a sequence of dicts).
+        variant: a name in `VARIANTS`, or an objective of one's own.
+        settings: a `napo.config.Training`.
+        seed: decides the order of the rows and an adapter's first weights.
+        tune: "full" (vision tower frozen) or "lora".
+        dtype: of the weights in training.
+        attention: "sdpa", "eager" or "flex_attention".
+        image_mode: "crop" or "pad".
+        label: how the progress line calls the run.
+
+    Returns:
+        The folder of the final weights.
+
+    Raises:
+        NapoError: for an unknown variant, settings that do not fit, or as `NaPOTrainer`.
+    """
+    if tune not in TUNES:
+        raise NapoError(f"tune is {tune!r}; it is full or lora.")
+    folder = Path(run_folder)
+    final = folder / ("model" if tune == "full" else "adapter")
+    if (folder / "training.json").is_file() and final.is_dir():
+        return final
+    objective = VARIANTS[variant] if isinstance(variant, str) else variant
+    objective = replace(objective, beta=settings.beta, q_rule=settings.q_rule)
+    args = _arguments(folder / "checkpoints", settings, seed, tune)
+    model, processor = models.load(
+        model_path, dtype=dtype, attention=attention, image_mode=image_mode, device="cpu"
+    )
+    trainer = NaPOTrainer(
+        model=model,
+        args=args,
+        objective=objective,
+        train_dataset=rows,
+        processing_class=processor,
+        peft_config=_lora(settings) if tune == "lora" else None,
+    )
+    trainer.remove_callback(PrinterCallback)
+    name = variant if isinstance(variant, str) else "objective"
+    label = label or f"train {name} seed {seed}"
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    trainer.add_callback(_Line(label, batch))
+    start = checkpoints.latest(folder / "checkpoints", trainer.run_identity)
+    trainer.train(resume_from_checkpoint=str(start) if start else None)
+    trainer.records.flush(trainer.state.global_step)
+    part = final.with_name(final.name + ".part")
+    if args.should_save:
+        checkpoints.draft(final)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(part), _internal_call=True)
+    if args.should_save:
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(part, final)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        _describe(folder, trainer, batch)
+    trainer.accelerator.wait_for_everyone()
+    return final
+
+
+def _arguments(output: Path, settings: Training, seed: int, tune: str) -> NaPOConfig:
+    """`NaPOConfig` of a profile's training settings."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    micro = min(settings.micro_batch_size, settings.batch_size)
+    if settings.batch_size % (micro * processes):
+        raise NapoError(
+            f"training.batch_size {settings.batch_size} is not a multiple of micro_batch_size "
+            f"{micro} x {processes} processes; change one of them."
+        )
+    schedule = settings.schedule
+    if schedule == "constant" and settings.warmup_ratio:
+        schedule = "constant_with_warmup"
+    rate = settings.learning_rate if tune == "full" else settings.lora_learning_rate
+    return NaPOConfig(
+        output_dir=str(output),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=settings.batch_size // (micro * processes),
+        num_train_epochs=settings.epochs,
+        learning_rate=rate,
+        lr_scheduler_type=schedule,
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=settings.bf16,
+        activation_checkpointing=settings.gradient_checkpointing,
+        max_length=settings.max_length,
+        logits_mb=settings.logits_mb,
+        save_steps=settings.save_steps,
+        logging_strategy="no",
+        disable_tqdm=True,
+        seed=seed,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def _lora(settings: Training) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=[name.strip() for name in settings.lora_targets.split(",")],
+        exclude_modules=models.NOT_LANGUAGE,
+    )
+
+
+def _describe(folder: Path, trainer: NaPOTrainer, batch: int) -> None:
+    from napo.workspace import write_json
+
+    args = trainer.args
+    write_json(
+        folder / "training.json",
+        {
+            "steps": trainer.state.global_step,
+            "batch": batch,
+            # q averages one micro-batch over all processes (accumulation does not widen it).
+            "q_batch": args.per_device_train_batch_size * args.world_size,
+            "trained_parameters": trainer.run_identity["trained"],
+            "objective": repr(trainer.objective),
+        },
+    )
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """The keys of a RUN.yaml, checked.
+
+    Raises:
+        NapoError: for an unknown or missing key.
+    """
+    import yaml
+
+    from napo.config import Training
+    from napo.errors import unknown
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise NapoError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from None
+    needed = {"run_folder", "model", "rows", "reference", "variant"}
+    optional = {"seed", "tune", "dtype", "attention", "image_mode", "training"}
+    if not isinstance(content, Mapping) or needed - set(content):
+        lost = sorted(needed - set(content or {}))
+        raise NapoError(f"{path} lacks {', '.join(lost)}; it needs {', '.join(sorted(needed))}.")
+    for key in content:
+        if key not in needed | optional:
+            raise unknown(f"key in {path.name}", key, needed | optional)
+    return {**content, "training": Training(**content.get("training", {}))}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m napo.trainer RUN.yaml`, alone or under `accelerate launch`."""
+    from napo import preferences
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if len(given) != 1:
+        print("usage: python -m napo.trainer RUN.yaml", file=sys.stderr)
+        return 2
+    try:
+        run = _read_run(Path(given[0]))
+        extra = {key: run[key] for key in ("dtype", "attention", "image_mode") if key in run}
+        final = train_run(
+            run["run_folder"],
+            model_path=run["model"],
+            rows=preferences.load(Path(run["rows"]), Path(run["reference"])),
+            variant=run["variant"],
+            settings=run["training"],
+            seed=run.get("seed", 0),
+            tune=run.get("tune", "full"),
+            **extra,
+        )
+    except NapoError as error:
+        print(f"napo: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps({"final": str(final)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
