@@ -1,0 +1,459 @@
+"""The base model of the icon world: a tiny LLaVA that knows its world and leans on its priors.
+
+Everything is the real class: `LlavaForConditionalGeneration` with a CLIP tower and a Llama,
+`LlavaProcessor`, a fast tokenizer; only small. It is pretrained in two stages: the vision tower
+learns shapes and colours apart (on scenes with almost random colours), then is frozen while the
+language model learns to answer, on scenes whose colours are nearly always typical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napo.icon_world import questions, scenes
+from napo.progress import Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from PIL import Image
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
+PATCH = 12  # pixels; 16 visual tokens an image
+WIDTH = 96
+
+# Share of each kind of question in the language stage.
+MIX = {
+    "color": 0.13, "presence": 0.12, "check": 0.10, "count": 0.04, "cell": 0.04,
+    "setting": 0.03, "same": 0.03, "description": 0.16, "sense": 0.09, "sight": 0.08,
+    "sight_only": 0.12, "context": 0.07,
+}  # fmt: skip
+P_IMAGE_MASKED, P_QUESTION_MASKED, P_TEXT_ONLY = 0.12, 0.04, 0.04
+P_TYPICAL = 0.9  # of the language stage: this is where the prior comes from
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}USER: "
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %} "
+    "{% else %}ASSISTANT: {{ message['content'][0]['text'] }} {% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def vocabulary() -> list[str]:
+    """All pieces of text that the icon world uses, special tokens first."""
+    from tokenizers import pre_tokenizers
+
+    split = _pre_tokenizer(pre_tokenizers)
+    pieces: set[str] = set()
+    for text in questions.all_texts():
+        pieces.update(piece for piece, _ in split.pre_tokenize_str(text.replace("\n", " ")))
+    return [*SPECIAL, *sorted(pieces)]
+
+
+def _pre_tokenizer(library: Any) -> Any:
+    # Metaspace keeps the spaces in the pieces, so that decoding gives the very text back.
+    return library.Sequence(
+        [library.Metaspace(prepend_scheme="always"), library.Punctuation("isolated")]
+    )
+
+
+def build_processor() -> LlavaProcessor:
+    """The processor: 16 visual tokens for an image of 48 x 48, one token a word."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import LlavaProcessor, PreTrainedTokenizerFast
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    ids = {piece: number for number, piece in enumerate(vocabulary())}
+    core = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    core.normalizer = normalizers.Replace("\n", " ")
+    core.pre_tokenizer = _pre_tokenizer(pre_tokenizers)
+    core.decoder = decoders.Metaspace(prepend_scheme="always")
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", ids["<s>"])]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        padding_side="left",
+        model_max_length=512,
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    image_processor = CLIPImageProcessorPil(
+        do_resize=True,
+        size={"shortest_edge": scenes.SIZE},
+        crop_size={"height": scenes.SIZE, "width": scenes.SIZE},
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.25, 0.25, 0.25],
+    )
+    return LlavaProcessor(
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_model(processor: LlavaProcessor, seed: int = 0) -> LlavaForConditionalGeneration:
+    """The model with random weights of standard deviation 0.1.
+
+    The library's default of 0.02 leaves true/false questions at chance for a thousand steps.
+    """
+    import torch
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+    )
+
+    tokenizer = processor.tokenizer
+    shape = {"hidden_size": WIDTH, "num_attention_heads": 4, "initializer_range": 0.1}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            **shape,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=3,
+            image_size=scenes.SIZE,
+            patch_size=PATCH,
+            projection_dim=WIDTH,
+        ),
+        text_config=LlamaConfig(
+            **shape,
+            vocab_size=len(tokenizer),
+            intermediate_size=3 * WIDTH,
+            num_hidden_layers=3,
+            max_position_embeddings=512,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            tie_word_embeddings=False,
+        ),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=(scenes.SIZE // PATCH) ** 2,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.bos_token_id = tokenizer.bos_token_id
+    return model.eval()
+
+
+def example_batches(
+    rng: np.random.Generator, processor: LlavaProcessor, size: int
+) -> list[dict[str, torch.Tensor]]:
+    """Examples of one step of the language stage, as two batches: the shorter and the longer half.
+
+    Padding the short questions to the length of the long ones would double the work.
+
+    Returns:
+        Per batch `input_ids`, `attention_mask`, `labels` of shape (examples, length), right
+        padded, and `pixel_values` (visible images, 3, height, width).
+    """
+    kinds, shares = list(MIX), np.cumsum(list(MIX.values())) / sum(MIX.values())
+    examples = []
+    for _ in range(size):
+        scene = scenes.sample(rng, p_typical=P_TYPICAL)
+        kind = kinds[int(np.searchsorted(shares, rng.random()))]
+        asked = questions.ask(rng, scene, kind)
+        prompt, answer, visible = _masked(rng, processor, asked, scene)
+        image = scenes.draw(scene, rng) if visible else None
+        examples.append((prompt, _answer_ids(processor, answer), image))
+    examples.sort(key=lambda example: len(example[0]) + len(example[1]))
+    return [_padded(processor, part) for part in (examples[: size // 2], examples[size // 2 :])]
+
+
+def _padded(
+    processor: LlavaProcessor, examples: list[tuple[list[int], list[int], Image.Image | None]]
+) -> dict[str, torch.Tensor]:
+    import torch
+
+    length = max(len(prompt) + len(answer) for prompt, answer, _ in examples)
+    pad = processor.tokenizer.pad_token_id
+    ids = torch.full((len(examples), length), pad)
+    labels = torch.full((len(examples), length), -100)
+    for row, (prompt, answer, _) in enumerate(examples):
+        end = len(prompt) + len(answer)
+        ids[row, :end] = torch.tensor(prompt + answer)
+        labels[row, len(prompt) : end] = torch.tensor(answer)
+    images = [image for _, _, image in examples if image is not None]
+    return {
+        "input_ids": ids,
+        "attention_mask": (ids != pad).long(),
+        "labels": labels,
+        "pixel_values": pixels(processor, images),
+    }
+
+
+def pixels(processor: LlavaProcessor, images: list[Image.Image]) -> torch.Tensor:
+    """Pixel values (images, 3, 48, 48) as the processor makes them, all at once."""
+    return processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
+
+
+def _masked(
+    rng: np.random.Generator,
+    processor: LlavaProcessor,
+    asked: questions.Question,
+    scene: scenes.Scene,
+) -> tuple[list[int], str, bool]:
+    """Prompt ids, the answer to learn, and whether the prompt shows the image."""
+    draw = rng.random()
+    prompt = _prompt_ids(processor, asked.text)
+    visual, unk = processor.image_token_id, processor.tokenizer.unk_token_id
+    if draw < P_IMAGE_MASKED:
+        return [unk if token == visual else token for token in prompt], asked.answer, False
+    if draw < P_IMAGE_MASKED + P_TEXT_ONLY:
+        return _prompt_ids(processor, asked.text, image=False), asked.answer, False
+    if draw < P_IMAGE_MASKED + P_TEXT_ONLY + P_QUESTION_MASKED:
+        answer = questions.describe(scene) if rng.random() < 0.6 else asked.answer
+        return _prompt_ids(processor, asked.text, hidden=True), answer, True
+    return prompt, asked.answer, True
+
+
+_PROMPTS: dict[tuple[str, bool, bool], list[int]] = {}
+
+
+def _prompt_ids(
+    processor: LlavaProcessor, text: str, *, image: bool = True, hidden: bool = False
+) -> list[int]:
+    """Prompt ids, remembered: the icon world has only some thousand different questions."""
+    from PIL import Image
+
+    from napo.modality import prompt_inputs
+
+    key = (text, image, hidden)
+    if key not in _PROMPTS:
+        picture = Image.new("RGB", (scenes.SIZE, scenes.SIZE)) if image else None
+        mask = "mask_token" if hidden else None
+        _PROMPTS[key] = prompt_inputs(processor, text, picture, text_mask=mask).ids
+    return _PROMPTS[key]
+
+
+_ANSWERS: dict[str, list[int]] = {}
+
+
+def _answer_ids(processor: LlavaProcessor, answer: str) -> list[int]:
+    if answer not in _ANSWERS:
+        ids = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        _ANSWERS[answer] = [*ids, processor.tokenizer.eos_token_id]
+    return _ANSWERS[answer]
+
+
+def _cosine(step: int, total: int, warmup: int = 50) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.1 + 0.45 * (1 + np.cos(np.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def train_vision(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    rng: np.random.Generator,
+    steps: int,
+) -> Iterator[float]:
+    """Teach the tower shapes and colours, patch by patch; yields the loss of each step.
+
+    Scenes with almost random colours keep the two apart: a tower trained on typical scenes fuses
+    them, and its model then sees yellow in every banana.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    kinds, colors = list(scenes.KINDS), list(scenes.COLORS)
+    tower = model.model.vision_tower
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    heads = torch.nn.Linear(WIDTH, len(kinds) + len(colors) + 2)
+    with torch.no_grad():
+        heads.weight.copy_(torch.randn(heads.weight.shape, generator=generator) * 0.05)
+        heads.bias.zero_()
+    optimizer = torch.optim.AdamW([*tower.parameters(), *heads.parameters()], lr=2e-3)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 2e-3 * _cosine(step, steps)
+        drawn = [scenes.sample(rng, p_typical=0.1, p_belongs=0.3) for _ in range(64)]
+        shape = torch.zeros(64, len(scenes.CELLS), dtype=torch.long)
+        color = torch.zeros(64, len(scenes.CELLS), dtype=torch.long)
+        for row, scene in enumerate(drawn):
+            for thing in scene.things:
+                shape[row, thing.cell] = 1 + kinds.index(thing.kind)
+                color[row, thing.cell] = 1 + colors.index(thing.color)
+        images = pixels(processor, [scenes.draw(scene, rng) for scene in drawn])
+        hidden = tower(images).last_hidden_state[:, 1:]
+        scores = heads(hidden)  # (64, 16, ...)
+        cells = _cell_of_patch()
+        loss = cross_entropy(
+            scores[..., : len(kinds) + 1].flatten(0, 1), shape[:, cells].flatten()
+        ) + cross_entropy(scores[..., len(kinds) + 1 :].flatten(0, 1), color[:, cells].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield loss.item()
+
+
+def _cell_of_patch() -> list[int]:
+    side = scenes.SIZE // PATCH
+    return [
+        (row // (side // 2)) * 2 + column // (side // 2)
+        for row in range(side)
+        for column in range(side)
+    ]
+
+
+def train_language(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    rng: np.random.Generator,
+    steps: int,
+    *,
+    batch_size: int = 32,
+    learning_rate: float = 2e-3,
+) -> Iterator[float]:
+    """Teach the language model and the projector to answer; yields the loss of each step."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    trained = [
+        *model.model.language_model.parameters(),
+        *model.model.multi_modal_projector.parameters(),
+        *model.lm_head.parameters(),
+    ]
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
+    visual = processor.image_token_id
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = learning_rate * _cosine(step, steps)
+        batches = example_batches(rng, processor, batch_size)
+        answered = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
+        optimizer.zero_grad()
+        total = 0.0
+        for batch in batches:
+            with torch.no_grad():
+                features = model.model.vision_tower(batch["pixel_values"]).last_hidden_state[:, 1:]
+            embedded = model.get_input_embeddings()(batch["input_ids"])
+            where = (batch["input_ids"] == visual).unsqueeze(-1).expand_as(embedded)
+            projected = model.model.multi_modal_projector(features)
+            hidden = model.model.language_model(
+                inputs_embeds=embedded.masked_scatter(where, projected),
+                attention_mask=batch["attention_mask"],
+            ).last_hidden_state
+            asked = batch["labels"][:, 1:] != -100
+            loss = cross_entropy(
+                model.lm_head(hidden[:, :-1][asked]), batch["labels"][:, 1:][asked], reduction="sum"
+            )
+            (loss / answered).backward()
+            total += loss.item() / answered
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        yield total
+
+
+STEPS = {"vision": 400, "language": 3000}
+
+
+def pretrain(
+    folder: Path,
+    *,
+    seed: int = 0,
+    vision_steps: int = STEPS["vision"],
+    language_steps: int = STEPS["language"],
+) -> pd.DataFrame:
+    """Pretrain the base model and write it as a Hugging Face folder, its log and scores beside it.
+
+    Args:
+        folder: gets weights, processor, `training_log.csv` and `scores.csv`.
+        seed: of weights and data.
+        vision_steps: steps of the vision stage.
+        language_steps: steps of the language stage.
+
+    Returns:
+        The log: stage, step, loss (mean over the last 25 steps).
+    """
+    import pandas as pd
+
+    processor = build_processor()
+    model = build_model(processor, seed)
+    rng = np.random.default_rng([seed, 0])
+    stages = {
+        "vision": train_vision(model, processor, rng, vision_steps),
+        "language": train_language(model, processor, rng, language_steps),
+    }
+    rows = []
+    with Progress(vision_steps + language_steps, "pretrain the base model", "steps") as progress:
+        for stage, losses in stages.items():
+            recent: list[float] = []
+            for step, loss in enumerate(losses, 1):
+                recent.append(loss)
+                progress.advance()
+                if step % 25 == 0 or step == STEPS[stage]:
+                    rows.append((stage, step, sum(recent) / len(recent)))
+                    recent = []
+            model.model.vision_tower.requires_grad_(False)
+    model.requires_grad_(True)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    log = pd.DataFrame(rows, columns=["stage", "step", "loss"])
+    log.to_csv(folder / "training_log.csv", index=False, float_format="%.5f")
+    scores(model, processor).to_csv(folder / "scores.csv", index=False, float_format="%.4f")
+    return log
+
+
+def scores(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    *,
+    count: int = 200,
+    seed: int = 5,
+) -> pd.DataFrame:
+    """How well the model answers each kind of question, on typical and counterfactual scenes.
+
+    Args:
+        model: a LLaVA of the icon world.
+        processor: its processor.
+        count: questions of each kind and each sort of scene.
+        seed: of scenes and questions; no other stage draws from it.
+
+    Returns:
+        A row per kind: accuracy on scenes whose things all have their typical colour, and on
+        scenes none of whose things has.
+    """
+    import pandas as pd
+
+    from napo.config import Decoding
+    from napo.generate import Prompt, generate
+    from napo.icon_world import truth
+
+    table = {}
+    for number, (sort, p_typical) in enumerate((("typical", 1.0), ("counterfactual", 0.0))):
+        rng = np.random.default_rng([seed, 2, number])
+        p_belongs = 0.85 if p_typical else 0.4
+        for kind in MIX:
+            drawn = [
+                scenes.sample(rng, p_typical=p_typical, p_belongs=p_belongs) for _ in range(count)
+            ]
+            asked = [questions.ask(rng, scene, kind) for scene in drawn]
+            prompts = [
+                Prompt(q.text, scenes.draw(s, rng)) for q, s in zip(asked, drawn, strict=True)
+            ]
+            said = generate(model, processor, prompts, Decoding(), batch_size=count)
+            right = [
+                truth.answers(r.text, vars(q), s) and truth.all_true(r.text, vars(q), s)
+                for r, q, s in zip(said, asked, drawn, strict=True)
+            ]
+            table.setdefault(kind, {"kind": kind})[sort] = sum(right) / count
+    return pd.DataFrame(table.values())
