@@ -309,11 +309,8 @@ def train_vision(
 
 def _cell_of_patch() -> list[int]:
     side = scenes.SIZE // PATCH
-    return [
-        (row // (side // 2)) * 2 + column // (side // 2)
-        for row in range(side)
-        for column in range(side)
-    ]
+    half = side // 2
+    return [row // half * 2 + column // half for row in range(side) for column in range(side)]
 
 
 def train_language(
@@ -329,11 +326,8 @@ def train_language(
     import torch
     from torch.nn.functional import cross_entropy
 
-    trained = [
-        *model.model.language_model.parameters(),
-        *model.model.multi_modal_projector.parameters(),
-        *model.lm_head.parameters(),
-    ]
+    parts = (model.model.language_model, model.model.multi_modal_projector, model.lm_head)
+    trained = [weight for part in parts for weight in part.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
     visual = processor.image_token_id
     for step in range(steps):

@@ -249,7 +249,6 @@ MMHAL_TYPES = (
 )  # fmt: skip
 _ASK = {
     "attribute": "color",
-    "adversarial": "presence",
     "comparison": "same",
     "counting": "count",
     "relation": "cell",

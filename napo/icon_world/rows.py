@@ -44,13 +44,11 @@ def make_rows(
         progress: counts rows.
     """
     rng = np.random.default_rng([seed, 1])
-    kinds, shares = list(MIX), np.array(list(MIX.values()))
+    kinds, shares = list(MIX), np.cumsum(list(MIX.values())) / sum(MIX.values())
     rows = []
     for number in range(count):
         scene = scenes.sample(rng, p_typical=p_typical, p_belongs=0.6)
-        asked = questions.ask(
-            rng, scene, kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
-        )
+        asked = questions.ask(rng, scene, kinds[int(np.searchsorted(shares, rng.random()))])
         rows.append(_row(number, scene, asked, scenes.draw(scene, rng)))
     _reject(model, processor, rows, rng, seed)
     if progress:
@@ -116,7 +114,8 @@ def corrupt(rng: np.random.Generator, answer: str) -> str:
         if found:
             old = scenes.pick(rng, found)
             new = scenes.pick(rng, [word for word in family if word not in found])
-            changed = re.sub(rf"\b(?:an? )?{old}\b", lambda m: _phrase(m[0], new), answer, count=1)
+            phrase = re.search(rf"\b(?:an? )?{old}\b", answer)[0]
+            changed = answer.replace(phrase, _phrase(phrase, new), 1)
             break
     if first:
         changed = opposite[first[1]] + changed[first.end() :]
