@@ -124,3 +124,20 @@ def corrupt(rng: np.random.Generator, answer: str) -> str:
 
 def _phrase(old: str, new: str) -> str:
     return questions.a(new) if old.startswith(("a ", "an ")) else new
+
+
+def gallery(count: int, *, seed: int, typical: bool) -> list[tuple[Any, str]]:
+    """Pictures of the world with a question and its true answer, for looking at.
+
+    Args:
+        count: how many.
+        seed: of scenes and questions.
+        typical: whether all things have their typical colour, or none has.
+    """
+    rng = np.random.default_rng([seed, 3])
+    shown = []
+    for number in range(count):
+        scene = scenes.sample(rng, p_typical=float(typical), p_belongs=0.9 if typical else 0.3)
+        asked = questions.ask(rng, scene, ("color", "presence", "description")[number % 3])
+        shown.append((scenes.draw(scene, rng), f"Q: {asked.text}\nA: {asked.answer}"))
+    return shown
