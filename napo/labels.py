@@ -1,0 +1,176 @@
+"""The labels CSV: one line for each judged response, on the disk before the next one is asked for.
+
+A new label is appended and flushed; a changed or withdrawn one rewrites the file beside its place
+and renames it. Writers of one folder exclude each other, so two open tabs lose nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from napo.errors import NapoError, unknown
+from napo.preferences import BIASED
+from napo.workspace import atomic_file
+
+COLUMNS = ("id", "kind", "label", "annotator", "note", "group")
+LABELS = ("biased", "unbiased", "unsure")  # noise-free, noise, undecided
+GROUPS = ("", "question", "description", "no-image")  # empty: a person was not asked
+_KEY = ("id", "kind", "annotator")
+
+
+def read_labels(path: Path) -> pd.DataFrame:
+    """Labels of a file, in the order they were given.
+
+    A last line without its end is what an interrupted write left; it is not a label.
+
+    Returns:
+        Columns `id`, `kind`, `label`, `annotator`, `note`, `group`, all text; one row for each id,
+        kind and annotator.
+
+    Raises:
+        NapoError: when the file is missing, or a line is not a label, naming file and line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NapoError(
+            f"{path} is missing; label the samples in notebooks/02_annotate_noise.ipynb first."
+        )
+    return pd.DataFrame(_read(path), columns=list(COLUMNS), dtype=object)
+
+
+def write_labels(path: Path, labels: pd.DataFrame) -> None:
+    """Write a whole labels file, atomically.
+
+    Raises:
+        NapoError: when a row is no label.
+    """
+    rows = [_checked(row, path) for row in labels.to_dict("records")]
+    with _alone(Path(path)):
+        _rewrite(Path(path), rows)
+
+
+def store_label(path: Path, label: Mapping[str, str]) -> None:
+    """Keep one label; on return it is on the disk.
+
+    Args:
+        path: the CSV; it is made if it is missing.
+        label: `id`, `kind`, `label`, `annotator`, and if wanted `note` and `group`. A label that
+            is already there for the same id, kind and annotator is replaced.
+
+    Raises:
+        NapoError: when it is no label, or the file is damaged.
+    """
+    path, new = Path(path), _checked(label, path)
+    with _alone(path):
+        there = _read(path) if path.is_file() else []
+        same = [at for at, row in enumerate(there) if _key(row) == _key(new)]
+        if there and not same and _ends_whole(path):
+            _append(path, new)
+        else:
+            if same:
+                there[same[0]] = new
+            _rewrite(path, there if same else [*there, new])
+
+
+def remove_label(path: Path, id: str, kind: str, annotator: str) -> None:
+    """Withdraw one label; on return it is off the disk. One that is not there is no error."""
+    path = Path(path)
+    with _alone(path):
+        there = _read(path) if path.is_file() else []
+        kept = [row for row in there if _key(row) != (id, kind, annotator)]
+        if len(kept) < len(there):
+            _rewrite(path, kept)
+
+
+def _key(row: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in _KEY)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    """Rows of the file, checked, without a torn last line."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise NapoError(f"{path} is not UTF-8 text; save it again as CSV in UTF-8.") from None
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")  # a spreadsheet's marks
+    reader = csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))
+    header = next(reader, list(COLUMNS))
+    if not {"id", "kind", "label", "annotator"} <= set(header):
+        raise NapoError(f"{path}: the first line is {header}; it must name {', '.join(COLUMNS)}.")
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for cells in reader:
+        if not cells:
+            continue
+        where = f"{path}, line {reader.line_num}"
+        if len(cells) != len(header):
+            raise NapoError(f"{where} has {len(cells)} fields, not {len(header)}; correct it.")
+        row = _checked(dict(zip(header, cells, strict=True)), where)
+        if _key(row) in rows:
+            raise NapoError(f"{where} labels {row['id']} ({row['kind']}) again; keep one of them.")
+        rows[_key(row)] = row
+    return list(rows.values())
+
+
+def _checked(row: Mapping[str, str], where: object) -> dict[str, str]:
+    """The row with all columns, or the sentence that says what is wrong with it."""
+    full = {name: _one_line(row.get(name, "")) for name in COLUMNS}
+    for name, known in (("kind", BIASED), ("label", LABELS), ("group", GROUPS)):
+        if full[name] not in known:
+            raise NapoError(f"{where}: {unknown(name, full[name], filter(None, known))}")
+    for name in ("id", "annotator"):
+        if not full[name]:
+            raise NapoError(f"{where}: the {name} is empty; every label needs one.")
+    return full
+
+
+def _one_line(value: object) -> str:
+    """Text without line breaks and nulls: one label is one line, so a torn one can be seen."""
+    text = "" if value is None or value != value else str(value)
+    return " ".join(text.replace("\0", "").split())
+
+
+def _line(row: Mapping[str, str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow([row[name] for name in COLUMNS])
+    return buffer.getvalue()
+
+
+def _ends_whole(path: Path) -> bool:
+    content = path.read_bytes()
+    head = (",".join(COLUMNS) + "\n").encode()
+    return content.endswith(b"\n") and content.startswith(head)
+
+
+def _append(path: Path, row: Mapping[str, str]) -> None:
+    with open(path, "ab", buffering=0) as file:
+        file.write(_line(row).encode())
+        os.fsync(file.fileno())
+
+
+def _rewrite(path: Path, rows: list[dict[str, str]]) -> None:
+    header = ",".join(COLUMNS) + "\n"
+    with atomic_file(path) as temporary:
+        temporary.write_text(header + "".join(map(_line, rows)), encoding="utf-8")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the file's folder, so that read-change-write is one step among processes.
+
+    The lock is on the folder, not on the file: a rename would leave it on the old one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
