@@ -30,6 +30,7 @@ class Settings(BaseModel):
 class World(Settings):
     """What only this profile can do, as dotted callables; empty where the real thing is read."""
 
+    pretrain: str = ""  # makes the base model that other profiles download
     make_rows: str = ""  # writes the preference rows that other profiles download
     make_benchmarks: str = ""  # writes the benchmark folders that other profiles download
     label_by_truth: str = ""  # labels a biased response when the truth of the scene is known

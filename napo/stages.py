@@ -16,7 +16,6 @@ from napo.errors import NapoError, unknown
 from napo.notebook import Session
 from napo.progress import Progress
 from napo.workspace import (
-    Workspace,
     begin,
     complete,
     fingerprint,
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
-    from napo.noise import Separation
-
 CURRENT = "current.json"
 
 
@@ -42,7 +39,10 @@ def base_model(profile: Profile) -> tuple[Any, Any]:
     from napo import models
 
     return models.load(
-        profile.model.location, dtype=profile.model.dtype, attention=profile.model.attention
+        profile.model.location,
+        dtype=profile.model.dtype,
+        attention=profile.model.attention,
+        image_mode=profile.model.image_mode,
     )
 
 
@@ -54,6 +54,18 @@ def _model_settings(profile: Profile) -> dict[str, Any]:
         **profile.model.model_dump(exclude={"path"}),
         "threads": profile.threads,
     }
+
+
+def pretrain(session: Session, seed: int = 0) -> Path:
+    """Pretrain the icon world's base model in the workspace (the package's stays as it is)."""
+    make = session.profile.world.function("pretrain")
+    if make is None:
+        raise NapoError(f"Profile {session.profile.name} has no base model to pretrain.")
+    folder = session.workspace.data / "base-model"
+    if begin(folder, {"seed": seed, "threads": session.profile.threads}):
+        make(folder, seed=seed)
+        finish(folder)
+    return folder
 
 
 def make_rows(session: Session) -> Path:
@@ -226,11 +238,12 @@ def biased_rows(session: Session, reference: bool = True) -> datasets.Dataset:
     return preferences.load(session.workspace.rows, folder)
 
 
-def annotate(session: Session, annotator: str) -> pd.DataFrame:
+def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     """The labels of the 100 samples: by the scenes' truth ("oracle"), or as a person wrote them."""
     from napo import noise
 
     profile, folder = session.profile, session.workspace.annotations
+    annotator = annotator or profile.annotation.annotator
     rows = biased_rows(session, reference=False)
     settings = {
         "rows": manifest_fingerprint(require(session.workspace.rows)),
@@ -254,16 +267,17 @@ def annotate(session: Session, annotator: str) -> pd.DataFrame:
     return labels
 
 
-def margins(session: Session, annotator: str) -> pd.DataFrame:
+def margins(session: Session, annotator: str = "") -> pd.DataFrame:
     """Fig. 4's data: each labelled response's log-prob margins under the reference."""
     from napo import noise
 
+    annotator = annotator or session.profile.annotation.annotator
     path = session.workspace.annotations / f"{annotator}.csv"
     require(session.workspace.annotations)
     return noise.margins(biased_rows(session), noise.read_labels(path))
 
 
-def oracle_margins(session: Session) -> pd.DataFrame | None:
+def all_margins(session: Session) -> pd.DataFrame | None:
     """The same for every row, labelled by truth; None where no truth is known."""
     from napo import noise
 
@@ -309,23 +323,33 @@ def train(session: Session, variant: str, seed: int, tune: str = "full") -> Path
             tune=tune,
             dtype=profile.model.dtype,
             attention=profile.model.attention,
+            image_mode=profile.model.image_mode,
         )
         finish(folder)
     return folder
 
 
-def records(workspace: Workspace, variant: str, seeds: list[int], tune: str) -> pd.DataFrame:
+def records(session: Session, variant: str, seeds: str = "", tune: str = "full") -> pd.DataFrame:
     """The per-example records of a variant's runs, with the columns `variant` and `seed`."""
     import pandas as pd
 
-    from napo.trainer import read_records
+    from napo.checkpoints import read_records
 
     frames = []
-    for seed in seeds:
-        folder = workspace.run(variant, seed, tune)
+    for seed in session.seeds(seeds):
+        folder = session.workspace.run(variant, seed, tune)
         require(folder)
         frames.append(read_records(folder).assign(variant=variant, seed=seed))
     return pd.concat(frames, ignore_index=True)
+
+
+def evaluate_all(
+    session: Session, variant: str, seeds: str = "", tune: str = "full", model: str = ""
+) -> list[Path]:
+    """Evaluate every seed of a variant; the base and a named checkpoint are one run each."""
+    if model or variant == "base":
+        return [evaluate(session, variant, model=model)]
+    return [evaluate(session, variant, seed, tune) for seed in session.seeds(seeds)]
 
 
 def evaluate(
@@ -354,7 +378,11 @@ def evaluate(
     }
     if begin(folder, settings):
         loaded, processor = models.load(
-            path, dtype=profile.model.dtype, attention=profile.model.attention, adapter=adapter
+            path,
+            dtype=profile.model.dtype,
+            attention=profile.model.attention,
+            image_mode=profile.model.image_mode,
+            adapter=adapter,
         )
         runner.evaluate_run(
             loaded,
@@ -369,10 +397,3 @@ def evaluate(
         )
         finish(folder)
     return folder
-
-
-def describe_separation(separation: Separation) -> str:
-    """Which margin tells noise from noise-free for which bias, in words computed from the data."""
-    from napo import noise
-
-    return noise.describe(separation)

@@ -79,7 +79,7 @@ def test_a_response_is_noise_if_it_answers_and_all_it_claims_is_true(text, label
 
     told = {"kind": "color", "group": "question", "about": {"kind": "cow"}}
     row = {"truth": json.dumps({"scene": FARM.to_json(), "question": told}), "vision_biased": text}
-    assert truth.label_by_truth(row, "vision_biased") == {"label": label, "group": "question"}
+    assert truth.label_by_truth(row, "vision_biased") == (label, "question")
 
 
 @pytest.mark.parametrize(

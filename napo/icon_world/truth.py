@@ -116,7 +116,7 @@ def all_true(text: str, question: Mapping[str, Any], scene: Scene) -> bool:
     )
 
 
-def label_by_truth(row: Mapping[str, Any], kind: str) -> dict[str, str]:
+def label_by_truth(row: Mapping[str, Any], kind: str) -> tuple[str, str]:
     """The label of a biased response by the scene's truth, and the group it is reported in.
 
     A language-biased response is noise ("unbiased") if it answers the question and all it claims
@@ -130,4 +130,4 @@ def label_by_truth(row: Mapping[str, Any], kind: str) -> dict[str, str]:
     truth = json.loads(row["truth"])
     scene, question = Scene.from_json(truth["scene"]), truth["question"]
     good = answers(row[kind], question, scene) and all_true(row[kind], question, scene)
-    return {"label": "unbiased" if good else "biased", "group": question["group"]}
+    return "unbiased" if good else "biased", question["group"]

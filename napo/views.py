@@ -1,0 +1,185 @@
+"""What the notebooks show of each stage: small frames and examples, read from its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napo import preferences, stages
+from napo.notebook import Session
+from napo.workspace import read_json, require
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+_SHORT = {"language_biased": "lang.", "vision_biased": "vision"}
+
+
+def pretraining(session: Session, pretrained: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The base model's training log, and its scores; with `pretrained`, beside the package's.
+
+    Returns:
+        log: stage, step, loss.
+        scores: accuracy per kind of question, on typical and counterfactual scenes.
+    """
+    import pandas as pd
+
+    package = Path(session.profile.model.location)
+    folder = session.workspace.data / "base-model" if pretrained else package
+    log = pd.read_csv(folder / "training_log.csv")
+    scores = pd.read_csv(folder / "scores.csv").set_index("kind")
+    if pretrained:
+        there = pd.read_csv(package / "scores.csv").set_index("kind")
+        scores = scores.join(there, rsuffix=" (package)")
+    return log, scores
+
+
+def source(session: Session) -> pd.DataFrame:
+    """How many preference rows there are of each kind, and what made their rejected response."""
+    import pandas as pd
+
+    require(session.workspace.source)
+    rows = [row for path in preferences.shards(session.workspace.source)
+            for row in preferences.read_shard(path)]  # fmt: skip
+    truth = [json.loads(row["truth"]) for row in rows]
+    frame = pd.DataFrame(
+        {
+            "kind": [entry["question"]["kind"] for entry in truth],
+            "rejected_by": [entry["rejected_by"] for entry in truth],
+        }
+    )
+    return frame.value_counts().unstack(fill_value=0).sort_index()
+
+
+def mask_examples(session: Session) -> list[tuple[str, Image.Image | None, str]]:
+    """One row under each mask: title, the image that the model gets (or None), and the text."""
+    from napo import modality, models
+
+    row = next(preferences.read_rows(stages.source_folder(session)))
+    processor = models.load_processor(
+        session.profile.model.location, image_mode=session.profile.model.image_mode
+    )
+    decode, unk = processor.tokenizer.decode, processor.tokenizer.unk_token
+    shown = [("as asked", row["image"], row["question"])]
+    for mask in modality.IMAGE_MASKS:
+        image = modality.mask_image(row["image"], mask)
+        hidden = mask == "mask_token"
+        text = f"[MASK] for every visual token\n{row['question']}" if hidden else row["question"]
+        shown.append((f"image: {mask}", None if hidden else image, text))
+    for mask in modality.TEXT_MASKS:
+        ids = modality.prompt_inputs(processor, row["question"], text_mask=mask).ids
+        text = decode(ids, skip_special_tokens=False).replace(unk, "[MASK]")
+        shown.append((f"question: {mask}", row["image"], text))
+    return shown
+
+
+def row_examples(session: Session, count: int = 4) -> list[tuple[Image.Image, str]]:
+    """Rows of RLAIF-V-Bias as pictures with their question and four responses."""
+    shown = []
+    for row in preferences.read_rows(session.workspace.rows):
+        lines = [f"Q: {row['question']}"]
+        lines += [f"{_SHORT.get(name, name)}: {row[name]}" for name in preferences.RESPONSES]
+        shown.append((row["image"], "\n".join(lines)))
+        if len(shown) == count:
+            break
+    return shown
+
+
+def responses(session: Session) -> pd.DataFrame:
+    """Each response's length, log-probability, and how often it equals the chosen one."""
+    import pandas as pd
+
+    data = stages.biased_rows(session)
+    frame = data.remove_columns("image").to_pandas()
+    rows = []
+    for name in preferences.RESPONSES:
+        cut = frame.get(f"{name}_cut")
+        rows.append(
+            {
+                "response": name,
+                "rows": len(frame),
+                "tokens": frame[f"{name}_tokens"].mean(),
+                "equal to chosen": (frame[name] == frame["chosen"]).mean(),
+                "cut": 0.0 if cut is None else cut.mean(),
+                "log-prob": frame[f"{name}_logp"].mean(),
+                "per token": (frame[f"{name}_logp"] / frame[f"{name}_tokens"]).mean(),
+            }
+        )
+    return pd.DataFrame(rows).set_index("response").round(3)
+
+
+def agreement(session: Session, annotator: str = "") -> pd.DataFrame | None:
+    """Cohen's kappa between this annotator and every other whose labels are in the folder."""
+    import pandas as pd
+
+    from napo import noise
+
+    folder = session.workspace.annotations
+    mine = annotator or session.profile.annotation.annotator
+    others = sorted(path.stem for path in folder.glob("*.csv") if path.stem != mine)
+    if not others:
+        return None
+    labels = noise.read_labels(folder / f"{mine}.csv")
+    found = [noise.agreement(labels, noise.read_labels(folder / f"{name}.csv")) for name in others]
+    return pd.concat(found, keys=others, names=["with"])
+
+
+def per_step(records: pd.DataFrame) -> pd.DataFrame:
+    """Means of the per-example records by variant, seed and step."""
+    return records.drop(columns="id").groupby(["variant", "seed", "step"], as_index=False).mean()
+
+
+def training_summary(records: pd.DataFrame) -> pd.DataFrame:
+    """Each term at the first and the last step of training, mean over seeds.
+
+    Margins are rewards (Eq. 2); `accuracy` is the share of pairs whose margin is positive.
+    """
+    import pandas as pd
+
+    rows = []
+    terms = [name.removesuffix("_psi_sum") for name in records if name.endswith("_psi_sum")]
+    for when, step in (("first", records["step"].min()), ("last", records["step"].max())):
+        part = records[records["step"] == step]
+        for term in terms:
+            row = {"step": when, "term": term}
+            for name in ("psi_sum", "psi_mean", "q", "gamma", "loss"):
+                if f"{term}_{name}" in part:
+                    row[name] = part[f"{term}_{name}"].mean()
+            row["accuracy"] = (part[f"{term}_psi_sum"] > 0).mean()
+            rows.append(row)
+    return pd.DataFrame(rows).set_index(["step", "term"])
+
+
+def answer_examples(
+    session: Session, folder: Path, count: int = 4
+) -> list[tuple[Image.Image, str]]:
+    """Counterfactual pictures of VLind-Bench's last stage, what was asked, and the answers."""
+    from napo.benchmarks import vlind
+
+    answers = {
+        entry["id"]: entry["answer"]
+        for entry in map(json.loads, (folder / "vlind.answers.jsonl").read_text().splitlines())
+    }
+    requests = vlind.requests(vlind.load(session.workspace.benchmarks / "vlind"))
+    asked = [request for request in requests if "/d1/" in request.id]
+    return [
+        (request.open(), f"{request.text.splitlines()[0]}\nA: {answers[request.id]}")
+        for request in asked[:count]
+    ]
+
+
+def result(folders: list[Path]) -> pd.DataFrame:
+    """Every metric of the runs in these result folders, with its 95 % interval."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for folder in folders:
+        require(folder)
+        for path in sorted(folder.glob("*.json")):
+            content = read_json(path)
+            for metric, found in content.get("metrics", {}).items():
+                rows.append({"run": content["run"], "benchmark": content["benchmark"],
+                             "metric": metric, **found})  # fmt: skip
+    return pd.DataFrame(rows).set_index(["run", "benchmark", "metric"]).round(2)
