@@ -87,6 +87,8 @@ def generate(
     Raises:
         NapoError: for an unknown mask, or one that this tokenizer cannot make.
     """
+    if not prompts:
+        return []
     model.eval()
     answer = _Answerer(model, processor, decoding, seed)
     found: dict[int, list[int]] = {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,13 +59,14 @@ def load(
     if adapter is None and (Path(path) / "adapter_config.json").is_file():
         path, adapter = _base_of(Path(path)), path
     try:
-        model, report = AutoModelForImageTextToText.from_pretrained(
-            path,
-            dtype=getattr(torch, dtype),
-            attn_implementation=attention,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with without_bars():
+            model, report = AutoModelForImageTextToText.from_pretrained(
+                path,
+                dtype=getattr(torch, dtype),
+                attn_implementation=attention,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError) as error:
         problem = str(error).strip().splitlines()[0]
         raise NapoError(f"The model {path} does not load: {problem}") from None
@@ -196,6 +198,20 @@ def freeze_vision_tower(model: PreTrainedModel) -> None:
             f"{type(model).__name__} has no part called vision_tower or vision_model to freeze; "
             "use tune: lora."
         )
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No progress bars of transformers within: napo has a line of its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _folder(path: str | Path) -> Path:

@@ -236,7 +236,8 @@ class NaPOTrainer(Trainer):
             checkpoints.prune(folder.parent, keep=folder)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict=state_dict)
+        with models.without_bars():
+            super()._save(output_dir, state_dict=state_dict)
         # Trainer pickles its arguments beside the weights; a run's settings are JSON.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 

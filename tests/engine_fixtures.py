@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+torch.set_num_threads(1)  # tiny products only wait for each other's threads
+
 _TEXT = """
 is the a cat dog bird red green blue what colour there true or false yes no one two near of
 on left right in picture describe and an it . , ? USER: ASSISTANT:

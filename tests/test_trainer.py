@@ -1,0 +1,374 @@
+"""Training on random rows: it learns, repeats itself, and survives a kill byte for byte."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import engine_fixtures as engine
+import pytest
+import torch
+
+from napo import checkpoints, logprobs, models
+from napo.config import Training
+from napo.errors import NapoError
+from napo.objective import VARIANTS
+from napo.trainer import EpochSampler, NaPOConfig, NaPOTrainer, main, read_records, train_run
+
+SETTINGS = Training(
+    learning_rate=3e-3,
+    lora_learning_rate=1e-2,
+    epochs=3,
+    batch_size=8,
+    micro_batch_size=4,
+    warmup_ratio=0.0,
+    save_steps=2,
+    max_length=64,
+    lora_r=4,
+    lora_alpha=8,
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trainer") / "base"
+    processor = engine.processor()
+    engine.model(processor).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(base):
+    model, processor = models.load(base, device="cpu")
+    made = engine.rows(18)
+    responses = (*logprobs.RESPONSES, logprobs.CORRUPTED)
+    scored = logprobs.score_reference(model, processor, made, responses)
+    return [row | score for row, score in zip(made, scored, strict=True)]
+
+
+def digest(folder):
+    files = sorted(p for p in Path(folder).rglob("*") if p.suffix in (".safetensors", ".parquet"))
+    assert files
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def finished(request, base, rows, tmp_path_factory):
+    """An uninterrupted run of A1, full or LoRA."""
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    train_run(folder, base, rows, "A1", SETTINGS, seed=0, tune=request.param)
+    return request.param, folder
+
+
+def test_training_lowers_the_loss_and_widens_the_margins(finished):
+    _, folder = finished
+    steps = read_records(folder).groupby("step")[["loss", "rejected_psi_sum"]].mean()
+    assert list(steps.index) == [0, 1, 2, 3, 4, 5]  # 16 of 18 rows a pass, 8 a step, 3 passes
+    assert abs(steps["rejected_psi_sum"].iloc[0]) < 1e-5
+    assert steps["rejected_psi_sum"].iloc[-1] > 0.1
+    assert steps["loss"].iloc[-1] < steps["loss"].iloc[0]
+
+
+def test_records_name_each_row_once_a_pass(finished):
+    records = read_records(finished[1])
+    assert len(records) == 48
+    for first in (0, 2, 4):
+        passed = records[records["step"].between(first, first + 1)]
+        assert passed["id"].nunique() == 16
+    orders = [tuple(records[records["step"] == step]["id"]) for step in range(6)]
+    assert len(set(orders)) == 6  # shuffled anew in every pass
+    assert {"language_biased_q", "vision_biased_gamma", "chosen_logp"} <= set(records.columns)
+
+
+def test_a_run_folder_holds_weights_records_and_no_pickle(finished):
+    tune, folder = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"adapter" if tune == "lora" else "model", "records", "training.json"}
+    assert not list(folder.rglob("*.bin")) and not list(folder.rglob("*.pt"))
+    told = json.loads((folder / "training.json").read_text())
+    assert told["steps"] == 6 and told["batch"] == 8 and told["q_batch"] == 4
+
+
+def test_the_saved_weights_load_and_differ_from_the_base(finished, base):
+    tune, folder = finished
+    given = {"adapter": folder / "adapter"} if tune == "lora" else {}
+    model, processor = models.load(base if given else folder / "model", device="cpu", **given)
+    batch = logprobs.collate(engine.rows(2), processor)
+    with torch.no_grad():
+        trained = logprobs.response_logprobs(model, batch).sum
+        start = logprobs.response_logprobs(models.load(base, device="cpu")[0], batch).sum
+    assert (trained - start).abs().max() > 0.1
+    if tune == "full":
+        frozen = {n: p for n, p in model.named_parameters() if "vision_tower" in n}
+        for name, parameter in models.load(base, device="cpu")[0].named_parameters():
+            if name in frozen:
+                assert torch.equal(parameter, frozen[name])
+        assert '"use_cache": false' not in (folder / "model" / "config.json").read_text()
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(finished, base, rows, tmp_path):
+    tune, folder = finished
+    for seed, same in ((0, True), (1, False)):
+        train_run(tmp_path / str(seed), base, rows, "A1", SETTINGS, seed=seed, tune=tune)
+        assert (digest(tmp_path / str(seed)) == digest(folder)) is same
+
+
+def test_a_run_that_stopped_between_checkpoints_ends_with_the_same_bytes(
+    finished, base, rows, tmp_path, monkeypatch
+):
+    tune, folder = finished
+    compute, steps = NaPOTrainer.compute_loss, []
+
+    def stop_at_step_five(self, *args, **kwargs):
+        steps.append(self.state.global_step)
+        if self.state.global_step == 5 and steps.count(5) == 2:
+            raise KeyboardInterrupt
+        return compute(self, *args, **kwargs)
+
+    monkeypatch.setattr(NaPOTrainer, "compute_loss", stop_at_step_five)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
+    monkeypatch.setattr(NaPOTrainer, "compute_loss", compute)
+    (left,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert left.name == "checkpoint-4"
+    # A later, unfinished checkpoint and records that it reached are not believed.
+    shutil.copytree(left, left.with_name("checkpoint-5"))
+    (left.with_name("checkpoint-5") / checkpoints.MANIFEST).unlink()
+    records = tmp_path / "run" / "records"
+    shutil.copy(records / "000004.parquet", records / "000005.parquet")
+    train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
+    assert digest(tmp_path / "run") == digest(folder)
+
+
+KILLED = """
+import sys; sys.path.insert(0, {tests!r})
+import os, pickle, signal
+from pathlib import Path
+from test_trainer import SETTINGS
+from napo.trainer import NaPOTrainer, train_run
+compute = NaPOTrainer.compute_loss
+def kill(self, *args, **kwargs):
+    if self.state.global_step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return compute(self, *args, **kwargs)
+NaPOTrainer.compute_loss = kill
+rows = pickle.loads(Path({rows!r}).read_bytes())
+train_run({run!r}, {base!r}, rows, "A1", SETTINGS, seed=0, tune={tune!r})
+"""
+
+
+@pytest.mark.parametrize(
+    "finished", ["full", pytest.param("lora", marks=pytest.mark.long)], indirect=True
+)
+def test_a_killed_process_resumes_to_the_same_bytes(finished, base, rows, tmp_path):
+    import pickle
+
+    tune, folder = finished
+    (tmp_path / "rows").write_bytes(pickle.dumps(rows))
+    code = KILLED.format(
+        tests=str(Path(__file__).parent),
+        rows=str(tmp_path / "rows"),
+        run=str(tmp_path / "run"),
+        base=str(base),
+        tune=tune,
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert not (tmp_path / "run" / "training.json").exists()
+    train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
+    assert digest(tmp_path / "run") == digest(folder)
+
+
+def test_a_finished_run_is_not_run_again(finished, base, rows, monkeypatch):
+    tune, folder = finished
+    monkeypatch.setattr(NaPOTrainer, "train", lambda *a, **k: pytest.fail("trained again"))
+    train_run(folder, base, rows, "A1", SETTINGS, seed=0, tune=tune)
+
+
+@pytest.mark.parametrize("name", ["mdpo", "random", "LB1", "A1-original", "q-0.5", "ipo"])
+def test_other_variants_train(base, rows, tmp_path, name):
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    final = train_run(tmp_path, base, rows, name, settings, seed=0)
+    records = read_records(tmp_path)
+    assert records["loss"].notna().all() and final == tmp_path / "model"
+    if name == "mdpo":
+        assert {"chosen_corrupted_psi_sum", "anchor_loss"} <= set(records.columns)
+    if name == "random":
+        gammas = records[[c for c in records.columns if c.endswith("_gamma")]]
+        assert gammas.sum(axis=1).eq(1.0).all()
+
+
+def trainer(base, rows, tmp_path, objective="A1", **changes):
+    model, processor = models.load(base, device="cpu")
+    settings = {
+        "output_dir": str(tmp_path / "checkpoints"),
+        "per_device_train_batch_size": 4,
+        "max_steps": 2,
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    return NaPOTrainer(
+        model=model,
+        args=NaPOConfig(**{**settings, **changes}),
+        objective=VARIANTS[objective],
+        train_dataset=rows,
+        processing_class=processor,
+    )
+
+
+def test_the_trainer_is_a_transformers_trainer_that_scores_rows_without_a_reference(base, tmp_path):
+    made = trainer(base, engine.rows(8), tmp_path, logging_steps=1)
+    made.train()
+    logged = made.state.log_history
+    assert logged[0]["rejected_psi_sum"] == pytest.approx(0, abs=1e-5)
+    assert {"loss", "grad_norm", "vision_biased_gamma"} <= set(logged[0])
+    assert (tmp_path / "checkpoints" / "checkpoint-2" / checkpoints.MANIFEST).is_file()
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch(base, rows, tmp_path):
+    """dpo has no batch averages, so how its batch is cut into micro-batches cannot matter."""
+    weights = []
+    for micro in (2, 8):
+        made = trainer(
+            base,
+            rows,
+            tmp_path / str(micro),
+            "dpo",
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=8 // micro,
+            optim="sgd",
+            learning_rate=0.1,
+            max_steps=1,
+            lr_scheduler_type="constant",
+        )
+        made.train()
+        weights.append(made.model.lm_head.weight.detach().clone())
+    assert torch.allclose(*weights, atol=1e-6)
+    start = models.load(base, device="cpu")[0].lm_head.weight
+    assert not torch.allclose(weights[0], start, atol=1e-4)
+
+
+def test_a_reference_from_another_model_stops_before_the_first_step(base, rows, tmp_path):
+    wrong = [{**row, "rejected_logp": row["rejected_logp"] - 1} for row in rows]
+    with pytest.raises(NapoError, match="the reference belongs to another model"):
+        trainer(base, wrong, tmp_path).train()
+
+
+def test_a_reference_that_is_no_number_names_the_row(base, rows, tmp_path):
+    wrong = [{**row, "chosen_logp": float("nan")} for row in rows]
+    with pytest.raises(NapoError, match=r"not a number \(row row-\d+, chosen, step 0\)"):
+        trainer(base, wrong, tmp_path).train()
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_left_alone(base, rows, tmp_path):
+    trainer(base, rows, tmp_path).train()
+    path = tmp_path / "checkpoints" / "checkpoint-2"
+    before = digest(path)
+    other = trainer(base, rows, tmp_path, learning_rate=1e-2, max_steps=4)
+    with pytest.raises(NapoError, match=r"another run \(learning_rate, max_steps differ\)"):
+        other.train(resume_from_checkpoint=str(path))
+    with pytest.raises(NapoError, match="another run"):
+        checkpoints.latest(tmp_path / "checkpoints", other.run_identity)
+    assert digest(path) == before
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_refused(base, rows, tmp_path, harm):
+    made = trainer(base, rows, tmp_path)
+    made.train()
+    path = tmp_path / "checkpoints" / "checkpoint-2"
+    state = path / "optimizer.pt"
+    if harm == "cut":
+        state.write_bytes(state.read_bytes()[:100])
+    else:
+        state.unlink()
+    with pytest.raises(NapoError, match=r"optimizer\.pt is missing or damaged"):
+        checkpoints.latest(path.parent, made.run_identity)
+
+
+def test_bad_settings_are_one_sentence(base, rows, tmp_path):
+    def run(variant="A1", tune="full", **changes):
+        settings = SETTINGS.model_copy(update=changes)
+        train_run(tmp_path / "bad", base, rows, variant, settings, seed=0, tune=tune)
+
+    for message, arguments in {
+        "Unknown variant 'A9'": {"variant": "A9"},
+        "it is full or lora": {"tune": "half"},
+        "not a multiple": {"batch_size": 9},
+        "fewer than one batch of 32": {"batch_size": 32},
+        "Unknown LoRA target 'q_porj'": {"tune": "lora", "lora_targets": "q_porj"},
+        "raise max_length": {"max_length": 6},
+    }.items():
+        with pytest.raises(NapoError, match=message):
+            run(**arguments)
+    assert not list((tmp_path / "bad").glob("*"))
+
+
+def test_the_sampler_shuffles_by_seed_and_pass_and_leaves_incomplete_batches_out():
+    def order(seed, epoch):
+        sampler = EpochSampler(10, 4, seed)
+        sampler.epoch = epoch
+        return list(sampler)
+
+    assert len(order(0, 0)) == 8 and order(0, 0) == order(0, 0)
+    assert len({tuple(order(seed, epoch)) for seed in (0, 1, 2) for epoch in (0, 1, 2)}) == 9
+
+
+def write_run(base, rows, tmp_path, run_folder, variant="A1", **training):
+    """A RUN.yaml with its data beside it."""
+    from napo import preferences
+
+    data = [{**row, "image": preferences.image_bytes(row["image"])} for row in rows]
+    scores = [k for k in rows[0] if k.endswith(("_logp", "_tokens"))]
+    plain = [{k: v for k, v in row.items() if k not in scores} for row in data]
+    preferences.write_shard(tmp_path / "rows" / "shard-0.parquet", plain)
+    reference = [{"id": row["id"], **{k: row[k] for k in scores}} for row in rows]
+    preferences.write_reference(tmp_path / "reference" / "shard-0.parquet", reference)
+    run = {
+        "run_folder": str(run_folder),
+        "model": str(base),
+        "rows": str(tmp_path / "rows"),
+        "reference": str(tmp_path / "reference"),
+        "variant": variant,
+        "training": {**SETTINGS.model_dump(), **training},
+    }
+    file = tmp_path / f"{run_folder.name}.yaml"
+    file.write_text(json.dumps(run))  # JSON is YAML
+    return file
+
+
+def test_the_command_line_trains_from_a_file_and_refuses_unknown_keys(base, rows, tmp_path, capsys):
+    file = write_run(base, rows, tmp_path, tmp_path / "run")
+    assert main([str(file)]) == 0
+    direct = tmp_path / "direct"
+    train_run(direct, base, rows, "A1", SETTINGS, seed=0)
+    assert digest(tmp_path / "run") == digest(direct)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "varaint": "A1"}))
+    assert main([str(file)]) == 1
+    assert "Did you mean 'variant'" in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("variant", ["dpo", "A1", "A3", "random"])
+def test_two_processes_give_the_losses_of_one_with_the_same_batch(base, rows, tmp_path, variant):
+    curves, weights = [], []
+    for processes, micro in ((1, 8), (2, 4)):
+        folder = tmp_path / f"on-{processes}"
+        file = write_run(base, rows, tmp_path, folder, variant, micro_batch_size=micro)
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command = [sys.executable, *launch, "-m", "napo.trainer", str(file)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        records = read_records(folder)
+        assert len(records) == 48
+        curves.append(records.groupby("step")["loss"].mean().to_numpy())
+        weights.append(models.load(folder / "model", device="cpu")[0].lm_head.weight)
+    assert abs(curves[0] - curves[1]).max() < 1e-5
+    assert torch.allclose(*weights, atol=1e-4)
