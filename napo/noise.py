@@ -17,11 +17,11 @@ import pandas as pd
 from napo.errors import NapoError
 from napo.labels import COLUMNS, read_labels, remove_label, store_label, write_labels
 from napo.preferences import BIASED
-from napo.separation import Separation, auroc, describe, headline, separation, wilson
+from napo.separation import LEFT_OUT, Separation, auroc, describe, headline, separation, wilson
 
 __all__ = [
     "Separation", "agreement", "auroc", "describe", "headline", "label_with_oracle", "margins",
-    "oracle_labels", "read_labels", "remove_label", "sample", "separation", "store_label",
+    "oracle_labels", "read_labels", "remove_label", "sample", "separation", "shares", "store_label",
     "wilson", "write_labels",
 ]  # fmt: skip
 
@@ -84,6 +84,33 @@ def label_with_oracle(
     labels = oracle_labels(chosen, label_by_truth)
     write_labels(path, labels)
     return labels
+
+
+def shares(labels: pd.DataFrame) -> pd.DataFrame:
+    """The share of noise among the labelled responses of each kind, with its 95 % Wilson interval.
+
+    Questions that need no image are left out; unsure labels are counted apart.
+
+    Args:
+        labels: as `read_labels` gives them.
+
+    Returns:
+        Index `kind`, `group` ("all" and each group that is there); columns `labelled`, `noise`,
+        `share`, `low`, `high`, `unsure`.
+    """
+    useful = labels[labels["group"] != LEFT_OUT]
+    found = []
+    for kind in BIASED:
+        of_kind = useful[useful["kind"] == kind]
+        groups = {name: part for name, part in of_kind.groupby("group") if name}
+        for group, part in {"all": of_kind, **groups}.items():
+            noise, unsure = ((part["label"] == name).sum() for name in ("unbiased", "unsure"))
+            decided = len(part) - unsure
+            low, high = wilson(int(noise), int(decided))
+            share = noise / decided if decided else float("nan")
+            found.append((kind, group, len(part), noise, share, low, high, unsure))
+    columns = ["kind", "group", "labelled", "noise", "share", "low", "high", "unsure"]
+    return pd.DataFrame(found, columns=columns).set_index(["kind", "group"])
 
 
 def margins(rows: Iterable[Mapping[str, Any]], labels: pd.DataFrame) -> pd.DataFrame:

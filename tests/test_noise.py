@@ -196,6 +196,23 @@ def test_the_oracle_writes_what_a_person_would_in_the_order_of_the_samples(tmp_p
     assert path.read_bytes() == first
 
 
+def test_shares_of_noise_come_by_kind_and_group_with_their_intervals():
+    made = noise.shares(
+        labels(
+            *(label(f"q{at}", value="unbiased" if at < 3 else "biased", group="question")
+              for at in range(10)),
+            label("d", value="unbiased", group="description"),
+            label("u", value="unsure", group="question"),
+            label("n", value="unbiased", group="no-image"),
+        )
+    )  # fmt: skip
+    row = made.loc[("language_biased", "question")]
+    assert (row["labelled"], row["noise"], row["unsure"], row["share"]) == (11, 3, 1, 0.3)
+    assert (row["low"], row["high"]) == noise.wilson(3, 10)
+    assert made.loc[("language_biased", "all"), "noise"] == 4
+    assert made.loc[("vision_biased", "all"), "labelled"] == 0
+
+
 # --- margins ----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,311 @@
+"""The annotator: label biased responses in JupyterLab, each label on the disk before the next item.
+
+Texts of models and data sets are data: they are escaped, and shown as they are.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+import pandas as pd
+
+from napo.errors import NapoError
+from napo.labels import LABELS, read_labels, remove_label, store_label
+from napo.preferences import BIASED
+
+KINDS = {"language_biased": "language-biased", "vision_biased": "vision-biased"}
+MASKED = {
+    "language_biased": "written without seeing the image",
+    "vision_biased": "written without seeing the question",
+}
+CHOICES = {  # label -> (button, tooltip, style)
+    "biased": ("Biased (noise-free)", "a bad answer: wrong, or beside the question", "warning"),
+    "unbiased": ("Unbiased (noise)", "a good answer: true, and it answers the question", "success"),
+    "unsure": ("Unsure", "left out of the statistics", ""),
+}
+MOVES = {
+    "previous": ("Previous", "arrow-left"),
+    "next": ("Next", "arrow-right"),
+    "undo": ("Undo", "undo"),
+    "first": ("First unlabelled", "step-forward"),
+}
+SIDE = 288  # pixels of the picture's longer side on the screen
+
+# JupyterLab's own variables, so that it follows the light and the dark theme.
+_CSS = """<style>
+.napo-text {overflow-wrap: anywhere; white-space: pre-wrap; max-height: 15em; overflow-y: auto;
+  padding: .5em .7em; border: 1px solid var(--jp-border-color2, #bbb); border-radius: 3px;
+  line-height: 1.45; background: var(--jp-layout-color1, #fff);
+  color: var(--jp-content-font-color1, #111)}
+.napo-text mark {background: #ffe08a; color: #111; border-radius: 2px; padding: 0 .1em}
+.napo-name {font-weight: 600; margin: .5em 0 .2em; color: var(--jp-content-font-color1, #111)}
+.napo-name small, .napo-said {font-weight: 400; color: var(--jp-content-font-color2, #555)}
+</style>"""
+
+
+class Annotator(widgets.VBox):
+    """Shows one biased response at a time beside the chosen one, and keeps what it is labelled.
+
+    A label is stored by its button; the note goes with it. Both can be changed later by going back.
+
+    Args:
+        rows: rows of RLAIF-V-Bias, images decoded; a `datasets.Dataset` or dicts.
+        samples: ids to label, in this order (`napo.noise.sample`); both responses of each.
+        path: the labels CSV. What is in it already is not asked again.
+        annotator: who labels.
+
+    Raises:
+        NapoError: for a sample that is not among the rows, or an empty or reserved name.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        samples: Sequence[str],
+        path: Path,
+        annotator: str,
+    ) -> None:
+        self.annotator, self.path = annotator.strip(), Path(path)
+        if not self.annotator or self.annotator == "oracle":
+            raise NapoError(
+                f"The annotator is {annotator!r}; give your name (oracle is the scenes' truth)."
+            )
+        self._rows = _sampled(rows, samples)
+        self.items = [(id, kind) for id in samples for kind in BIASED]
+        self._done: list[tuple[int, dict[str, str] | None]] = []  # what undo goes back to
+        self._at = 0
+        self._showing = False
+        self._build()
+        super().__init__(children=[self._style, self._head, self._body, self._foot])
+        self._read()
+        self.show(self._first_unlabelled() or 0)
+
+    # --- what the buttons do ------------------------------------------------------------------
+
+    def label(self, value: str) -> None:
+        """Store the label of the item that is shown, then show the next one without a label."""
+        before = self._labels.get(self.items[self._at])
+        at = self._at
+        if not self._store(value):
+            return
+        self._done.append((at, before))
+        following = self._first_unlabelled(after=at)
+        self.show(at if following is None else following)
+
+    def undo(self) -> None:
+        """Take back the last label given here, and show its item."""
+        if not self._done:
+            self._say("Nothing to undo.")
+            return
+        at, before = self._done[-1]
+        id, kind = self.items[at]
+        if before is None:
+            kept = self._try(lambda: remove_label(self.path, id, kind, self.annotator))
+        else:
+            kept = self._try(lambda: store_label(self.path, before))
+        if kept:
+            self._done.pop()
+            self.show(at)
+
+    def show(self, at: int) -> None:
+        """Show an item by its number, counted from 0 and kept within the sample."""
+        self._at = min(max(at, 0), len(self.items) - 1)
+        id, kind = self.items[self._at]
+        row = self._rows[id]
+        there = self._labels.get((id, kind))
+        first, second = marked(row["chosen"], row[kind])
+        self.picture.value = _png(row["image"])
+        self.picture.alt = "The picture that the question is about"
+        self.question.value = _box("Question", "", escaped(row["question"]))
+        self.chosen.value = _box("Chosen response", "", first)
+        self.response.value = _box(f"{KINDS[kind].capitalize()} response", MASKED[kind], second)
+        self._showing = True  # the note that comes with an item is not an edit
+        self.note.value = there["note"] if there else ""
+        self._showing = False
+        for value, button in self.buttons.items():
+            if value in LABELS:
+                button.icon = "check" if there and there["label"] == value else ""
+        same = row[kind].strip() == row["chosen"].strip()
+        said = f"Labelled {there['label']}, saved." if there else "Not labelled yet."
+        self._say(said + " It equals the chosen response, which is noise by definition." * same)
+        self._count()
+
+    # --- the parts ----------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self._style = widgets.HTML(_CSS)
+        self.progress = widgets.IntProgress(min=0, max=len(self.items))
+        self.progress.layout.width = "200px"
+        self.counts, self.said = widgets.HTML(), widgets.HTML()
+        self._head = widgets.HBox([self.progress, self.counts])
+        self.picture = widgets.Image(format="png")
+        self.picture.layout.margin = "8px 16px 0 0"
+        self.picture.layout.flex = "0 0 auto"
+        self.question, self.chosen, self.response = (widgets.HTML() for _ in range(3))
+        half = widgets.Layout(flex="1 1 260px", min_width="0")
+        self.chosen.layout = self.response.layout = half
+        self.question.layout.width = "auto"
+        pair = widgets.HBox([self.chosen, self.response])
+        pair.layout.flex_flow, pair.layout.grid_gap = "row wrap", "0 12px"
+        texts = widgets.VBox([self.question, pair])
+        texts.layout.flex, texts.layout.min_width = "1 1 320px", "0"
+        self._body = widgets.HBox([self.picture, texts])
+        self._body.layout.flex_flow = "row wrap"
+        self.note = widgets.Text(placeholder="note, if any", continuous_update=False)
+        self.note.layout.width = "320px"
+        self.note.observe(self._note_changed, "value")
+        self.buttons = {
+            value: self._button(text, lambda value=value: self.label(value), tooltip, style)
+            for value, (text, tooltip, style) in CHOICES.items()
+        }
+        actions = {
+            "previous": lambda: self.show(self._at - 1),
+            "next": lambda: self.show(self._at + 1),
+            "undo": self.undo,
+            "first": lambda: self.show(self._first_unlabelled() or 0),
+        }
+        for name, (text, icon) in MOVES.items():
+            self.buttons[name] = self._button(text, actions[name], icon=icon)
+        rows = [widgets.HBox([self.buttons[name] for name in names]) for names in (CHOICES, MOVES)]
+        for row in rows:
+            row.layout.flex_flow = "row wrap"
+        rows[0].children += (self.note,)
+        self._foot = widgets.VBox([*rows, self.said])
+        self._foot.layout.margin = "10px 0 0 0"
+
+    def _button(
+        self,
+        text: str,
+        act: Callable[[], None],
+        tooltip: str = "",
+        style: str = "",
+        icon: str = "",
+    ) -> widgets.Button:
+        button = widgets.Button(
+            description=text, tooltip=tooltip or text, button_style=style, icon=icon
+        )
+        button.layout.width = "auto"
+        button.on_click(lambda _: act())
+        return button
+
+    def _note_changed(self, _: Any) -> None:
+        """A note edited on an item that has its label is kept at once."""
+        there = self._labels.get(self.items[self._at])
+        if there and not self._showing and self._store(there["label"]):
+            self._say(f"Labelled {there['label']}, note saved.")
+
+    def _count(self) -> None:
+        done = [item for item in self.items if item in self._labels]
+        self.progress.value = len(done)
+        parts = [
+            f"{name}: {sum(kind == which for _, kind in done)}/{len(self.items) // len(BIASED)}"
+            for which, name in KINDS.items()
+        ]
+        place = f"item {self._at + 1} of {len(self.items)}"
+        ended = " · <b>all labelled, thank you</b>" if len(done) == len(self.items) else ""
+        text = f"{place} · labelled {len(done)} ({', '.join(parts)}){ended}"
+        name = html.escape(self.annotator)
+        self.counts.value = f'<span class="napo-said">{text} · annotator {name}</span>'
+
+    def _say(self, text: str) -> None:
+        self.said.value = f'<span class="napo-said" role="status">{html.escape(text)}</span>'
+
+    # --- the file -----------------------------------------------------------------------------
+
+    def _store(self, value: str) -> bool:
+        id, kind = self.items[self._at]
+        label = {"id": id, "kind": kind, "label": value, "annotator": self.annotator}
+        there = self._labels.get((id, kind))
+        group = there["group"] if there else ""
+        new = {**label, "note": self.note.value, "group": group}
+        return self._try(lambda: store_label(self.path, new))
+
+    def _try(self, change: Callable[[], None]) -> bool:
+        """Change the file and read it again; what went wrong is said, and nothing moves on."""
+        try:
+            change()
+            self._read()
+        except (OSError, NapoError) as error:
+            self._say(f"NOT saved: {error}")
+            return False
+        return True
+
+    def _read(self) -> None:
+        """What the file holds now, another tab's labels included."""
+        found = read_labels(self.path) if self.path.is_file() else pd.DataFrame()
+        self._labels: dict[tuple[str, str], dict[str, str]] = {
+            (row["id"], row["kind"]): row
+            for row in found.to_dict("records")
+            if row["annotator"] == self.annotator
+        }
+
+    def _first_unlabelled(self, after: int = -1) -> int | None:
+        count = len(self.items)
+        order = [(after + 1 + step) % count for step in range(count)]
+        return next((at for at in order if self.items[at] not in self._labels), None)
+
+
+def escaped(text: str) -> str:
+    """Text as HTML that shows it and nothing else; invisible control characters become visible."""
+    shown = "".join(
+        "\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in text
+    )
+    return html.escape(shown)
+
+
+def marked(first: str, second: str) -> tuple[str, str]:
+    """Two texts as HTML, the words that differ between them marked in both."""
+    one, two = (re.findall(r"[^\s]+|\n+", text) for text in (first, second))
+    sides: tuple[list[str], list[str]] = ([], [])
+    for change, a, b, c, d in SequenceMatcher(None, one, two, autojunk=False).get_opcodes():
+        for side, words in zip(sides, (one[a:b], two[c:d]), strict=True):
+            text = escaped(" ".join(words))
+            if text:
+                side.append(text if change == "equal" else f"<mark>{text}</mark>")
+    joined = (re.sub(" ?\n ?", "\n", " ".join(side)) for side in sides)
+    return next(joined), next(joined)
+
+
+def _box(name: str, remark: str, content: str) -> str:
+    remark = f" <small>{remark}</small>" if remark else ""
+    # dir=auto: a text that runs from right to left turns nothing else around.
+    return (
+        f'<div class="napo-name">{name}{remark}</div>'
+        f'<div class="napo-text" dir="auto">{content or "(empty)"}</div>'
+    )
+
+
+def _png(image: Any) -> bytes:
+    """The picture at its size on the screen; icons keep their pixels."""
+    from PIL import Image
+
+    scale = SIDE / max(image.size)
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    how = Image.Resampling.NEAREST if scale > 3 else Image.Resampling.LANCZOS
+    buffer = io.BytesIO()
+    image.convert("RGB").resize(size, how).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _sampled(rows: Any, samples: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The sampled rows by id; of a dataset only their images are decoded."""
+    if hasattr(rows, "select"):
+        wanted = set(samples)
+        rows = rows.select([at for at, id in enumerate(rows["id"]) if id in wanted])
+    found = {row["id"]: row for row in rows}
+    lost = [id for id in samples if id not in found]
+    if lost or not samples:
+        raise NapoError(
+            f"{len(lost)} samples are not among the rows ({', '.join(lost[:5])}); draw them again."
+            if lost
+            else "There are no samples to label; set annotation.samples."
+        )
+    return {id: found[id] for id in samples}

@@ -1,0 +1,221 @@
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from napo import noise
+from napo.annotator import Annotator, escaped, marked
+from napo.errors import NapoError
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</div><img src=x onerror=alert(1)>",
+    "&lt;b&gt; \"quoted\" 'single' `code` {{ 7 * 7 }}",
+    "مرحبا \u202e reversed",
+    "null \0 bell \x07 escape \x1b[31m",
+    "W" * 5000,
+    "emoji 🐻‍❄️",
+    "\ud800 a lone surrogate",
+    "**bold** $x^2$ [link](javascript:alert(1))",
+    "",
+]
+
+
+def row(id, lb="the cat is black .", vb="a red cat .", chosen="the cat is red ."):
+    return {
+        "id": id,
+        "image": Image.new("RGB", (48, 32), "red"),
+        "question": "what colour is the cat ?",
+        "chosen": chosen,
+        "language_biased": lb,
+        "vision_biased": vb,
+    }
+
+
+@pytest.fixture
+def open_it(tmp_path):
+    """Opens the annotator on three rows, as another tab or a later day would."""
+    rows = [row("a"), row("b"), row("c", lb="the cat is red .")]
+
+    def opened(annotator="ann", samples=("b", "a", "c"), rows=rows):
+        return Annotator(rows, list(samples), tmp_path / f"{annotator}.csv", annotator)
+
+    opened.path = tmp_path / "ann.csv"
+    return opened
+
+
+def stored(path):
+    read = noise.read_labels(path)
+    return list(zip(read["id"], read["kind"], read["label"], strict=True))
+
+
+def text_of(tool):
+    return " ".join(part.value for part in (tool.question, tool.chosen, tool.response))
+
+
+def test_each_label_is_on_the_disk_before_the_next_item_is_shown(open_it, monkeypatch):
+    tool = open_it()
+    seen = []
+    show = tool.show
+    monkeypatch.setattr(tool, "show", lambda at: (seen.append(stored(open_it.path)), show(at)))
+    tool.buttons["biased"].click()
+    tool.buttons["unbiased"].click()
+    first = ("b", "language_biased", "biased")
+    assert seen == [[first], [first, ("b", "vision_biased", "unbiased")]]
+
+
+def test_it_goes_on_where_it_stopped_and_asks_nothing_twice(open_it):
+    tool = open_it()
+    for value in ("biased", "unsure", "unbiased"):
+        tool.buttons[value].click()
+    again = open_it()
+    assert again.items[again._at] == ("a", "vision_biased")
+    for _ in range(3):
+        again.buttons["biased"].click()
+    assert len(stored(open_it.path)) == 6
+    assert "all labelled" in again.counts.value and again.progress.value == 6
+    again.buttons["unsure"].click()  # changes the one that is shown
+    assert len(stored(open_it.path)) == 6
+
+
+def test_undo_takes_labels_back_one_by_one_and_restores_what_was_there(open_it):
+    tool = open_it()
+    tool.buttons["biased"].click()
+    tool.buttons["previous"].click()
+    tool.buttons["unsure"].click()
+    assert stored(open_it.path) == [("b", "language_biased", "unsure")]
+    tool.buttons["undo"].click()
+    assert stored(open_it.path) == [("b", "language_biased", "biased")]
+    assert tool.items[tool._at] == ("b", "language_biased")
+    tool.buttons["undo"].click()
+    assert stored(open_it.path) == []
+    tool.buttons["undo"].click()
+    assert "Nothing to undo" in tool.said.value
+
+
+def test_next_and_previous_move_without_labelling_and_stop_at_the_ends(open_it):
+    tool = open_it()
+    tool.buttons["previous"].click()
+    assert tool._at == 0
+    for _ in range(9):
+        tool.buttons["next"].click()
+    assert tool._at == 5 and not open_it.path.exists()
+    tool.buttons["biased"].click()
+    assert tool._at == 0  # goes round to what is still open
+    tool.buttons["next"].click()
+    tool.buttons["first"].click()
+    assert tool._at == 0
+
+
+def test_a_note_is_kept_with_its_label_and_can_be_edited_later(open_it):
+    tool = open_it()
+    tool.note.value = "half right"
+    tool.buttons["unsure"].click()
+    assert tool.note.value == ""
+    tool.buttons["previous"].click()
+    assert tool.note.value == "half right"
+    tool.note.value = "wrong after all"
+    (kept,) = noise.read_labels(open_it.path).to_dict("records")
+    assert (kept["note"], kept["label"]) == ("wrong after all", "unsure")
+
+
+def test_two_tabs_lose_nothing_and_duplicate_nothing(open_it):
+    one, two = open_it(), open_it()
+    one.buttons["biased"].click()
+    two.buttons["unbiased"].click()  # the same item, labelled again in the other tab
+    two.buttons["unsure"].click()
+    one.buttons["biased"].click()
+    labels = stored(open_it.path)
+    assert labels == [("b", "language_biased", "unbiased"), ("b", "vision_biased", "biased")]
+    assert one.progress.value == 2
+
+
+def test_a_label_that_cannot_be_saved_is_said_and_the_item_stays(open_it, monkeypatch):
+    tool = open_it()
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("napo.annotator.store_label", full)
+    tool.buttons["biased"].click()
+    assert "NOT saved: No space left" in tool.said.value and tool._at == 0
+    monkeypatch.undo()
+    tool.buttons["biased"].click()
+    assert tool._at == 1
+
+
+def test_progress_counts_each_kind(open_it):
+    tool = open_it()
+    tool.buttons["biased"].click()
+    assert "language-biased: 1/3, vision-biased: 0/3" in tool.counts.value
+    assert tool.progress.value == 1 and tool.progress.max == 6
+
+
+def test_several_annotators_do_not_see_each_others_labels(open_it):
+    open_it().buttons["biased"].click()
+    assert open_it("bea").progress.value == 0
+
+
+def test_a_response_equal_to_the_chosen_one_is_pointed_out(open_it):
+    tool = open_it()
+    assert "noise by definition" not in tool.said.value
+    tool.show(4)
+    assert "noise by definition" in tool.said.value
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_of_a_model_is_shown_and_never_read_as_html(open_it, text):
+    rows = [row("x", lb=text, vb=text, chosen=f"fine {text}")]
+    tool = open_it(rows=rows, samples=["x"])
+    shown = text_of(tool)
+    allowed = r"</?mark>|</?div[^<>]*>|</?small>"
+    left = re.sub(allowed, "", shown)
+    assert "<" not in left and ">" not in left
+    assert "\0" not in shown and "\x1b" not in shown
+    shown.encode()  # what the browser is sent
+
+
+def test_an_annotators_name_is_escaped_too(tmp_path):
+    tool = Annotator([row("a")], ["a"], tmp_path / "x.csv", "<b>me</b>")
+    assert "<b>me" not in tool.counts.value
+
+
+@pytest.mark.parametrize("name", ["", "  ", "oracle"])
+def test_a_name_that_is_empty_or_reserved_is_refused(open_it, name):
+    with pytest.raises(NapoError, match="give your name"):
+        open_it(name)
+
+
+def test_samples_of_other_rows_are_refused_by_name(open_it):
+    with pytest.raises(NapoError, match=r"1 samples are not among the rows \(z\)"):
+        open_it(samples=["a", "z"])
+
+
+def test_it_takes_a_dataset_and_decodes_only_what_was_sampled(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = {name: datasets.Value("string") for name in row("a")} | {"image": datasets.Image()}
+    data = datasets.Dataset.from_list([row("a"), row("b")], features=datasets.Features(features))
+    tool = Annotator(data, ["b"], tmp_path / "ann.csv", "ann")
+    assert list(tool._rows) == ["b"] and bytes(tool.picture.value).startswith(b"\x89PNG")
+
+
+words = st.lists(st.sampled_from(["the", "cat", "is", "red", "<b>", "&"]), max_size=8)
+
+
+@given(first=words, second=words)
+@settings(max_examples=60, deadline=None)
+def test_marked_texts_keep_every_word_and_mark_only_differences(first, second):
+    one, two = marked(" ".join(first), " ".join(second))
+    for words, shown in ((first, one), (second, two)):
+        assert re.sub("</?mark>", "", shown) == escaped(" ".join(words))
+    rest = [re.sub("<mark>.*?</mark>", "", shown).split() for shown in (one, two)]
+    assert rest[0] == rest[1]  # what is not marked is common
+    if first == second:
+        assert "<mark>" not in one + two
+
+
+def test_paragraphs_stay_paragraphs():
+    one, _ = marked("first line\nsecond line", "first line")
+    assert one == "first line <mark>\nsecond line</mark>"
