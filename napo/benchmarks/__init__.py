@@ -1,0 +1,101 @@
+"""The four benchmarks of Tables 1 to 4: each loads, asks, and scores by its official rules."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from napo.errors import NapoError, unknown
+
+BENCHMARKS = ("vlind", "object_halbench", "amber", "mmhal")
+
+
+class Ratio(NamedTuple):
+    """A metric as scale * sum(numerator) / sum(denominator) over a benchmark's items."""
+
+    numerator: str
+    denominator: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a model is asked: `image` is a file, or the bytes of one."""
+
+    id: str
+    text: str
+    image: Path | bytes
+
+    def open(self) -> Any:
+        """The image, PIL RGB.
+
+        Raises:
+            NapoError: when it does not decode.
+        """
+        from PIL import Image, UnidentifiedImageError
+
+        source = io.BytesIO(self.image) if isinstance(self.image, bytes) else self.image
+        try:
+            return Image.open(source).convert("RGB")
+        except (UnidentifiedImageError, OSError) as error:
+            raise NapoError(f"The image of {self.id} does not open ({error}).") from None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a profile's settings mean to one benchmark.
+
+    Attributes:
+        asking: keyword arguments of `requests`.
+        scoring: keyword arguments of `evaluate`.
+        named: what the result says about how it was scored.
+    """
+
+    asking: Mapping[str, Any]
+    scoring: Mapping[str, Any]
+    named: Mapping[str, Any]
+
+
+def module(name: str) -> ModuleType:
+    """The module of a benchmark.
+
+    Raises:
+        NapoError: for an unknown name.
+    """
+    if name not in BENCHMARKS:
+        raise unknown("benchmark", name, BENCHMARKS)
+    return import_module(f"napo.benchmarks.{name}")
+
+
+def expect_count(folder: Path, found: Any, official: Any, what: str) -> None:
+    """Check the size of a benchmark against its official one, or the one its folder states.
+
+    Raises:
+        NapoError: when they differ.
+    """
+    from napo.workspace import read_json
+
+    note = folder / "benchmark.json"
+    wanted = read_json(note)["count"] if note.is_file() else official
+    if found != wanted:
+        raise NapoError(f"{folder} holds {found} {what} where {wanted} are expected; get it again.")
+
+
+def checked_answers(answers: Mapping[str, str], ids: Iterable[str], where: str) -> None:
+    """Check that every request has its answer and no answer is a stranger.
+
+    Raises:
+        NapoError: listing the ids.
+    """
+    wanted = list(ids)
+    missing = [name for name in wanted if name not in answers]
+    strange = sorted(set(answers) - set(wanted))
+    for names, problem in ((missing, "have no answer"), (strange, "were not asked")):
+        if names:
+            shown = ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
+            raise NapoError(f"{where}: {len(names)} ids {problem} ({shown}); answer it again.")

@@ -1,0 +1,354 @@
+"""AMBER: hallucination in descriptions (generative) and in yes-or-no answers (discriminative).
+
+Official scorer: junyangwang0410/AMBER. The generative numbers are micro averages; every official
+denominator starts at 0.001, which shows in small samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napo.benchmarks import Options, Ratio, Request, checked_answers, expect_count, words
+from napo.errors import NapoError
+from napo.workspace import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OFFICIAL_COUNT = {"generative": 1004, "discriminative": 14216}
+START = 0.001  # of every official denominator
+SIMILAR = 0.8  # a similarity above this makes two words one
+# Percent; ratios of sums, so without the official 0.001 and rounding.
+RATIOS = {
+    "CHAIR": Ratio("hallucinated", "nouns", 100),
+    "Cover": Ratio("covered", "truth", 100),
+    "Hal": Ratio("has_hallucination", "one", 100),
+    "Cog": Ratio("hallu_covered", "hallu", 100),
+    "d_Accuracy": Ratio("right", "asked", 100),
+}
+Similar = Callable[[str, str], bool]
+
+_ATTRIBUTES = {
+    "discriminative-attribute-state": "State",
+    "discriminative-attribute-number": "Number",
+    "discriminative-attribute-action": "Action",
+}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Annotations, queries and word lists of the official download."""
+
+    folder: Path
+    annotations: list[dict[str, Any]]
+    generative: list[dict[str, Any]]
+    discriminative: list[dict[str, Any]]
+    association: dict[str, list[str]]
+    safe_words: frozenset[str]
+
+
+def options(settings: Any, judge: Any = None) -> Options:
+    """The options of `napo.config.Evaluation` that this benchmark takes."""
+    extractor = "wordnet" if settings.extractor == "llm" else settings.extractor
+    scoring = {"extractor": extractor, "similarity": settings.similarity}
+    return Options({}, scoring, scoring)
+
+
+def vocabulary(association: Mapping[str, Sequence[str]]) -> frozenset[str]:
+    """All words that count: the objects and the words associated with them."""
+    return frozenset(association) | {word for words in association.values() for word in words}
+
+
+def similarity(choice: str, folder: Path) -> Similar:
+    """Whether two words of the vocabulary count as one.
+
+    Args:
+        choice: "identity" (only equal words), "table" (`similarity.json` in the benchmark's
+            folder: a list of [word, word, value]), or "lg" (spaCy's `en_core_web_lg`, official).
+        folder: the benchmark's folder.
+
+    Raises:
+        NapoError: when the table or spaCy's model is not there, with the remedy.
+    """
+    if choice == "identity":
+        return lambda a, b: a == b
+    if choice == "table":
+        content = read_json(folder / "similarity.json")
+        pairs = content["pairs"] if isinstance(content, dict) else content
+        near = {frozenset(pair[:2]) for pair in pairs if pair[2] > SIMILAR}
+        return lambda a, b: a == b or frozenset((a, b)) in near
+    try:
+        import spacy
+
+        analyse = lru_cache(maxsize=None)(spacy.load("en_core_web_lg"))
+    except (ImportError, OSError):
+        raise NapoError(
+            "The similarity 'lg' needs spaCy's model; install it with "
+            "python -m spacy download en_core_web_lg, or choose 'table' or 'identity'."
+        ) from None
+    return lambda a, b: analyse(a).similarity(analyse(b)) > SIMILAR
+
+
+def load(folder: Path) -> Benchmark:
+    """Read the official `data/` folder and its images.
+
+    Raises:
+        NapoError: when a file is missing or the count is wrong.
+    """
+    folder = Path(folder)
+    generative = read_json(folder / "query_generative.json")
+    discriminative = read_json(folder / "query_discriminative.json")
+    count = {"generative": len(generative), "discriminative": len(discriminative)}
+    expect_count(folder, count, OFFICIAL_COUNT, "queries")
+    safe = (folder / "safe_words.txt").read_text().splitlines()
+    return Benchmark(
+        folder,
+        read_json(folder / "annotations.json"),
+        generative,
+        discriminative,
+        read_json(folder / "relation.json"),
+        frozenset(word.strip() for word in safe if word.strip()),
+    )
+
+
+def requests(benchmark: Benchmark) -> list[Request]:
+    """What the model is asked; ids are AMBER's own."""
+    asked = []
+    for query in (*benchmark.generative, *benchmark.discriminative):
+        path = next(
+            (
+                benchmark.folder / parent / query["image"]
+                for parent in ("image", "images", ".")
+                if (benchmark.folder / parent / query["image"]).is_file()
+            ),
+            None,
+        )
+        if path is None:
+            raise NapoError(
+                f"AMBER: the image {query['image']} of id {query['id']} is not below "
+                f"{benchmark.folder}/image; download AMBER's images there."
+            )
+        asked.append(Request(str(query["id"]), query["query"], path))
+    return asked
+
+
+def _slots(
+    objects: Sequence[str], association: Mapping[str, Sequence[str]]
+) -> list[tuple[str, int]]:
+    """(word, slot) pairs: all associated words of the objects first, then the objects."""
+    listed = [(word, at) for at, name in enumerate(objects) for word in association.get(name, ())]
+    return listed + list(zip(objects, range(len(objects)), strict=True))
+
+
+def judge_nouns(
+    nouns: Sequence[str],
+    annotation: Mapping[str, Any],
+    association: Mapping[str, Sequence[str]],
+    safe_words: Iterable[str],
+    similar: Similar,
+) -> dict[str, int]:
+    """Follow one response's nouns through the official bookkeeping.
+
+    A noun that equals an item of the safe list marks the slot of the first such item. One that
+    equals, or is similar to, an item of the hallucination list marks that slot and goes on. One
+    that is then similar to an item of the safe list is no hallucination; any other is.
+
+    Returns:
+        nouns, hallucinated, covered, truth, hallu_covered, hallu, has_hallucination, one.
+    """
+    truth, hallu = annotation["truth"], annotation["hallu"]
+    safe_list, hallu_list = _slots(truth, association), _slots(hallu, association)
+    safe_words = frozenset(safe_words)
+    marked: set[int] = set()
+    hallu_marked: set[int] = set()
+    wrong = 0
+    for noun in nouns:
+        if noun in safe_words:
+            continue
+        equal = next((slot for word, slot in safe_list if word == noun), None)
+        if equal is not None:
+            marked.add(equal)
+            continue
+        for same in (lambda a, b: a == b, similar):
+            slot = next((slot for word, slot in hallu_list if same(noun, word)), None)
+            if slot is not None:
+                hallu_marked.add(slot)
+        near = next((slot for word, slot in safe_list if similar(noun, word)), None)
+        if near is not None:
+            marked.add(near)
+        else:
+            wrong += 1
+    return {
+        "nouns": len(nouns),
+        "hallucinated": wrong,
+        "covered": len(marked),
+        "truth": len(truth),
+        "hallu_covered": len(hallu_marked),
+        "hallu": len(hallu),
+        "has_hallucination": int(wrong > 0),
+        "one": 1,
+    }
+
+
+def score_generative(
+    items: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    association: Mapping[str, Sequence[str]],
+    safe_words: Iterable[str],
+    similar: Similar,
+    extractor: str = "wordnet",
+) -> dict[str, float]:
+    """CHAIR, Cover, Hal and Cog, percent, rounded as the official script does.
+
+    Args:
+        items: `{"id", "nouns"}` or `{"id", "response"}`; ids that are not generative are left out.
+        annotations: AMBER's annotations.
+        association: AMBER's `relation.json`.
+        safe_words: AMBER's `safe_words.txt`.
+        similar: whether two words count as one.
+        extractor: how nouns are read off a response, see `napo.benchmarks.words.nouns`.
+    """
+    return _official(_generative(items, annotations, association, safe_words, similar, extractor))
+
+
+def _generative(
+    items: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    association: Mapping[str, Sequence[str]],
+    safe_words: Iterable[str],
+    similar: Similar,
+    extractor: str,
+) -> list[dict[str, Any]]:
+    by_id = {note["id"]: note for note in annotations if note["type"] == "generative"}
+    known = vocabulary(association)
+    safe_words, rows = frozenset(safe_words), []
+    for item in items:
+        if item["id"] not in by_id:
+            continue
+        if "nouns" in item:
+            nouns = [noun for noun in item["nouns"] if noun in known]
+        else:
+            nouns = words.nouns(item["response"], known, extractor)
+        counts = judge_nouns(nouns, by_id[item["id"]], association, safe_words, similar)
+        rows.append({"id": item["id"], **counts})
+    return rows
+
+
+def _official(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    total = {
+        name: sum(row[name] for row in rows)
+        for name in (
+            "nouns", "hallucinated", "covered", "truth", "hallu_covered", "hallu",
+            "has_hallucination", "one",
+        )
+    }  # fmt: skip
+    clean = total["one"] - total["has_hallucination"]
+    return {
+        "CHAIR": round(total["hallucinated"] / (total["nouns"] + START) * 100, 1),
+        "Cover": round(total["covered"] / (total["truth"] + START) * 100, 1),
+        "Hal": round(100 - clean / (total["one"] + START) * 100, 1),
+        "Cog": round(total["hallu_covered"] / (total["hallu"] + START) * 100, 1),
+    }
+
+
+def _kind(annotation: Mapping[str, Any]) -> str:
+    kind = annotation["type"]
+    if kind == "discriminative-hallucination":
+        return "Existence"
+    return _ATTRIBUTES.get(kind, "Relation")  # whatever is none of the others is a relation
+
+
+def _block(pairs: Sequence[tuple[str, str]], parts: int, epsilon: float) -> dict[str, float]:
+    """Accuracy, precision, recall and F1 of (answer, truth) pairs; "No" is the positive class."""
+    base = parts * START
+    answered_no = [truth for answer, truth in pairs if answer == "No"]
+    truly_no = [answer for answer, truth in pairs if truth == "no"]
+    right = sum((answer, truth) in (("Yes", "yes"), ("No", "no")) for answer, truth in pairs)
+    accuracy = round(right / (len(pairs) + base) * 100, 1)
+    precision = round(answered_no.count("no") / (len(answered_no) + base) * 100, 1)
+    recall = round(truly_no.count("No") / (len(truly_no) + base) * 100, 1)
+    p, r = precision / 100, recall / 100
+    f1 = round(2 * p * r / (p + r + epsilon) * 100, 1)
+    return {"Accuracy": accuracy, "Precision": precision, "Recall": recall, "F1": f1}
+
+
+def score_discriminative(
+    items: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """Accuracy, Precision, Recall and F1 for each block, percent, rounded as official.
+
+    Only the exact strings "Yes" and "No" count; other answers are wrong but stay in the
+    denominators.
+
+    Args:
+        items: `{"id", "response"}`; generative ids are left out.
+        annotations: AMBER's annotations.
+
+    Returns:
+        The blocks "whole", "Existence", "Attribute", "State", "Number", "Action", "Relation".
+    """
+    by_id = {note["id"]: note for note in annotations if note["type"] != "generative"}
+    pairs: dict[str, list[tuple[str, str]]] = {
+        name: [] for name in ("Existence", "State", "Number", "Action", "Relation")
+    }
+    for item in items:
+        note = by_id.get(item["id"])
+        if note is not None:
+            pairs[_kind(note)].append((item["response"], note["truth"]))
+    attribute = pairs["State"] + pairs["Number"] + pairs["Action"]
+    whole = pairs["Existence"] + attribute + pairs["Relation"]
+    return {
+        "whole": _block(whole, 1, 0.0001),
+        "Existence": _block(pairs["Existence"], 1, 0.001),
+        "Attribute": _block(attribute, 3, 0.0001),
+        **{name: _block(pairs[name], 1, 0.0001) for name in ("State", "Number", "Action")},
+        "Relation": _block(pairs["Relation"], 1, 0.0001),
+    }
+
+
+def evaluate(
+    benchmark: Benchmark,
+    answers: Mapping[str, str],
+    *,
+    extractor: str = "wordnet",
+    similarity: str = "identity",
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Score a model's answers to both tasks.
+
+    Returns:
+        CHAIR, Cover, Hal, Cog and d_Accuracy, d_F1; and one row an answer.
+
+    Raises:
+        NapoError: listing the ids without an answer.
+    """
+    import pandas as pd
+
+    asked = [str(query["id"]) for query in (*benchmark.generative, *benchmark.discriminative)]
+    checked_answers(answers, asked, "AMBER")
+    told = [{"id": int(name), "response": answers[name]} for name in asked]
+    near = globals()["similarity"](similarity, benchmark.folder)
+    rows = _generative(
+        told, benchmark.annotations, benchmark.association, benchmark.safe_words, near, extractor
+    )
+    blocks = score_discriminative(told, benchmark.annotations)
+    truth = {note["id"]: note["truth"] for note in benchmark.annotations if "truth" in note}
+    described = {row["id"] for row in rows}
+    rest = [
+        {"id": item["id"], "asked": 1, "right": int(item["response"].lower() == truth[item["id"]]
+                                                     and item["response"] in ("Yes", "No"))}
+        for item in told
+        if item["id"] not in described
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows + rest).fillna(0)
+    whole = blocks["whole"]
+    metrics = {**_official(rows), "d_Accuracy": whole["Accuracy"], "d_F1": whole["F1"]}
+    return metrics, frame
+
+
+def unreadable(answers: Mapping[str, str]) -> int:
+    """How many answers are empty."""
+    return sum(not text.strip() for text in answers.values())

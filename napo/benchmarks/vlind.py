@@ -1,0 +1,321 @@
+"""VLind-Bench: language priors (LP) and commonsense bias (CB) in four stages.
+
+Official scorer: klee972/VLind-Bench. Each stage asks for a True and for a False, and an instance
+passes it only if both answers are right. The paper's CB and LP are the raw accuracies `c` and
+`d_macro`: every CB it prints is some k/302.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napo.benchmarks import Options, Ratio, Request, checked_answers, expect_count
+from napo.errors import NapoError
+from napo.workspace import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OFFICIAL_COUNT = 302
+STYLES = {"photorealistic": range(0, 4), "illustration": range(4, 8), "cartoon": range(8, 12)}
+
+_ASK = "is the given statement true or false?"
+_ONLY = "Only respond in True or False."
+_FORGET = "Forget real-world common sense and just follow the information provided in the"
+NOUN = "There is {noun} in the given image."
+COMMON_SENSE = f"Statement: {{statement}}\nBased on common sense, {_ASK} {_ONLY}"
+SIMPLE = f"Statement: {{statement}}\nBased on the image, {_ASK} {_ONLY}"
+CONTEXT = (
+    f"Context: {{context}}\nStatement: {{statement}}\nBased on the context, {_ASK} "
+    f"{_FORGET} context. {_ONLY}"
+)
+IMAGE = f"Statement: {{statement}}\nBased on the image, {_ASK} {_FORGET} image. {_ONLY}"
+
+# Metrics as ratios of sums over instances; c is the paper's CB, d_macro its LP. The halves say how
+# often the True and the False question alone is answered right.
+RATIOS = {
+    "a_pass_ratio": Ratio("A", "one", 100),
+    "b_pass_ratio": Ratio("B", "one", 100),
+    "c_pass_ratio": Ratio("c_pass", "A", 100),
+    "d_pass_ratio_macro": Ratio("d_pass", "bc_pass", 100),
+    "c": Ratio("C", "one", 100),
+    "d_macro": Ratio("d", "one", 100),
+    "c_true": Ratio("c_true", "one", 100),
+    "c_false": Ratio("c_false", "one", 100),
+    "d_true": Ratio("d_true", "one", 100),
+    "d_false": Ratio("d_false", "one", 100),
+    "d_says_true": Ratio("d_says_true", "one", 100),
+}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The instances of `data.json` and where their images are."""
+
+    folder: Path
+    instances: list[dict[str, Any]]
+
+
+def options(settings: Any, judge: Any = None) -> Options:
+    """The options of `napo.config.Evaluation` that this benchmark takes."""
+    chosen = {"vote_threshold": settings.vote_threshold, "vlind_image": settings.vlind_image}
+    return Options(chosen, chosen, chosen)
+
+
+def read_answer(text: str) -> str:
+    """Read a response as "True", "False" or "NA", as the official scorer does.
+
+    Lower-case, newlines to spaces, commas and full stops deleted, split at single spaces: the
+    first piece that is "true" or "false" counts. Nothing else is stripped, so "True!" is NA.
+    """
+    text = text.lower().replace("\n", " ").replace(",", "").replace(".", "")
+    for piece in text.split(" "):
+        if piece in ("true", "false"):
+            return piece.capitalize()
+    return "NA"
+
+
+def good_images(instance: Mapping[str, Any], threshold: int = 2, style: str = "all") -> list[str]:
+    """Ids of the images that enough annotators accepted, of one style or of all."""
+    allowed = STYLES.get(style)
+    votes = instance["aggregated_human_label_good_images"]
+    return [
+        image
+        for image, count in votes.items()
+        if count >= threshold and (allowed is None or int(image) in allowed)
+    ]
+
+
+def stage_image(instance: Mapping[str, Any], choice: str = "best") -> str:
+    """The image of stages b and c: upstream's `best_img_id`, or the one with most votes."""
+    if choice == "best":
+        return str(instance["best_img_id"])
+    votes = instance["aggregated_human_label_good_images"]
+    return max(votes, key=lambda image: votes[image])  # the first of equals, as a stable sort
+
+
+def load(folder: Path) -> Benchmark:
+    """Read the official download: `data.json` and `images/`.
+
+    Raises:
+        NapoError: when a file is missing or the count is wrong.
+    """
+    folder = Path(folder)
+    instances = read_json(folder / "data.json")
+    expect_count(folder, len(instances), OFFICIAL_COUNT, "instances")
+    return Benchmark(folder, instances)
+
+
+def _image(benchmark: Benchmark, instance: Mapping[str, Any], image: str, world: str) -> Path:
+    sentence = instance["context" if world == "counterfactual" else "factual_context"]
+    parent = benchmark.folder / "images" / world / instance["concept"]
+    path = parent / f"{instance['context_id']}_{sentence}" / f"{image}.jpg"
+    if not path.is_file():  # releases differ in how they write the sentence
+        path = next(parent.glob(f"{instance['context_id']}_*/{image}.jpg"), path)
+    if not path.is_file():
+        raise NapoError(
+            f"VLind-Bench: instance {instance['global_id']} lacks its {world} image {image}.jpg "
+            f"below {parent}; get the benchmark again."
+        )
+    return path
+
+
+def requests(
+    benchmark: Benchmark, *, vote_threshold: int = 2, vlind_image: str = "best"
+) -> list[Request]:
+    """What the model is asked; ids are `<number>/<stage><1|2>` and `<number>/d<1|2>/<image>`."""
+    return [
+        request
+        for number, instance in enumerate(benchmark.instances)
+        for request in _asked(benchmark, number, instance, vote_threshold, vlind_image)
+    ]
+
+
+def _asked(
+    benchmark: Benchmark, number: int, instance: Mapping[str, Any], threshold: int, choice: str
+) -> Iterator[Request]:
+    good = good_images(instance, threshold)
+    if not good:
+        return
+    true, false = instance["true_statement"], instance["false_statement"]
+    factual = _image(benchmark, instance, "0", "factual")
+    shown = _image(benchmark, instance, stage_image(instance, choice), "counterfactual")
+    # Stage a swaps the statements: what is false in the picture is true by common sense.
+    for half, statement in (("1", false), ("2", true)):
+        yield Request(f"{number}/a{half}", COMMON_SENSE.format(statement=statement), factual)
+    for half, key in (("1", "existent_noun"), ("2", "non-existent_noun")):
+        statement = NOUN.format(noun=instance[key])
+        yield Request(f"{number}/b{half}", SIMPLE.format(statement=statement), shown)
+    for half, statement in (("1", true), ("2", false)):
+        text = CONTEXT.format(context=instance["context"], statement=statement)
+        yield Request(f"{number}/c{half}", text, shown)
+    for image in good:
+        path = _image(benchmark, instance, image, "counterfactual")
+        for half, statement in (("1", true), ("2", false)):
+            yield Request(f"{number}/d{half}/{image}", IMAGE.format(statement=statement), path)
+
+
+def answered(
+    benchmark: Benchmark, answers: Mapping[str, str], key: str = "m_pred", threshold: int = 2
+) -> list[dict[str, Any]]:
+    """The instances with the model's answers under the official keys, as `score` reads them."""
+    filled = []
+    for number, instance in enumerate(benchmark.instances):
+        good = good_images(instance, threshold)
+        new = dict(instance)
+        if good:
+            for stage, suffix in (("a", "_image"), ("b", ""), ("c", "_image")):
+                for half in "12":
+                    new[f"{key}_{stage}{half}{suffix}"] = _entry(answers[f"{number}/{stage}{half}"])
+            for half in "12":
+                new[f"{key}_d{half}"] = {
+                    image: _entry(answers[f"{number}/d{half}/{image}"]) for image in good
+                }
+        filled.append(new)
+    return filled
+
+
+def _entry(response: str) -> dict[str, str]:
+    return {"response": response, "answer": read_answer(response)}
+
+
+def items(
+    instances: Sequence[Mapping[str, Any]],
+    key: str = "m_pred",
+    vote_threshold: int = 2,
+    style: str = "all",
+) -> pd.DataFrame:
+    """One row for each instance with a good image: what passes, and the halves of each pair.
+
+    Columns: instance, concept, images, A, B, C, c_pass, bc_pass, d, d_pass, d_right, c_true,
+    c_false, d_true, d_false, d_says_true, one.
+    """
+    import pandas as pd
+
+    rows = []
+    for number, instance in enumerate(instances):
+        good = good_images(instance, vote_threshold, style)
+        if not good:
+            continue
+        halves = {
+            stage: (
+                instance[f"{key}_{stage}1{suffix}"]["answer"] == "True",
+                instance[f"{key}_{stage}2{suffix}"]["answer"] == "False",
+            )
+            for stage, suffix in (("a", "_image"), ("b", ""), ("c", "_image"))
+        }
+        passed = {stage: all(both) for stage, both in halves.items()}
+        first = [instance[f"{key}_d1"][image]["answer"] for image in good]
+        second = [instance[f"{key}_d2"][image]["answer"] for image in good]
+        right = sum(a == "True" and b == "False" for a, b in zip(first, second, strict=True))
+        share = right / len(good)
+        whole = passed["a"] and passed["b"] and passed["c"]
+        rows.append(
+            {
+                "instance": number,
+                "concept": instance["concept"],
+                "images": len(good),
+                "A": int(passed["a"]),
+                "B": int(passed["b"]),
+                "C": int(passed["c"]),
+                "c_pass": int(passed["a"] and passed["c"]),
+                "bc_pass": int(whole),
+                "d": share,
+                "d_pass": share if whole else 0.0,
+                "d_right": right,
+                "c_true": int(halves["c"][0]),
+                "c_false": int(halves["c"][1]),
+                "d_true": first.count("True") / len(good),
+                "d_false": second.count("False") / len(good),
+                "d_says_true": (first + second).count("True") / (2 * len(good)),
+                "one": 1,
+            }
+        )
+    if not rows:
+        raise NapoError(f"VLind-Bench: no instance has an image with {vote_threshold} votes.")
+    return pd.DataFrame(rows)
+
+
+def score(
+    instances: Sequence[Mapping[str, Any]],
+    key: str = "m_pred",
+    vote_threshold: int = 2,
+    style: str = "all",
+) -> dict[str, Any]:
+    """The official numbers, percent and unrounded, for the total and for each concept.
+
+    Args:
+        instances: `data.json` with the answers under the official keys `<key>_a1_image`, ...
+        key: the model's prefix of those keys.
+        vote_threshold: votes that make an image good.
+        style: photorealistic, illustration, cartoon, or all.
+
+    Returns:
+        a_pass_ratio, b_pass_ratio, c_pass_ratio, d_pass_ratio_macro, c, d_macro, CB (= c),
+        LP (= d_macro), instances, images, per_concept.
+
+    Raises:
+        NapoError: when no instance has a good image (the official script divides by zero).
+    """
+    frame = items(instances, key, vote_threshold, style)
+    scores = _scores(frame)
+    scores["per_concept"] = {name: _scores(part) for name, part in frame.groupby("concept")}
+    return scores
+
+
+def _scores(frame: pd.DataFrame) -> dict[str, Any]:
+    count = len(frame)
+    sums = frame[["A", "B", "C", "c_pass", "bc_pass", "d", "d_pass"]].sum()
+
+    def share(part: float, whole: float) -> float:
+        return float(part / whole * 100) if whole else 0.0
+
+    found: dict[str, Any] = {
+        "a_pass_ratio": share(sums["A"], count),
+        "b_pass_ratio": share(sums["B"], count),
+        "c_pass_ratio": share(sums["c_pass"], sums["A"]),
+        "d_pass_ratio_macro": share(sums["d_pass"], sums["bc_pass"]),
+        # These two multiply first, which in rare ties decides the last digit.
+        "c": float(sums["C"] * 100 / count),
+        "d_macro": float(sums["d"] * 100 / count),
+    }
+    found |= {"CB": found["c"], "LP": found["d_macro"]}
+    return {**found, "instances": count, "images": int(frame["images"].sum())}
+
+
+def evaluate(
+    benchmark: Benchmark,
+    answers: Mapping[str, str],
+    *,
+    vote_threshold: int = 2,
+    vlind_image: str = "best",
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Score a model's answers.
+
+    Args:
+        benchmark: what `load` gave.
+        answers: request id -> response.
+        vote_threshold: as in `requests`.
+        vlind_image: as in `requests`.
+
+    Returns:
+        The metrics of `RATIOS`, and the items they are ratios of.
+
+    Raises:
+        NapoError: listing the ids without an answer.
+    """
+    asked = requests(benchmark, vote_threshold=vote_threshold, vlind_image=vlind_image)
+    checked_answers(answers, (request.id for request in asked), "VLind-Bench")
+    filled = answered(benchmark, answers, threshold=vote_threshold)
+    frame = items(filled, vote_threshold=vote_threshold)
+    scores = _scores(frame)
+    halves = {name: 100 * float(frame[name].mean()) for name in RATIOS if name not in scores}
+    return {name: scores[name] for name in RATIOS if name in scores} | halves, frame
+
+
+def unreadable(answers: Mapping[str, str]) -> int:
+    """How many answers are neither True nor False."""
+    return sum(read_answer(text) == "NA" for text in answers.values())
