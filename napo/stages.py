@@ -16,12 +16,15 @@ from napo.errors import NapoError, unknown
 from napo.notebook import Session
 from napo.progress import Progress
 from napo.workspace import (
+    atomic_file,
     begin,
     complete,
     fingerprint,
+    json_value,
     finish,
     manifest_fingerprint,
     read_json,
+    remove,
     require,
     run_name,
     write_json,
@@ -30,6 +33,8 @@ from napo.workspace import (
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
+
+    from napo.results import Results
 
 CURRENT = "current.json"
 
@@ -397,3 +402,45 @@ def evaluate(
         )
         finish(folder)
     return folder
+
+
+def all_results(session: Session, seeds: str = "", tune: str = "full") -> Results:
+    """The finished runs of the profile's variants."""
+    from napo.results import collect
+
+    profile = session.profile
+    return collect(session.workspace.results, profile.variants, session.seeds(seeds), tune)
+
+
+def write_report(session: Session, results: Results, tune: str = "full") -> Path:
+    """Write Tables 1 to 4, the summary and `report.html`, and seal their folder."""
+    from napo import report, views
+    from napo.results import HALVES, METRICS, phenomena, summary
+    from napo.tables import tables
+
+    profile, folder = session.profile, session.workspace.tables
+    settings = {
+        "profile": profile.model_dump(),
+        "tune": tune,
+        "results": {
+            run: manifest_fingerprint(require(session.workspace.result(run)))
+            for runs in results.runs.values()
+            for run in runs
+        },
+    }
+    if complete(folder) and read_json(folder / "settings.json") == json_value(settings):
+        return folder / "report.html"
+    remove(folder)  # made from results alone, in seconds
+    begin(folder, settings)
+    made = tables(results, scale=profile.scale)
+    for table in made.values():
+        table.write(folder)
+    frames = {"summary": summary(results, METRICS + HALVES), "phenomena": phenomena(results)}
+    for name, frame in frames.items():
+        with atomic_file(folder / f"{name}.csv") as temporary:
+            frame.to_csv(temporary, index=False, float_format="%.6g")
+    content = views.report_content(session, results, made, frames["phenomena"], tune)
+    with atomic_file(folder / "report.html") as temporary:
+        temporary.write_text(report.build(content), encoding="utf-8")
+    finish(folder)
+    return folder / "report.html"

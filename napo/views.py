@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
+    from napo.report import ReportContent
+    from napo.results import Results
+    from napo.tables import Table
+
 _SHORT = {"language_biased": "lang.", "vision_biased": "vision"}
 
 
@@ -183,3 +187,77 @@ def result(folders: list[Path]) -> pd.DataFrame:
                 rows.append({"run": content["run"], "benchmark": content["benchmark"],
                              "metric": metric, **found})  # fmt: skip
     return pd.DataFrame(rows).set_index(["run", "benchmark", "metric"]).round(2)
+
+
+def comparison(results: Results) -> pd.DataFrame:
+    """LP, CB and their halves of every variant with intervals, as `figures.comparison` reads it."""
+    from napo.results import HALVES, METRICS, summary
+
+    names = {"VLind LP": "LP", "VLind CB": "CB"}
+    wanted = [metric for metric in METRICS if metric.name in names]
+    wanted += [metric for metric in HALVES if metric.name.split()[0] in ("LP", "CB")
+               and metric.name.split()[1] in ("true", "false")]  # fmt: skip
+    return summary(results, wanted).replace({"metric": names})
+
+
+def report_content(
+    session: Session,
+    results: Results,
+    tables: dict[int, Table],
+    claims: pd.DataFrame,
+    tune: str = "full",
+) -> ReportContent:
+    """The report: what the claims came to, Tables 1 to 4, Figs. 3 and 4, training, settings."""
+    from napo import figures, noise
+    from napo.report import Picture, ReportContent, Section
+    from napo.report import Table as Sheet
+
+    profile, workspace = session.profile, session.workspace
+    ran = [name for name in results.runs if name != "base"]
+    sections = [
+        Section(
+            "The paper's claims, asked of these runs",
+            ["Differences with 95 % intervals, items resampled and paired; an interval that "
+             "holds 0 decides nothing."],
+            [Picture("LP and CB of every variant", figures.comparison(comparison(results)),
+                     "Dots and 95 % intervals; carets: the two halves of each true/false pair; "
+                     "dashed: the base.")] if results.runs else [],
+            [Sheet("Claims", claims)],
+        ),
+        Section("Tables 1 to 4", [], [], [Sheet(t.heading, t.frame, t.notes)
+                                          for t in tables.values()]),
+    ]  # fmt: skip
+    drawn = [
+        ("fig3", "Fig. 3. From BCE to MAE", "Left, NaPO's loss for several q between its two ends; "
+         "right, the weight of a pair in the gradient."),
+        ("fig4", "Fig. 4. Margins of noise and noise-free responses", "Log-prob margins under the "
+         "base model, summed and per token. AUROC: the chance that a noise-free response has the "
+         "larger margin."),
+    ]  # fmt: skip
+    pictures = [
+        Picture(title, workspace.figures / f"{name}.svg", caption)
+        for name, title, caption in drawn
+        if (workspace.figures / f"{name}.svg").is_file()
+    ]
+    everything = stages.all_margins(session) if workspace.rows.is_dir() else None
+    told = [] if everything is None else noise.describe(noise.separation(everything)).splitlines()
+    sections.append(Section("Figures", told, pictures))
+    curves = [
+        Picture(f"{name}: margins, q and gamma over training",
+                workspace.figures / f"training-{name}-{tune}.svg")
+        for name in ran
+        if (workspace.figures / f"training-{name}-{tune}.svg").is_file()
+    ]  # fmt: skip
+    sections.append(Section("Training", [], curves))
+    versions = require(workspace.result("base"))["versions"] if "base" in results.runs else {}
+    return ReportContent(
+        title="NaPO, reproduced",
+        subtitle=profile.title or profile.name,
+        summary=[
+            f"{len(ran)} of {len(profile.variants)} variants ran"
+            + (f", {max(len(results.runs[name]) for name in ran)} seeds each." if ran else "."),
+        ],
+        sections=sections,
+        settings=profile.model_dump(),
+        versions=versions,
+    )

@@ -42,6 +42,11 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def json_value(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping as it comes back from a JSON file."""
+    return json.loads(json.dumps(dict(value), default=str))
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
@@ -124,7 +129,7 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
     Raises:
         NapoError: when other settings began or finished it, naming those that differ.
     """
-    wanted = json.loads(json.dumps(dict(settings), default=str))
+    wanted = json_value(settings)
     if not (folder / SETTINGS).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SETTINGS, wanted)

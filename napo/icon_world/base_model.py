@@ -28,19 +28,21 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 PATCH = 12  # pixels; 16 visual tokens an image
 WIDTH = 96
 
-# Share of each kind of question: first the short ones, from which the words are learnt at a third
-# of the cost, then all, with the long wordings of VLind-Bench.
+# Share of each kind of question. First short ones about scenes of almost any colours, from which
+# the model learns to look; then all kinds, with the long wordings of VLind-Bench, about scenes
+# that are nearly always typical, from which it learns its priors.
 SHORT_MIX = {
-    "color": 0.18, "presence": 0.38, "check": 0.10, "count": 0.03, "cell": 0.06, "setting": 0.03,
-    "same": 0.04, "description": 0.18,
+    "color": 0.30, "presence": 0.22, "check": 0.08, "cell": 0.14, "description": 0.18,
+    "count": 0.03, "setting": 0.03, "same": 0.02,
 }  # fmt: skip
 MIX = {
     "color": 0.13, "presence": 0.14, "check": 0.08, "count": 0.03, "cell": 0.04, "setting": 0.02,
     "same": 0.03, "description": 0.15, "sense": 0.08, "sight": 0.12, "sight_only": 0.11,
     "context": 0.07,
 }  # fmt: skip
+SHORT_SHARE = 0.45  # of the language stage's steps, with batches twice as large
 P_IMAGE_MASKED, P_QUESTION_MASKED, P_TEXT_ONLY = 0.12, 0.04, 0.04
-P_TYPICAL = 0.9  # of the language stage: this is where the prior comes from
+P_TYPICAL = {"short": 0.3, "all": 0.9}  # the second is where the prior comes from
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -163,7 +165,11 @@ def build_model(processor: LlavaProcessor, seed: int = 0) -> LlavaForConditional
 
 
 def example_batches(
-    rng: np.random.Generator, processor: LlavaProcessor, size: int, mix: Mapping[str, float]
+    rng: np.random.Generator,
+    processor: LlavaProcessor,
+    size: int,
+    mix: Mapping[str, float],
+    p_typical: float,
 ) -> list[dict[str, torch.Tensor]]:
     """Examples of one step of the language stage, as two batches: the shorter and the longer half.
 
@@ -176,7 +182,7 @@ def example_batches(
     kinds, shares = list(mix), np.cumsum(list(mix.values())) / sum(mix.values())
     examples = []
     for _ in range(size):
-        scene = scenes.sample(rng, p_typical=P_TYPICAL)
+        scene = scenes.sample(rng, p_typical=p_typical)
         kind = kinds[int(np.searchsorted(shares, rng.random()))]
         asked = questions.ask(rng, scene, kind)
         prompt, answer, visible = _masked(rng, processor, asked, scene)
@@ -273,39 +279,45 @@ def train_vision(
     processor: LlavaProcessor,
     rng: np.random.Generator,
     steps: int,
+    *,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
 ) -> Iterator[float]:
-    """Teach the tower shapes and colours, patch by patch; yields the loss of each step.
+    """Teach the tower shapes and colours as words, patch by patch; yields the loss of each step.
 
-    Scenes with almost random colours keep the two apart: a tower trained on typical scenes fuses
-    them, and its model then sees yellow in every banana.
+    What the projector makes of a patch is drawn to the embeddings of the two words that name its
+    shape and its colour, as CLIP's towers are drawn to text. Scenes with almost random colours
+    keep the two apart: a tower trained on typical scenes fuses them, and its model then sees
+    yellow in every banana.
     """
     import torch
     from torch.nn.functional import cross_entropy
 
     kinds, colors = list(scenes.KINDS), list(scenes.COLORS)
-    tower = model.model.vision_tower
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    heads = torch.nn.Linear(WIDTH, len(kinds) + len(colors) + 2)
-    with torch.no_grad():
-        heads.weight.copy_(torch.randn(heads.weight.shape, generator=generator) * 0.05)
-        heads.bias.zero_()
-    optimizer = torch.optim.AdamW([*tower.parameters(), *heads.parameters()], lr=2e-3)
+    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
+    words = processor.tokenizer(kinds + colors, add_special_tokens=False)["input_ids"]
+    embedded = model.get_input_embeddings().weight.detach()[torch.tensor(words).squeeze(1)]
+    trained = [*tower.parameters(), *projector.parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate)
+    cells = _cell_of_patch()
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 2e-3 * _cosine(step, steps)
-        drawn = [scenes.sample(rng, p_typical=0.1, p_belongs=0.3) for _ in range(64)]
-        shape = torch.zeros(64, len(scenes.CELLS), dtype=torch.long)
-        color = torch.zeros(64, len(scenes.CELLS), dtype=torch.long)
+        optimizer.param_groups[0]["lr"] = learning_rate * _cosine(step, steps)
+        drawn = [scenes.sample(rng, p_typical=0.1, p_belongs=0.3) for _ in range(batch_size)]
+        shape = torch.zeros(batch_size, len(scenes.CELLS), dtype=torch.long)
+        color = torch.zeros(batch_size, len(scenes.CELLS), dtype=torch.long)
         for row, scene in enumerate(drawn):
             for thing in scene.things:
                 shape[row, thing.cell] = 1 + kinds.index(thing.kind)
                 color[row, thing.cell] = 1 + colors.index(thing.color)
         images = pixels(processor, [scenes.draw(scene, rng) for scene in drawn])
-        hidden = tower(images).last_hidden_state[:, 1:]
-        scores = heads(hidden)  # (64, 16, ...)
-        cells = _cell_of_patch()
-        loss = cross_entropy(
-            scores[..., : len(kinds) + 1].flatten(0, 1), shape[:, cells].flatten()
-        ) + cross_entropy(scores[..., len(kinds) + 1 :].flatten(0, 1), color[:, cells].flatten())
+        hidden = projector(tower(images).last_hidden_state[:, 1:])  # (batch, 16, width)
+        likeness = 10 * hidden @ embedded.T
+        nothing = torch.zeros_like(likeness[..., :1])  # the score of an empty cell
+        of_kind, of_color = likeness.split([len(kinds), len(colors)], dim=-1)
+        loss = sum(
+            cross_entropy(torch.cat([nothing, scores], -1).flatten(0, 1), truth[:, cells].flatten())
+            for scores, truth in ((of_kind, shape), (of_color, color))
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -337,8 +349,10 @@ def train_language(
     visual = processor.image_token_id
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * _cosine(step, steps)
-        mix, size = (SHORT_MIX, 2 * batch_size) if step < steps // 2 else (MIX, batch_size)
-        batches = example_batches(rng, processor, size, mix)
+        short = step < SHORT_SHARE * steps
+        phase, mix = ("short", SHORT_MIX) if short else ("all", MIX)
+        size = 2 * batch_size if short else batch_size
+        batches = example_batches(rng, processor, size, mix, P_TYPICAL[phase])
         answered = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
         optimizer.zero_grad()
         total = 0.0
@@ -363,7 +377,7 @@ def train_language(
         yield total
 
 
-STEPS = {"vision": 400, "language": 3000}
+STEPS = {"vision": 400, "language": 3600}
 
 
 def pretrain(

@@ -1,0 +1,264 @@
+"""Collect what runs measured: values, intervals, differences to the base, seeds pooled.
+
+Every metric is a ratio of two sums over images or instances (`napo.benchmarks.Ratio`), and every
+run answers the same ones, so intervals come from one resampling of the items, the same for all
+seeds and variants. Paired differences follow from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napo.benchmarks import Ratio, module
+from napo.benchmarks.intervals import percentile, resampled, value
+from napo.workspace import complete, read_json, require, run_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of the paper's tables.
+
+    Attributes:
+        name: how tables call it; the benchmark is part of it, as two of them have a HalRate.
+        benchmark: the benchmark's module.
+        key: its official key.
+        scale: from official units to the paper's.
+        better: 1 if larger is better, -1 if smaller is.
+        digits: digits after the point.
+    """
+
+    name: str
+    benchmark: str
+    key: str
+    scale: float = 1.0
+    better: int = 1
+    digits: int = 1
+
+    @property
+    def title(self) -> str:
+        """The name with an arrow towards better."""
+        return f"{self.name} {'↑' if self.better > 0 else '↓'}"
+
+    @property
+    def ratio(self) -> Ratio:
+        """The metric as a ratio of sums, in the paper's units."""
+        ratio = module(self.benchmark).RATIOS[self.key]
+        return ratio._replace(scale=ratio.scale * self.scale)
+
+
+METRICS = (
+    Metric("VLind CB", "vlind", "c"),
+    Metric("VLind LP", "vlind", "d_macro"),
+    Metric("ObjHal CHAIRs", "object_halbench", "CHAIRs_refine", 100, -1),
+    Metric("ObjHal CHAIRi", "object_halbench", "CHAIRi", 100, -1),
+    Metric("AMBER CHAIR", "amber", "CHAIR", 1, -1),
+    Metric("AMBER Cover", "amber", "Cover"),
+    Metric("AMBER Hal", "amber", "Hal", 1, -1),
+    Metric("AMBER Cog", "amber", "Cog", 1, -1),
+    Metric("MMHal Score", "mmhal", "score", 1, 1, 2),
+    Metric("MMHal Hal", "mmhal", "hallucination_rate", 1, -1, 2),
+)
+# What explains LP and CB: both halves of each true/false pair, and the shift towards "true".
+HALVES = (
+    Metric("CB true", "vlind", "c_true"),
+    Metric("CB false", "vlind", "c_false"),
+    Metric("LP true", "vlind", "d_true"),
+    Metric("LP false", "vlind", "d_false"),
+    Metric("says true", "vlind", "d_says_true", 1, 0),
+    Metric("LP pipeline", "vlind", "d_pass_ratio_macro"),
+    Metric("CB pipeline", "vlind", "c_pass_ratio"),
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value over seeds with its spread and its 95 % interval.
+
+    Attributes:
+        value: mean over seeds.
+        sd: standard deviation over seeds (nan for one).
+        low: lower end of the interval, items resampled.
+        high: upper end.
+        seeds: how many runs.
+    """
+
+    value: float
+    sd: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval leaves 0 out (of a difference)."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Results:
+    """The finished runs of a results folder.
+
+    Attributes:
+        folder: the results folder.
+        runs: variant -> its finished runs' names; "base" has one.
+    """
+
+    folder: Path
+    runs: Mapping[str, Sequence[str]]
+
+    @cached_property
+    def _items(self) -> dict[tuple[str, str], Any]:
+        return {}
+
+    def items(self, run: str, benchmark: str) -> pd.DataFrame:
+        """One row an image or instance, with the columns that metrics are ratios of."""
+        import pandas as pd
+
+        key = (run, benchmark)
+        if key not in self._items:
+            self._items[key] = pd.read_csv(self.folder / run / f"{benchmark}.items.csv")
+        return self._items[key]
+
+    def result(self, run: str, benchmark: str) -> dict[str, Any]:
+        """A run's result file."""
+        return read_json(self.folder / run / f"{benchmark}.json")
+
+    def samples(self, variant: str, metric: Metric) -> tuple[list[float], np.ndarray]:
+        """Each seed's value, and the bootstrap samples of their mean."""
+        frames = [self.items(run, metric.benchmark) for run in self.runs[variant]]
+        values = [value(frame, metric.ratio) for frame in frames]
+        draws = np.mean([resampled(frame, metric.ratio) for frame in frames], axis=0)
+        return values, draws
+
+    def estimate(self, variant: str, metric: Metric) -> Estimate | None:
+        """A variant's metric over its seeds; None if it did not run."""
+        if not self.runs.get(variant):
+            return None
+        values, draws = self.samples(variant, metric)
+        return _estimate(values, draws)
+
+    def difference(self, variant: str, other: str, metric: Metric) -> Estimate | None:
+        """One variant minus another, paired by item; None if either did not run."""
+        if not (self.runs.get(variant) and self.runs.get(other)):
+            return None
+        values, draws = self.samples(variant, metric)
+        base, base_draws = self.samples(other, metric)
+        return _estimate([v - float(np.mean(base)) for v in values], draws - base_draws)
+
+
+def _estimate(values: Sequence[float], draws: np.ndarray) -> Estimate:
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+    return Estimate(float(np.mean(values)), spread, *percentile(draws), len(values))
+
+
+def collect(
+    folder: Path, variants: Iterable[str], seeds: Iterable[int], tune: str = "full"
+) -> Results:
+    """The finished runs among those that were asked for.
+
+    Args:
+        folder: the results folder.
+        variants: names in `napo.objective.VARIANTS`; "base" is looked for too.
+        seeds: the seeds of the trained variants.
+        tune: "full" or "lora".
+
+    Raises:
+        NapoError: when a finished run's files are missing or damaged.
+    """
+    names = {variant: [run_name(variant, seed, tune) for seed in seeds] for variant in variants}
+    names = {"base": ["base"], **names}
+    runs = {}
+    for variant, wanted in names.items():
+        there = [run for run in wanted if complete(folder / run)]
+        for run in there:
+            require(folder / run)
+        if there:
+            runs[variant] = there
+    return Results(folder, runs)
+
+
+def summary(results: Results, metrics: Sequence[Metric] = METRICS) -> pd.DataFrame:
+    """Every variant's metrics with interval, and the paired difference to the base.
+
+    Columns: variant, metric, value, sd, low, high, seeds, difference, difference_low,
+    difference_high.
+    """
+    import pandas as pd
+
+    rows = []
+    for variant in results.runs:
+        for metric in metrics:
+            found = results.estimate(variant, metric)
+            change = results.difference(variant, "base", metric)
+            rows.append(
+                {
+                    "variant": variant,
+                    "metric": metric.name,
+                    **vars(found),
+                    "difference": change.value if change else np.nan,
+                    "difference_low": change.low if change else np.nan,
+                    "difference_high": change.high if change else np.nan,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+# The paper's claims as questions: (question, variant, compared with, metrics).
+CLAIMS = (
+    ("Does the full method (A1) raise LP and CB over DPO?", "A1", "dpo"),
+    ("Do the weights gamma help (A1 over A2, the plain sum)?", "A1", "A2"),
+    ("Does NaPO beat DPO on the same three pairs (A1 over A3, both with gamma)?", "A1", "A3"),
+    ("Does NaPO beat DPO on language-biased pairs (LB1 over LB2)?", "LB1", "LB2"),
+    ("Does NaPO beat DPO on vision-biased pairs (VB1 over VB2)?", "VB1", "VB2"),
+    ("Do both kinds together beat one (A2 over LB1)?", "A2", "LB1"),
+    ("Do both kinds together beat one (A2 over VB1)?", "A2", "VB1"),
+    ("Does as much data from all three kinds (random) beat RLAIF-V alone (dpo)?", "random", "dpo"),
+    ("Is psi_mean the better margin for language bias (LB1 over LB-sum)?", "LB1", "LB-sum"),
+    ("Is psi_sum the better margin for vision bias (VB1 over VB-mean)?", "VB1", "VB-mean"),
+)
+
+
+def phenomena(results: Results) -> pd.DataFrame:
+    """What this run says to the paper's claims, each with its interval.
+
+    Columns: question, metric, measured (difference in the paper's units), interval, answer:
+    "better", "worse", "not decided" (the interval holds 0), or "not run".
+    """
+    import pandas as pd
+
+    rows = []
+    for variant in results.runs:
+        if variant != "base":
+            question = f"What does {variant} change against the base?"
+            rows += [_row(results, question, variant, "base", metric) for metric in METRICS[:4]]
+    for question, variant, other in CLAIMS:
+        rows += [_row(results, question, variant, other, metric) for metric in METRICS[:4]]
+    return pd.DataFrame(rows)
+
+
+def _row(
+    results: Results, question: str, variant: str, other: str, metric: Metric
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"question": question, "metric": metric.title}
+    change = results.difference(variant, other, metric)
+    if change is None:
+        return {**row, "measured": "not run", "interval": "", "answer": "not run"}
+    answer = "not decided"
+    if change.decided:
+        better = change.value * metric.better > 0
+        answer = "better" if better else "worse"
+    return {
+        **row,
+        "measured": f"{change.value:+.{metric.digits}f}",
+        "interval": f"{change.low:+.{metric.digits}f} to {change.high:+.{metric.digits}f}",
+        "answer": answer,
+    }
