@@ -84,7 +84,7 @@ def headline(separation: Separation) -> Separation:
         part[part["group"] == ("question" if "question" in set(part["group"]) else "all")]
         for _, part in separation.groupby("kind", sort=False)
     ]
-    return pd.concat(parts) if parts else separation
+    return pd.concat(parts, ignore_index=True) if parts else separation
 
 
 def describe(separation: Separation) -> str:
