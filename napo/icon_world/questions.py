@@ -129,7 +129,7 @@ def ask(rng: np.random.Generator, scene: Scene, kind: str) -> Question:
             kind, pick(rng, _TEMPLATES[kind]).format(kind=thing.kind), answer, {"kind": thing.kind}
         )
     if kind == "setting":
-        return Question(kind, pick(rng, _TEMPLATES[kind]), f"This is the {scene.place}.")
+        return Question(kind, pick(rng, _TEMPLATES[kind]), f"This is the {scene.setting}.")
     if kind == "same" and len(scene.things) > 1:
         one, two = (scene.things[i] for i in rng.permutation(len(scene.things))[:2])
         same = one.color == two.color

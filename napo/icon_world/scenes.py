@@ -108,6 +108,12 @@ class Scene:
         """The thing of a kind, if the scene has one; a kind appears at most once."""
         return next((thing for thing in self.things if thing.kind == kind), None)
 
+    @property
+    def setting(self) -> str:
+        """The place to which most of the things belong (of equals, that of the first)."""
+        places = [KINDS[thing.kind].place for thing in self.things]
+        return max(places, key=places.count)
+
     def to_json(self) -> str:
         """The scene as a JSON string."""
         return json.dumps(asdict(self), sort_keys=True)

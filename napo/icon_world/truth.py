@@ -61,7 +61,7 @@ def holds(claim: tuple[str, ...], scene: Scene, about: Mapping[str, Any]) -> boo
     if name == "count":
         return COUNTS.index(rest[0]) == len(scene.things)
     if name == "setting":
-        return scene.place == rest[0]
+        return scene.setting == rest[0]
     asked = [scene.thing(about.get(key, "")) for key in ("kind", "other")]
     return all(thing is not None and thing.color == rest[0] for thing in asked)
 
@@ -99,7 +99,7 @@ def answers(text: str, question: Mapping[str, Any], scene: Scene) -> bool:
         listed = {claim[1] for claim in said if claim[0] == "there"}
         return ("count", COUNTS[about["count"]]) in said or len(listed) == about["count"] > 0
     if kind == "setting":
-        return ("setting", scene.place) in said
+        return ("setting", scene.setting) in said
     if kind == "absent":
         return ("absent", about["kind"]) in said
     return {("there", thing.kind) for thing in scene.things} <= said  # description
