@@ -23,8 +23,8 @@ from napo.preferences import BIASED
 
 KINDS = {"language_biased": "language-biased", "vision_biased": "vision-biased"}
 MASKED = {
-    "language_biased": "written without seeing the image",
-    "vision_biased": "written without seeing the question",
+    "language_biased": "image masked",
+    "vision_biased": "question masked",
 }
 CHOICES = {  # label -> (button, tooltip, style)
     "biased": ("Biased (noise-free)", "a bad answer: wrong, or beside the question", "warning"),
@@ -84,7 +84,8 @@ class Annotator(widgets.VBox):
         self._at = 0
         self._showing = False
         self._build()
-        super().__init__(children=[self._style, self._head, self._body, self._foot])
+        # Buttons above the texts: they stay under the pointer however long a text is.
+        super().__init__(children=[self._style, self._head, self._keys, self._body])
         self._read()
         self.show(self._first_unlabelled() or 0)
 
@@ -148,9 +149,9 @@ class Annotator(widgets.VBox):
         self._head = widgets.HBox([self.progress, self.counts])
         self.picture = widgets.Image(format="png")
         self.picture.layout.margin = "8px 16px 0 0"
-        self.picture.layout.flex = "0 0 auto"
+        self.picture.layout.flex, self.picture.layout.align_self = "0 0 auto", "flex-start"
         self.question, self.chosen, self.response = (widgets.HTML() for _ in range(3))
-        half = widgets.Layout(flex="1 1 260px", min_width="0")
+        half = widgets.Layout(flex="1 1 220px", min_width="0")
         self.chosen.layout = self.response.layout = half
         self.question.layout.width = "auto"
         pair = widgets.HBox([self.chosen, self.response])
@@ -178,8 +179,7 @@ class Annotator(widgets.VBox):
         for row in rows:
             row.layout.flex_flow = "row wrap"
         rows[0].children += (self.note,)
-        self._foot = widgets.VBox([*rows, self.said])
-        self._foot.layout.margin = "10px 0 0 0"
+        self._keys = widgets.VBox([*rows, self.said])
 
     def _button(
         self,

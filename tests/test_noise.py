@@ -229,6 +229,16 @@ def test_the_margin_of_a_response_equal_to_the_chosen_one_is_exactly_zero():
     assert made["equal_to_chosen"] and made["margin_sum"] == made["margin_mean"] == 0.0
 
 
+def test_margins_of_a_dataset_do_not_decode_its_images():
+    datasets = pytest.importorskip("datasets")
+    broken = {"bytes": b"no image", "path": None}
+    rows = datasets.Dataset.from_list([row("a", image=broken), row("b", image=broken)])
+    rows = rows.cast_column("image", datasets.Image())
+    made = noise.margins(rows, labels(label("b")))
+    assert list(made["margin_sum"]) == [6.0]
+    assert len(noise.oracle_labels(rows, lambda row, kind: ("biased", "question"))) == 4
+
+
 def test_labels_of_other_rows_and_rows_without_reference_are_refused_by_name():
     with pytest.raises(NapoError, match="not in the data \\(b\\)"):
         noise.margins([row("a")], labels(label("b")))
