@@ -12,7 +12,7 @@ workdir: config.get("workspace", workflow.basedir)
 
 DATA = f"data/{settings.name}"
 FIGURES = f"figures/{settings.name}"
-NOTEBOOKS = workflow.source_path("notebooks/00_icon_world.ipynb").rsplit("/", 1)[0]
+NOTEBOOKS = f"{workflow.basedir}/notebooks"
 TUNE = config.get("tune", "full")
 SUFFIX = "" if TUNE == "full" else f"-{TUNE}"
 SEEDS = config.get("seeds", settings.seeds)

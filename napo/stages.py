@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
+    from napo.annotator import Annotator
     from napo.results import Results
 
 CURRENT = "current.json"
@@ -247,29 +248,49 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     """The labels of the 100 samples: by the scenes' truth ("oracle"), or as a person wrote them."""
     from napo import noise
 
-    profile, folder = session.profile, session.workspace.annotations
-    annotator = annotator or profile.annotation.annotator
-    rows = biased_rows(session, reference=False)
-    settings = {
-        "rows": manifest_fingerprint(require(session.workspace.rows)),
-        **profile.annotation.model_dump(include={"samples", "seed"}),
-    }
-    begin(folder, settings)
-    samples = noise.sample(rows, profile.annotation.samples, profile.annotation.seed)
-    path = folder / f"{annotator}.csv"
+    annotator = annotator or session.profile.annotation.annotator
+    rows, samples, path = _to_label(session, annotator)
     if annotator == "oracle":
-        label = profile.world.function("label_by_truth")
+        label = session.profile.world.function("label_by_truth")
         if label is None:
             raise NapoError(
-                f"Profile {profile.name} knows no truth to label by; open "
-                "notebooks/02_annotate_noise.ipynb in JupyterLab, set `annotator` to your name, "
-                "and label the samples."
+                f"Profile {session.profile.name} knows no truth to label by; open "
+                "notebooks/02_annotate_noise.ipynb in JupyterLab, set `annotator` to your name and "
+                "`interactive` to True, and label the samples."
             )
         noise.label_with_oracle(rows, samples, label, path)
     labels = noise.read_labels(path)
-    if not complete(folder):
-        finish(folder)
+    if not complete(path.parent):
+        finish(path.parent, keep_open="*.csv")
     return labels
+
+
+def annotator(session: Session, name: str) -> Annotator:
+    """The widget in which a person labels the samples, each label at once in their CSV.
+
+    Raises:
+        NapoError: without a name, or with the name that stands for the scenes' truth.
+    """
+    from napo.annotator import Annotator
+
+    if name in ("", "oracle"):
+        raise NapoError("Set `annotator` to your name, so that your labels are told from others'.")
+    return Annotator(*_to_label(session, name), name)
+
+
+def _to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[str], Path]:
+    """The rows, the ids of the samples, and the CSV of an annotator; the folder claimed."""
+    from napo import noise
+
+    folder, settings = session.workspace.annotations, session.profile.annotation
+    rows = biased_rows(session, reference=False)
+    made = {
+        "rows": manifest_fingerprint(require(session.workspace.rows)),
+        **settings.model_dump(include={"samples", "seed"}),
+    }
+    begin(folder, made)
+    samples = noise.sample(rows, settings.samples, settings.seed)
+    return rows, samples, folder / f"{annotator}.csv"
 
 
 def margins(session: Session, annotator: str = "") -> pd.DataFrame:

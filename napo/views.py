@@ -130,11 +130,6 @@ def agreement(session: Session, annotator: str = "") -> pd.DataFrame | None:
     return pd.concat(found, keys=others, names=["with"])
 
 
-def per_step(records: pd.DataFrame) -> pd.DataFrame:
-    """Means of the per-example records by variant, seed and step."""
-    return records.drop(columns="id").groupby(["variant", "seed", "step"], as_index=False).mean()
-
-
 def training_summary(records: pd.DataFrame) -> pd.DataFrame:
     """Each term at the first and the last step of training, mean over seeds.
 

@@ -144,12 +144,19 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
     return not complete(folder)
 
 
-def finish(folder: Path) -> dict[str, Any]:
-    """Seal a folder that `begin` claimed: write the manifest with the hash of every file in it."""
+def finish(folder: Path, keep_open: str = "") -> dict[str, Any]:
+    """Seal a folder that `begin` claimed: write the manifest with the hash of every file in it.
+
+    Args:
+        folder: the folder.
+        keep_open: a pattern of files that go on changing and are left out, such as labels.
+    """
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in (MANIFEST, SETTINGS)
+        if path.is_file()
+        and path.name not in (MANIFEST, SETTINGS)
+        and not (keep_open and path.match(keep_open))
     )
     manifest = {
         "settings": read_json(folder / SETTINGS),

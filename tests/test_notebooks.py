@@ -51,7 +51,7 @@ def test_the_pipeline_tells_its_progress_with_an_estimate(made):
 
 def test_every_stage_is_sealed_and_whole(made):
     workspace, _ = made
-    folders = [workspace.source, workspace.benchmarks, workspace.rows, workspace.annotations]
+    folders = [workspace.source, workspace.benchmarks, workspace.rows]
     folders += [workspace.run("A1", 0, "full"), workspace.result("base"), workspace.tables]
     for folder in folders:
         assert require(folder)["files"], folder
