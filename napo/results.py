@@ -212,7 +212,7 @@ def summary(results: Results, metrics: Sequence[Metric] = METRICS) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-# The paper's claims as questions: (question, variant, compared with, metrics).
+# The paper's claims as questions: (question, variant, compared with).
 CLAIMS = (
     ("Does the full method (A1) raise LP and CB over DPO?", "A1", "dpo"),
     ("Do the weights gamma help (A1 over A2, the plain sum)?", "A1", "A2"),
@@ -227,38 +227,40 @@ CLAIMS = (
 )
 
 
-def phenomena(results: Results) -> pd.DataFrame:
-    """What this run says to the paper's claims, each with its interval.
+def claims(results: Results) -> pd.DataFrame:
+    """What these runs say to the paper's claims, each difference with its 95 % interval.
 
-    Columns: question, metric, measured (difference in the paper's units), interval, answer:
+    Columns: question, variant, other, metric, difference, low, high (nan where not run), answer:
     "better", "worse", "not decided" (the interval holds 0), or "not run".
     """
     import pandas as pd
 
     rows = []
-    for variant in results.runs:
-        if variant != "base":
-            question = f"What does {variant} change against the base?"
-            rows += [_row(results, question, variant, "base", metric) for metric in METRICS[:4]]
     for question, variant, other in CLAIMS:
-        rows += [_row(results, question, variant, other, metric) for metric in METRICS[:4]]
+        for metric in METRICS[:4]:
+            change = results.difference(variant, other, metric)
+            row = {"question": question, "variant": variant, "other": other, "metric": metric.title}
+            if change is None:
+                numbers = dict.fromkeys(("difference", "low", "high"), float("nan"))
+                answer = "not run"
+            else:
+                numbers = {"difference": change.value, "low": change.low, "high": change.high}
+                better = change.value * metric.better > 0
+                answer = ("better" if better else "worse") if change.decided else "not decided"
+            rows.append({**row, **numbers, "answer": answer})
     return pd.DataFrame(rows)
 
 
-def _row(
-    results: Results, question: str, variant: str, other: str, metric: Metric
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"question": question, "metric": metric.title}
-    change = results.difference(variant, other, metric)
-    if change is None:
-        return {**row, "measured": "not run", "interval": "", "answer": "not run"}
-    answer = "not decided"
-    if change.decided:
-        better = change.value * metric.better > 0
-        answer = "better" if better else "worse"
-    return {
-        **row,
-        "measured": f"{change.value:+.{metric.digits}f}",
-        "interval": f"{change.low:+.{metric.digits}f} to {change.high:+.{metric.digits}f}",
-        "answer": answer,
-    }
+def claims_to_read(found: pd.DataFrame) -> pd.DataFrame:
+    """Claims for reading: a row a question, a column a metric, "+3.1 [+1.0, +5.2] better"."""
+
+    def cell(row: pd.Series) -> str:
+        if row["answer"] == "not run":
+            return "not run"
+        span = f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
+        return f"{span} {row['answer']}".replace("-", "−")
+
+    table = found.assign(cell=found.apply(cell, axis=1))
+    order = list(dict.fromkeys(found["question"]))
+    metrics = list(dict.fromkeys(found["metric"]))
+    return table.pivot(index="question", columns="metric", values="cell").loc[order, metrics]

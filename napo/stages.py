@@ -436,7 +436,7 @@ def all_results(session: Session, seeds: str = "", tune: str = "full") -> Result
 def write_report(session: Session, results: Results, tune: str = "full") -> Path:
     """Write Tables 1 to 4, the summary and `report.html`, and seal their folder."""
     from napo import report, views
-    from napo.results import HALVES, METRICS, phenomena, summary
+    from napo.results import HALVES, METRICS, claims, summary
     from napo.tables import tables
 
     profile, folder = session.profile, session.workspace.tables
@@ -456,11 +456,11 @@ def write_report(session: Session, results: Results, tune: str = "full") -> Path
     made = tables(results, scale=profile.scale)
     for table in made.values():
         table.write(folder)
-    frames = {"summary": summary(results, METRICS + HALVES), "phenomena": phenomena(results)}
+    frames = {"summary": summary(results, METRICS + HALVES), "claims": claims(results)}
     for name, frame in frames.items():
         with atomic_file(folder / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False, float_format="%.6g")
-    content = views.report_content(session, results, made, frames["phenomena"], tune)
+    content = views.report_content(session, results, made, frames["claims"], tune)
     with atomic_file(folder / "report.html") as temporary:
         temporary.write_text(report.build(content), encoding="utf-8")
     finish(folder)

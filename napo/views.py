@@ -195,6 +195,14 @@ def comparison(results: Results) -> pd.DataFrame:
     return summary(results, wanted).replace({"metric": names})
 
 
+def halves_to_read(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a variant, a column a metric: value and 95 % interval."""
+    cells = [f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in frame.itertuples()]
+    order, metrics = list(dict.fromkeys(frame["variant"])), list(dict.fromkeys(frame["metric"]))
+    table = frame.assign(cell=cells).pivot(index="variant", columns="metric", values="cell")
+    return table.loc[order, metrics]
+
+
 def report_content(
     session: Session,
     results: Results,
@@ -206,6 +214,7 @@ def report_content(
     from napo import figures, noise
     from napo.report import Picture, ReportContent, Section
     from napo.report import Table as Sheet
+    from napo.results import HALVES, METRICS, claims_to_read, summary
 
     profile, workspace = session.profile, session.workspace
     ran = [name for name in results.runs if name != "base"]
@@ -217,7 +226,16 @@ def report_content(
             [Picture("LP and CB of every variant", figures.comparison(comparison(results)),
                      "Dots and 95 % intervals; carets: the two halves of each true/false pair; "
                      "dashed: the base.")] if results.runs else [],
-            [Sheet("Claims", claims)],
+            [Sheet("Each claim as a difference between two variants", claims_to_read(claims))],
+        ),
+        Section(
+            "The base model and what leads to its scores",
+            ["LP and CB count an instance only if its true and its false statement are both "
+             "answered right. A variant that gains one half at the price of the other has changed "
+             "its habit, not its sight."],
+            [],
+            [Sheet("VLind-Bench in detail, percent", halves_to_read(summary(
+                results, METRICS[:2] + HALVES)))],
         ),
         Section("Tables 1 to 4", [], [], [Sheet(t.heading, t.frame, t.notes)
                                           for t in tables.values()]),
