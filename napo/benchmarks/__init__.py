@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -86,8 +87,27 @@ def expect_count(folder: Path, found: Any, official: Any, what: str) -> None:
         raise NapoError(f"{folder} holds {found} {what} where {wanted} are expected; get it again.")
 
 
+def checked_images(requests: Sequence[Request], where: str, remedy: str) -> list[Request]:
+    """The requests, if the image files of all of them are there.
+
+    Raises:
+        NapoError: listing the ids of those whose image is missing.
+    """
+    missing = [r for r in requests if isinstance(r.image, Path) and not r.image.is_file()]
+    if missing:
+        raise NapoError(
+            f"{where}: {len(missing)} ids have no image ({_shown([r.id for r in missing])}), the "
+            f"first being {missing[0].image}; {remedy}."
+        )
+    return list(requests)
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
+
+
 def checked_answers(answers: Mapping[str, str], ids: Iterable[str], where: str) -> None:
-    """Check that every request has its answer and no answer is a stranger.
+    """Check that every request has its answer, no answer is a stranger, and no id stands twice.
 
     Raises:
         NapoError: listing the ids.
@@ -95,7 +115,14 @@ def checked_answers(answers: Mapping[str, str], ids: Iterable[str], where: str) 
     wanted = list(ids)
     missing = [name for name in wanted if name not in answers]
     strange = sorted(set(answers) - set(wanted))
-    for names, problem in ((missing, "have no answer"), (strange, "were not asked")):
+    twice = sorted({name for name, count in Counter(wanted).items() if count > 1})
+    problems = (
+        (missing, "have no answer"),
+        (strange, "were not asked"),
+        (twice, "stand there twice"),
+    )
+    for names, problem in problems:
         if names:
-            shown = ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
-            raise NapoError(f"{where}: {len(names)} ids {problem} ({shown}); answer it again.")
+            raise NapoError(
+                f"{where}: {len(names)} ids {problem} ({_shown(names)}); answer it again."
+            )

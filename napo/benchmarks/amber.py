@@ -12,8 +12,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Ratio, Request, checked_answers, expect_count, words
-from napo.errors import NapoError
+from napo.benchmarks import (
+    Options,
+    Ratio,
+    Request,
+    checked_answers,
+    checked_images,
+    expect_count,
+    words,
+)
+from napo.errors import NapoError, unknown
 from napo.workspace import read_json
 
 if TYPE_CHECKING:
@@ -32,6 +40,7 @@ RATIOS = {
 }
 Similar = Callable[[str, str], bool]
 
+_RIGHT = (("Yes", "yes"), ("No", "no"))  # answer and truth; nothing else is right
 _ATTRIBUTES = {
     "discriminative-attribute-state": "State",
     "discriminative-attribute-number": "Number",
@@ -68,7 +77,9 @@ def similarity(choice: str, folder: Path) -> Similar:
 
     Args:
         choice: "identity" (only equal words), "table" (`similarity.json` in the benchmark's
-            folder: a list of [word, word, value]), or "lg" (spaCy's `en_core_web_lg`, official).
+            folder: "pairs" of [word, word, value, kind]), "table-own" (of those, the pairs of kind
+            "own": measured on both words' own vectors), or "lg" (spaCy's `en_core_web_lg`,
+            official).
         folder: the benchmark's folder.
 
     Raises:
@@ -76,11 +87,17 @@ def similarity(choice: str, folder: Path) -> Similar:
     """
     if choice == "identity":
         return lambda a, b: a == b
-    if choice == "table":
-        content = read_json(folder / "similarity.json")
+    if choice in ("table", "table-own"):
+        path = Path(folder) / "similarity.json"
+        if not path.is_file():
+            raise NapoError(f"{path} is missing; put the table there, or choose 'identity'.")
+        content = read_json(path)
         pairs = content["pairs"] if isinstance(content, dict) else content
-        near = {frozenset(pair[:2]) for pair in pairs if pair[2] > SIMILAR}
+        kept = pairs if choice == "table" else [pair for pair in pairs if pair[3] == "own"]
+        near = {frozenset(pair[:2]) for pair in kept if pair[2] > SIMILAR}
         return lambda a, b: a == b or frozenset((a, b)) in near
+    if choice != "lg":
+        raise unknown("similarity", choice, ("identity", "table", "table-own", "lg"))
     try:
         import spacy
 
@@ -105,9 +122,17 @@ def load(folder: Path) -> Benchmark:
     count = {"generative": len(generative), "discriminative": len(discriminative)}
     expect_count(folder, count, OFFICIAL_COUNT, "queries")
     safe = (folder / "safe_words.txt").read_text().splitlines()
+    annotations = read_json(folder / "annotations.json")
+    known = {note["id"] for note in annotations}
+    lost = [str(q["id"]) for q in (*generative, *discriminative) if q["id"] not in known]
+    if lost:
+        raise NapoError(
+            f"{folder}/annotations.json lacks {len(lost)} ids of the queries "
+            f"({', '.join(lost[:10])}); get AMBER's data again."
+        )
     return Benchmark(
         folder,
-        read_json(folder / "annotations.json"),
+        annotations,
         generative,
         discriminative,
         read_json(folder / "relation.json"),
@@ -116,24 +141,17 @@ def load(folder: Path) -> Benchmark:
 
 
 def requests(benchmark: Benchmark) -> list[Request]:
-    """What the model is asked; ids are AMBER's own."""
+    """What the model is asked; ids are AMBER's own.
+
+    Raises:
+        NapoError: listing the ids whose image is missing.
+    """
     asked = []
     for query in (*benchmark.generative, *benchmark.discriminative):
-        path = next(
-            (
-                benchmark.folder / parent / query["image"]
-                for parent in ("image", "images", ".")
-                if (benchmark.folder / parent / query["image"]).is_file()
-            ),
-            None,
-        )
-        if path is None:
-            raise NapoError(
-                f"AMBER: the image {query['image']} of id {query['id']} is not below "
-                f"{benchmark.folder}/image; download AMBER's images there."
-            )
+        places = [benchmark.folder / name / query["image"] for name in ("image", "images", ".")]
+        path = next((place for place in places if place.is_file()), places[0])
         asked.append(Request(str(query["id"]), query["query"], path))
-    return asked
+    return checked_images(asked, "AMBER", "download AMBER's images there")
 
 
 def _slots(
@@ -267,7 +285,7 @@ def _block(pairs: Sequence[tuple[str, str]], parts: int, epsilon: float) -> dict
     base = parts * START
     answered_no = [truth for answer, truth in pairs if answer == "No"]
     truly_no = [answer for answer, truth in pairs if truth == "no"]
-    right = sum((answer, truth) in (("Yes", "yes"), ("No", "no")) for answer, truth in pairs)
+    right = sum(pair in _RIGHT for pair in pairs)
     accuracy = round(right / (len(pairs) + base) * 100, 1)
     precision = round(answered_no.count("no") / (len(answered_no) + base) * 100, 1)
     recall = round(truly_no.count("No") / (len(truly_no) + base) * 100, 1)
@@ -335,14 +353,18 @@ def evaluate(
         told, benchmark.annotations, benchmark.association, benchmark.safe_words, near, extractor
     )
     blocks = score_discriminative(told, benchmark.annotations)
-    truth = {note["id"]: note["truth"] for note in benchmark.annotations if "truth" in note}
-    described = {row["id"] for row in rows}
+    notes = {note["id"]: note for note in benchmark.annotations if note["type"] != "generative"}
+    rows = [{"task": "generative", **row} for row in rows]
     rest = [
-        {"id": item["id"], "asked": 1, "right": int(item["response"].lower() == truth[item["id"]]
-                                                     and item["response"] in ("Yes", "No"))}
+        {
+            "task": _kind(notes[item["id"]]),
+            "id": item["id"],
+            "asked": 1,
+            "right": int((item["response"], notes[item["id"]]["truth"]) in _RIGHT),
+        }
         for item in told
-        if item["id"] not in described
-    ]  # fmt: skip
+        if item["id"] in notes
+    ]
     frame = pd.DataFrame(rows + rest).fillna(0)
     whole = blocks["whole"]
     metrics = {**_official(rows), "d_Accuracy": whole["Accuracy"], "d_F1": whole["F1"]}

@@ -6,12 +6,13 @@ different judges are not comparable; every result names its judge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Ratio, Request, checked_answers, expect_count
+from napo.benchmarks import Options, Ratio, Request, checked_answers, checked_images, expect_count
+from napo.benchmarks.judges import OpenAIJudge, Rule, RuleJudge
 from napo.errors import NapoError
 from napo.workspace import read_json
 
@@ -25,7 +26,7 @@ RATIOS = {
     "hallucination_rate": Ratio("hallucination", "one"),
     "informativeness": Ratio("informative", "three", 100),
 }
-Judge = Callable[[Mapping[str, Any], str], str]
+Judge = RuleJudge | OpenAIJudge
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Benchmark:
 
 def options(settings: Any, judge: Judge | None = None) -> Options:
     """The options of `napo.config.Evaluation` that this benchmark takes."""
-    named = {"judge": settings.judge, "judge_model": settings.judge_model}
-    return Options({}, {"judge": judge}, named)
+    return Options({}, {"judge": judge}, judge.record if judge else {"judge": settings.judge})
 
 
 def load(folder: Path) -> Benchmark:
@@ -55,19 +55,20 @@ def load(folder: Path) -> Benchmark:
 
 
 def requests(benchmark: Benchmark) -> list[Request]:
-    """What the model is asked; the id is the question's number."""
-    asked = []
+    """What the model is asked; the id is the question's number.
+
+    Raises:
+        NapoError: listing the ids whose image is missing or outside the folder.
+    """
+    asked, root = [], benchmark.folder.resolve()
     for number, item in enumerate(benchmark.items):
-        places = (item["image_src"], f"images/{item['image_id']}.jpg", Path(item["image_src"]).name)
+        places = (item["image_src"], f"images/{item['image_id']}.jpg")
         paths = [benchmark.folder / place for place in places if "://" not in place]
-        path = next((path for path in paths if path.is_file()), None)
-        if path is None or not path.resolve().is_relative_to(benchmark.folder.resolve()):
-            raise NapoError(
-                f"MMHal-Bench: the image {item['image_id']} of question {number} is not in "
-                f"{benchmark.folder}/images; download it from {item['image_src']}."
-            )
+        there = [p for p in paths if p.is_file() and p.resolve().is_relative_to(root)]
+        path = there[0] if there else benchmark.folder / f"images/{item['image_id']}.jpg"
         asked.append(Request(str(number), item["question"], path))
-    return asked
+    remedy = "download it from the image_src of response_template.json"
+    return checked_images(asked, "MMHal-Bench", remedy)
 
 
 def read_rating(reply: str) -> int:
@@ -118,14 +119,14 @@ def _scores(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def evaluate(
-    benchmark: Benchmark, answers: Mapping[str, str], *, judge: Judge | None
+    benchmark: Benchmark, answers: Mapping[str, str], *, judge: Judge | Rule | None
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Have a judge rate a model's answers.
 
     Args:
         benchmark: what `load` gave.
         answers: request id -> response.
-        judge: (item, answer) -> reply.
+        judge: a judge, or any function (item, answer) -> reply.
 
     Raises:
         NapoError: without a judge, or listing the ids without an answer.
@@ -135,7 +136,9 @@ def evaluate(
     if judge is None:
         raise NapoError("MMHal-Bench needs a judge; set evaluation.judge and its endpoint.")
     texts = [answers[name].replace("Assistant:", "").strip() for name in asked]
-    frame = items([judge(item, text) for item, text in zip(benchmark.items, texts, strict=True)])
+    if not isinstance(judge, Judge):
+        judge = RuleJudge(judge)
+    frame = items(judge.replies(zip(benchmark.items, texts, strict=True)))
     scores = _scores(frame)
     return {name: scores[name] for name in RATIOS}, frame
 

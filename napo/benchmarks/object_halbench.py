@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -96,8 +97,15 @@ class Benchmark:
 
 def options(settings: Any, judge: Any = None) -> Options:
     """The options of `napo.config.Evaluation` that this benchmark takes."""
-    scoring = {"extractor": settings.extractor}
-    return Options({}, scoring, scoring)
+    named: dict[str, Any] = {"extractor": settings.extractor}
+    if settings.extractor != "llm":
+        return Options({}, named, named)
+    # The model that lists objects is the judge's: one endpoint, one budget.
+    chat = getattr(judge, "chat", None)
+    if chat is None:
+        raise NapoError("The extractor 'llm' needs a model; set evaluation.judge to openai.")
+    named |= {"extractor_model": settings.judge_model, "tagger": words.tagger()[1]}
+    return Options({}, {"extractor": "llm", "judge": chat}, named)
 
 
 def merge_pairs(lemmas: Sequence[str], pairs: Mapping[str, str]) -> list[str]:
@@ -151,6 +159,69 @@ def read_objects(reply: str) -> list[str]:
             return list(json.loads(reply.strip().split("\n")[-1]))
         except (ValueError, TypeError):
             raise ValueError("the reply's last line is no JSON list") from None
+
+
+_LIST_OBJECTS = """\
+You are an expert in finding the objects of an image in a question and its answer. An examiner \
+was asked about a picture.
+
+[Question]
+<image> {question}
+[End of question]
+
+[Examiner's answer]
+{answer}
+[End of examiner's answer]
+
+Take the answer to be correct and name all visible objects that it shows directly.
+1. Name only objects that the answer mentions explicitly.
+2. Name them without attributes.
+3. No property, such as color or material, is part of a name.
+4. Be precise, and reply with a JSON list of strings and nothing else.
+5. If there is no object, reply with an empty JSON list: []
+"""
+ATTEMPTS = 100  # to get a list, as in the official script; then the evaluation stops
+
+
+def llm_objects(questions: Sequence[str], texts: Sequence[str], chat: Any) -> list[list[str]]:
+    """Objects of each response as a language model lists them; a short answer has none (LLM mode).
+
+    Args:
+        questions: what was asked.
+        texts: the responses.
+        chat: a `napo.benchmarks.judges.Chat`.
+
+    Raises:
+        NapoError: when a reply is no list, `ATTEMPTS` times.
+    """
+    found: list[list[str]] = [[] for _ in texts]
+    open_ = [at for at, text in enumerate(texts) if len(text.split()) > SHORT_ANSWER]
+    for attempt in range(ATTEMPTS):
+        replies = chat.ask([_list_request(questions[at], texts[at], attempt) for at in open_])
+        failed = []
+        for at, reply in zip(open_, replies, strict=True):
+            try:
+                found[at] = read_objects(reply)
+            except (ValueError, TypeError):  # TypeError: null or a number, where the official fails
+                failed.append(at)
+        if not failed:
+            return found
+        open_ = failed
+    raise NapoError(
+        f"Object HalBench: {chat.model!r} gave no list of objects for {len(open_)} responses "
+        f"({', '.join(map(str, open_[:10]))}) in {ATTEMPTS} attempts; name another judge_model."
+    )
+
+
+def _list_request(question: str, text: str, attempt: int) -> dict[str, Any]:
+    content = _LIST_OBJECTS.replace("{question}", question).replace("{answer}", text)
+    return {
+        "messages": [{"role": "system", "content": content}],
+        "temperature": 0.2,
+        "top_p": 1,
+        "max_tokens": 512,
+        "attempt": attempt,  # not sent: it keeps a failed reply from being found again
+    }
 
 
 def match_phrases(
@@ -298,22 +369,27 @@ def score(
     Raises:
         NapoError: when no response names any object (the official script divides by zero).
     """
-    return _scores(items(matched, ground_truth, texts))
+    frame = items(matched, ground_truth, texts)
+    if not frame["matched"].sum() or not frame["truth"].sum():
+        raise NapoError("Object HalBench: no response names any object; nothing can be scored.")
+    return _scores(frame)
 
 
 def _scores(frame: pd.DataFrame) -> dict[str, float]:
     total = frame.sum()
-    if not total["matched"] or not total["truth"]:
-        raise NapoError("Object HalBench: no response names any object; nothing can be scored.")
-    chair_refine = total["has_hallucination"] / total["has_match"]
-    chair_i = total["hallucinated"] / total["matched"]
+
+    def share(part: str, whole: str) -> float:
+        return float(total[part] / total[whole]) if total[whole] else math.nan
+
+    chair_refine = share("has_hallucination", "has_match")
+    chair_i = share("hallucinated", "matched")
     return {
-        "CHAIRs": float(total["has_hallucination"] / total["one"]),
-        "CHAIRs_refine": float(chair_refine),
-        "CHAIRi": float(chair_i),
-        "correct_rate": float(1 - chair_refine),
-        "object_correct_rate": float(1 - chair_i),
-        "obj_rec": float(total["recalled"] / total["truth"]),
+        "CHAIRs": share("has_hallucination", "one"),
+        "CHAIRs_refine": chair_refine,
+        "CHAIRi": chair_i,
+        "correct_rate": 1 - chair_refine,
+        "object_correct_rate": 1 - chair_i,
+        "obj_rec": share("recalled", "truth"),
         "sentence_num": int(total["one"]),
         "coco_sentence_num": int(total["has_match"]),
         "coco_word_count": int(total["recalled"]),  # the official name misleads
@@ -332,27 +408,30 @@ def evaluate(
     answers: Mapping[str, str],
     *,
     extractor: str = "wordnet",
-    objects: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    judge: Any = None,
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Score a model's descriptions.
 
     Args:
         benchmark: what `load` gave.
         answers: request id -> response.
-        extractor: "wordnet", "vocabulary", or "llm" with `objects`.
-        objects: LLM mode: request id -> what `match_phrases` gave.
+        extractor: "wordnet", "vocabulary", or "llm" with `judge`.
+        judge: LLM mode: a `napo.benchmarks.judges.Chat`.
+
+    Returns:
+        The official numbers (a rate without any object is nan here), and one row a response.
 
     Raises:
-        NapoError: listing the ids without an answer, or without objects in LLM mode.
+        NapoError: listing the ids without an answer, or when the LLM gives no list of objects.
     """
     asked = [str(number) for number in range(len(benchmark.questions))]
     checked_answers(answers, asked, "Object HalBench")
     texts = [clean(answers[name]) for name in asked]
     exact = "wordnet" if extractor == "llm" else extractor
     if extractor == "llm":
-        if objects is None:
-            raise NapoError("Object HalBench: the extractor 'llm' needs a judge's object lists.")
-        matched = [list(objects[name]) for name in asked]
+        analyse, _ = words.tagger()
+        lists = llm_objects([q["question"] for q in benchmark.questions], texts, judge)
+        matched = [match_phrases(phrases, benchmark.vocabulary, analyse) for phrases in lists]
     else:
         matched = [match_words(text, benchmark.vocabulary, extractor) for text in texts]
     truth = [ground_truth(benchmark, q["image_id"], exact) for q in benchmark.questions]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Request, module
+from napo.benchmarks import Request, judges, module
 from napo.benchmarks.intervals import bootstrap
 from napo.errors import NapoError
 from napo.progress import Progress
@@ -18,7 +18,7 @@ from napo.workspace import atomic_file, versions, write_json
 if TYPE_CHECKING:
     from napo.config import Evaluation
 
-CHUNK = 1024  # answers between two writes: what an interruption can lose
+CHUNK = 512  # answers between two writes: what an interruption can lose, and images held
 
 
 def evaluate_run(
@@ -31,13 +31,13 @@ def evaluate_run(
     run: str,
     seed: int,
     fingerprints: Mapping[str, str],
-    judge: Callable[[Mapping[str, Any], str], str] | None = None,
+    judge: judges.Rule | None = None,
 ) -> None:
     """Evaluate a model on the benchmarks that the settings name.
 
     For each benchmark it writes `<name>.answers.jsonl` (chunk by chunk; an interrupted call goes
-    on after the last whole line), `<name>.items.csv` (what intervals are resampled from) and
-    `<name>.json`.
+    on after the last whole chunk and ends with the same bytes), `<name>.items.csv` (what intervals
+    are resampled from) and `<name>.json`.
 
     Args:
         model: the model.
@@ -48,19 +48,23 @@ def evaluate_run(
         run: the name of the run in the results.
         seed: of the run, and of sampled decoding.
         fingerprints: of model and data, for the record.
-        judge: rates an answer of MMHal-Bench: (item, answer) -> reply.
+        judge: the world's rule that rates an answer of MMHal-Bench, for `settings.judge == "rule"`:
+            (item, answer) -> reply.
 
     Raises:
         NapoError: for an unknown benchmark, or what `load` and `evaluate` of a benchmark raise.
     """
-    loaded = {}
+    judged = "mmhal" in settings.benchmarks or settings.extractor == "llm"
+    rater = judges.make(settings, benchmarks, judge) if judged else None
+    loaded, done = {}, 0
     for name in settings.benchmarks:
         scorer = module(name)
         benchmark = scorer.load(benchmarks / name)
-        options = scorer.options(settings, judge)
-        loaded[name] = (scorer, benchmark, options, scorer.requests(benchmark, **options.asking))
+        options = scorer.options(settings, rater)
+        requests = scorer.requests(benchmark, **options.asking)
+        loaded[name] = (scorer, benchmark, options, requests)
+        done += len(kept(out / f"{name}.answers.jsonl", requests)[0])
     asked = sum(len(requests) for *_, requests in loaded.values())
-    done = sum(len(_read(out / f"{name}.answers.jsonl")) for name in loaded)
     with Progress(asked, f"evaluate {run}", "answers", done=done) as progress:
         for name, (scorer, benchmark, options, requests) in loaded.items():
             path = out / f"{name}.answers.jsonl"
@@ -69,6 +73,7 @@ def evaluate_run(
             metrics, items = scorer.evaluate(benchmark, answers, **options.scoring)
             with atomic_file(out / f"{name}.items.csv") as temporary:
                 items.to_csv(temporary, index=False, float_format="%.10g")
+            named = scorer.options(settings, rater).named  # again: now it is known who judged
             result = {
                 "benchmark": name,
                 "run": run,
@@ -80,7 +85,7 @@ def evaluate_run(
                     "cut": sum(entry["cut"] for entry in entries),
                     "unreadable": scorer.unreadable(answers),
                 },
-                "settings": {"decoding": settings.decoding.model_dump(), **options.named},
+                "settings": {"decoding": settings.decoding.model_dump(), **named},
                 "fingerprints": dict(fingerprints),
                 "versions": versions(),
             }
@@ -88,14 +93,17 @@ def evaluate_run(
 
 
 def with_intervals(metrics: Mapping[str, float], items: Any, ratios: Mapping[str, Any]) -> dict:
-    """Each metric with its 95 % interval (none for a metric that is no ratio of sums) and n."""
+    """Each metric with its 95 % interval (none for a metric that is no ratio of sums) and n.
+
+    A value or an interval that is not defined, as CHAIR without any object, is None.
+    """
     found = {}
     for name, value in metrics.items():
         low, high = bootstrap(items, ratios[name]) if name in ratios else (math.nan, math.nan)
         count = int((items[ratios[name].denominator] > 0).sum()) if name in ratios else len(items)
-        entry = {"value": value, "low": low, "high": high, "n": count}
-        found[name] = {k: None if isinstance(v, float) and math.isnan(v) else v
-                       for k, v in entry.items()}  # fmt: skip
+        numbers = {"value": value, "low": low, "high": high}
+        numbers = {key: None if math.isnan(number) else number for key, number in numbers.items()}
+        found[name] = {**numbers, "n": count}
     return found
 
 
@@ -108,60 +116,65 @@ def answer(
     seed: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """The model's answers to all requests; what the file already holds is not asked again."""
+    """The model's answers to all requests; what the file already holds is not asked again.
+
+    Raises:
+        NapoError: when the file answers other questions, or an image does not open.
+    """
     from napo.generate import Prompt, generate
 
-    entries = _read(path)
-    known = [request.id for request in requests[: len(entries)]]
-    if [entry["id"] for entry in entries] != known:
-        raise NapoError(f"{path} holds answers to other questions; delete it and evaluate again.")
-    _truncate(path, entries)
-    with open(path, "a", encoding="utf-8") as file:
-        # Chunks start at multiples of CHUNK, so that sampling does not depend on interruptions.
+    entries, length = kept(path, requests)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        file.truncate(length)
         for start in range(len(entries), len(requests), CHUNK):
             part = requests[start : start + CHUNK]
-            prompts = [Prompt(request.text, request.open()) for request in part]
+            images = {request.image: request.open() for request in _distinct(part)}
             generated = generate(
                 model,
                 processor,
-                prompts,
+                [Prompt(request.text, images[request.image]) for request in part],
                 settings.decoding,
                 batch_size=settings.batch_size,
                 seed=seed + start,
+                progress=progress,
             )
             new = [
                 {"id": request.id, "answer": g.text, "tokens": g.tokens, "cut": g.cut}
                 for request, g in zip(part, generated, strict=True)
             ]
-            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in new)
+            file.writelines(f"{json.dumps(entry, ensure_ascii=False)}\n".encode() for entry in new)
             file.flush()
             os.fsync(file.fileno())
             entries += new
-            progress.advance(len(new))
     return entries
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """The whole chunks of answers that a file holds."""
-    if not path.is_file():
-        return []
-    entries = list(_whole_lines(path))
-    return entries
+def _distinct(requests: Sequence[Request]) -> list[Request]:
+    """One request for each image: several questions about one image share what opens it."""
+    return list({request.image: request for request in requests}.values())
 
 
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            return
+def kept(path: Path, requests: Sequence[Request]) -> tuple[list[dict[str, Any]], int]:
+    """The answers of whole chunks that a file holds, and their length in bytes.
+
+    A chunk that was cut short is asked again as a whole: so batches, and random draws, are those
+    of a call that nothing interrupted.
+
+    Raises:
+        NapoError: when the file answers other questions.
+    """
+    entries, ends = [], [0]
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    for line in lines:
         try:
-            yield json.loads(line)
+            entries.append(json.loads(line))
         except ValueError:
-            return
-
-
-def _truncate(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Cut a half-written line away."""
-    if path.is_file():
-        whole = sum(len(json.dumps(e, ensure_ascii=False).encode()) + 1 for e in entries)
-        if path.stat().st_size != whole:
-            os.truncate(path, whole)
+            break
+        ends.append(ends[-1] + len(line) + 1)
+    if [e["id"] for e in entries] != [request.id for request in requests[: len(entries)]]:
+        raise NapoError(f"{path} holds answers to other questions; delete it and evaluate again.")
+    whole = len(entries)
+    if whole < len(requests):
+        whole -= whole % CHUNK
+    return entries[:whole], ends[whole]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Ratio, Request, checked_answers, expect_count
+from napo.benchmarks import Options, Ratio, Request, checked_answers, checked_images, expect_count
 from napo.errors import NapoError
 from napo.workspace import read_json
 
@@ -114,24 +114,24 @@ def _image(benchmark: Benchmark, instance: Mapping[str, Any], image: str, world:
     parent = benchmark.folder / "images" / world / instance["concept"]
     path = parent / f"{instance['context_id']}_{sentence}" / f"{image}.jpg"
     if not path.is_file():  # releases differ in how they write the sentence
-        path = next(parent.glob(f"{instance['context_id']}_*/{image}.jpg"), path)
-    if not path.is_file():
-        raise NapoError(
-            f"VLind-Bench: instance {instance['global_id']} lacks its {world} image {image}.jpg "
-            f"below {parent}; get the benchmark again."
-        )
+        path = min(parent.glob(f"{instance['context_id']}_*/{image}.jpg"), default=path)
     return path
 
 
 def requests(
     benchmark: Benchmark, *, vote_threshold: int = 2, vlind_image: str = "best"
 ) -> list[Request]:
-    """What the model is asked; ids are `<number>/<stage><1|2>` and `<number>/d<1|2>/<image>`."""
-    return [
+    """What the model is asked; ids are `<number>/<stage><1|2>` and `<number>/d<1|2>/<image>`.
+
+    Raises:
+        NapoError: listing the ids whose image is missing.
+    """
+    asked = [
         request
         for number, instance in enumerate(benchmark.instances)
         for request in _asked(benchmark, number, instance, vote_threshold, vlind_image)
     ]
+    return checked_images(asked, "VLind-Bench", "get the benchmark again")
 
 
 def _asked(
@@ -190,8 +190,8 @@ def items(
 ) -> pd.DataFrame:
     """One row for each instance with a good image: what passes, and the halves of each pair.
 
-    Columns: instance, concept, images, A, B, C, c_pass, bc_pass, d, d_pass, d_right, c_true,
-    c_false, d_true, d_false, d_says_true, one.
+    Columns: instance, concept, images, A, B, C, c_pass, bc_pass, d, d_pass, d_right, images_pass,
+    d_right_pass, c_true, c_false, d_true, d_false, d_says_true, one.
     """
     import pandas as pd
 
@@ -226,6 +226,8 @@ def items(
                 "d": share,
                 "d_pass": share if whole else 0.0,
                 "d_right": right,
+                "images_pass": len(good) if whole else 0,
+                "d_right_pass": right if whole else 0,
                 "c_true": int(halves["c"][0]),
                 "c_false": int(halves["c"][1]),
                 "d_true": first.count("True") / len(good),
@@ -255,7 +257,9 @@ def score(
 
     Returns:
         a_pass_ratio, b_pass_ratio, c_pass_ratio, d_pass_ratio_macro, c, d_macro, CB (= c),
-        LP (= d_macro), instances, images, per_concept.
+        LP (= d_macro), d_pass_ratio_micro (by image), d_micro (a count: images answered right),
+        instances, images, per_concept. A concept's d_pass_ratio_micro is computed like the total's;
+        the official script leaves it at 0 by mistake.
 
     Raises:
         NapoError: when no instance has a good image (the official script divides by zero).
@@ -266,9 +270,15 @@ def score(
     return scores
 
 
+_SUMMED = (
+    "A", "B", "C", "c_pass", "bc_pass", "d", "d_pass", "d_right", "d_right_pass", "images_pass",
+)  # fmt: skip
+
+
 def _scores(frame: pd.DataFrame) -> dict[str, Any]:
     count = len(frame)
-    sums = frame[["A", "B", "C", "c_pass", "bc_pass", "d", "d_pass"]].sum()
+    # Added up one by one, as the official script does: another order may round the other way.
+    sums = {name: sum(frame[name].tolist()) for name in _SUMMED}
 
     def share(part: float, whole: float) -> float:
         return float(part / whole * 100) if whole else 0.0
@@ -281,6 +291,8 @@ def _scores(frame: pd.DataFrame) -> dict[str, Any]:
         # These two multiply first, which in rare ties decides the last digit.
         "c": float(sums["C"] * 100 / count),
         "d_macro": float(sums["d"] * 100 / count),
+        "d_pass_ratio_micro": share(sums["d_right_pass"], sums["images_pass"]),
+        "d_micro": sums["d_right"],
     }
     found |= {"CB": found["c"], "LP": found["d_macro"]}
     return {**found, "instances": count, "images": int(frame["images"].sum())}

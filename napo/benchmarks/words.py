@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from napo.errors import NapoError
@@ -53,6 +53,31 @@ def wordnet() -> tuple[Callable[[str], list[str]], Callable[[str], str], Callabl
             f"The extractor 'wordnet' needs NLTK's data; fetch them with: {_FETCH}"
         ) from None
     return nltk.word_tokenize, lemma, nltk.pos_tag
+
+
+def _lemmas_and_tags(analyse: Callable[[str], Any], text: str) -> list[tuple[str, str]]:
+    return [(token.lemma_, token.tag_) for token in analyse(text)]
+
+
+@lru_cache(maxsize=1)
+def tagger() -> tuple[Callable[[str], list[tuple[str, str]]], str]:
+    """spaCy's (lemma, tag) pairs of a text, and the name of the model that gives them.
+
+    Raises:
+        NapoError: when no model is there, with the command that fetches the official one.
+    """
+    try:
+        import spacy
+    except ImportError:
+        raise NapoError(
+            "The extractor 'llm' needs spaCy; install it with: pip install spacy"
+        ) from None
+    for name in ("en_core_web_trf", "en_core_web_sm"):  # the official one, and its stand-in
+        if spacy.util.is_package(name):
+            return partial(_lemmas_and_tags, spacy.load(name)), name
+    raise NapoError(
+        "The extractor 'llm' needs a spaCy model: python -m spacy download en_core_web_trf"
+    )
 
 
 def nouns(text: str, vocabulary: Iterable[str], extractor: str = "wordnet") -> list[str]:

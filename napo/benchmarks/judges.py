@@ -1,0 +1,272 @@
+"""Judges of MMHal-Bench: a rule that knows the truth, or a model behind an OpenAI-style endpoint.
+
+A `Chat` asks such an endpoint; it also serves Object HalBench's LLM mode. Its address and its key
+come from OPENAI_BASE_URL and OPENAI_API_KEY and from nowhere else; every reply is kept in a SQLite
+file under its whole request, so nothing is asked, or paid for, twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napo.errors import NapoError
+
+if TYPE_CHECKING:
+    from napo.config import Evaluation
+
+Rule = Callable[[Mapping[str, Any], str], str]
+Pair = tuple[Mapping[str, Any], str]  # an item of the benchmark and the model's answer
+CACHE = "judge.sqlite"
+OWN_PROMPT = "judge_prompt.txt"
+
+# The structure of the official prompt in our own words; the rating lines are the benchmark's.
+PROMPT = """\
+You are an impartial judge of answers that a multimodal model (LMM) gives about an image. Judge \
+mainly two things: how informative the answer is, and whether it hallucinates. A hallucination is \
+a claim that has no ground in the image or in the conversation. You cannot see the image; its \
+contents are listed, and a person has answered the same question.
+
+Bear in mind, as in these five cases:
+
+Case 1. Contents: Bench, Tree. Question: How many benches are there? Human: Two. Answer: There are \
+three benches. Analysis: the count is wrong, and a wrong count is a hallucination; the answer says \
+little else. Rating: 0
+Case 2. Contents: Boat, Lake. Question: What is on the lake? Human: A boat. Answer: A small boat \
+floats on calm water, perhaps for fishing. Analysis: the detail goes beyond the human answer, but \
+nothing contradicts the image and the guess is marked as one; extra detail that fits is welcome. \
+Rating: 5
+Case 3. Contents: Clock, Tower. Question: What time is it? Human: Ten past two. Answer: I am not \
+certain, the hands are hard to read. Analysis: uncertainty, or failing to answer, is no \
+hallucination, yet it does not inform. Rating: 3
+Case 4. Contents: Person, Umbrella. Question: What color is the man's hat? Human: He wears no hat. \
+Answer: The man's hat is black, and he holds an umbrella against the rain. Analysis: the answer \
+accepts a hat that does not exist; the umbrella is right. Rating: 1
+Case 5. Contents: Zebra, Grass. Question: Where might this be? Human: A savanna. Answer: Zebras \
+live wild in eastern and southern Africa, so with this dry grass it is probably a savanna there. \
+Analysis: general knowledge that fits the image, and reasoning that leads to the answer. Rating: 6
+
+The human answer may be incomplete: do not count a claim as a hallucination only because it is \
+missing there. Sound reasoning is to be encouraged.
+
+First explain your judgement in a few sentences. Then end with exactly one of these options:
+Rating: 6, very informative with good analysis or reasoning, no hallucination
+Rating: 5, very informative, no hallucination
+Rating: 4, somewhat informative, no hallucination
+Rating: 3, not informative, no hallucination
+Rating: 2, very informative, with hallucination
+Rating: 1, somewhat informative, with hallucination
+Rating: 0, not informative, with hallucination
+
+### Image Contents
+{}
+
+### Question
+{}
+
+### Standard Human-Generated Answer
+{}
+
+### LMM Response to Evaluate
+{}
+"""
+
+
+class RuleJudge:
+    """A function (item, answer) -> reply, such as the icon world's, which knows the scene."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.record = {"judge": "rule"}
+
+    def replies(self, pairs: Iterable[Pair]) -> list[str]:
+        """One reply for each (item, answer)."""
+        return [self.rule(item, answer) for item, answer in pairs]
+
+
+class Chat:
+    """A model behind an OpenAI-compatible endpoint, whose replies are kept.
+
+    Args:
+        model: its name there.
+        cache: the SQLite file of the replies.
+        workers: requests at a time.
+        retries: how often a request that fails for a passing reason (429, 5xx, network) is sent
+            again, with growing pauses.
+        timeout: seconds for one request.
+    """
+
+    def __init__(
+        self, model: str, cache: Path, *, workers: int = 8, retries: int = 8, timeout: float = 120.0
+    ) -> None:
+        if not model:
+            raise NapoError("No judge model is named; set evaluation.judge_model in the profile.")
+        self.model, self.cache, self.workers = model, Path(cache), workers
+        self._retries, self._timeout = retries, timeout
+        self._lock, self._client = threading.Lock(), None
+        self.answered_by: set[str] = set()
+
+    def ask(self, requests: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The replies to requests (`messages` and sampling settings), several at a time.
+
+        Each reply is on the disk as soon as it has come, so a call that fails goes on from there.
+
+        Raises:
+            NapoError: without a key, or when the endpoint refuses or stays away.
+        """
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            found = list(pool.map(self._one, requests))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        self.answered_by |= {name for _, name in found}
+        return [text for text, _ in found]
+
+    def missing(self, requests: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Those requests that would go over the network; nothing is sent."""
+        unique = {self._key(request): request for request in requests}
+        return [request for key, request in unique.items() if self._stored(key) is None]
+
+    def _key(self, request: Mapping[str, Any]) -> str:
+        # The endpoint belongs to the request: two servers may call different models the same.
+        whole = {"model": self.model, "endpoint": os.environ.get("OPENAI_BASE_URL", ""), **request}
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+    def _one(self, request: Mapping[str, Any]) -> tuple[str, str]:
+        key = self._key(request)
+        stored = self._stored(key)
+        if stored is None:
+            stored = self._send({k: v for k, v in request.items() if k != "attempt"})
+            with self._database() as database:
+                database.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", (key, *stored))
+        return stored
+
+    def _stored(self, key: str) -> tuple[str, str] | None:
+        with self._database() as database:
+            query = "SELECT reply, answered_by FROM replies WHERE key = ?"
+            return database.execute(query, (key,)).fetchone()
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        self.cache.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.cache, timeout=60)
+        try:
+            with connection:
+                columns = "key TEXT PRIMARY KEY, reply TEXT NOT NULL, answered_by TEXT NOT NULL"
+                connection.execute(f"CREATE TABLE IF NOT EXISTS replies ({columns})")
+                yield connection
+        finally:
+            connection.close()
+
+    def _send(self, request: Mapping[str, Any]) -> tuple[str, str]:
+        try:
+            import openai
+        except ImportError:
+            raise NapoError("A judge behind an endpoint needs: pip install openai") from None
+        if not os.environ.get("OPENAI_API_KEY"):
+            raise NapoError(
+                "The judge needs OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint than "
+                "OpenAI's) in the environment; a local server takes any key."
+            )
+        with self._lock:
+            if self._client is None:
+                self._client = openai.OpenAI(max_retries=self._retries, timeout=self._timeout)
+        try:
+            reply = self._client.chat.completions.create(model=self.model, **request)
+        except openai.APIError as error:
+            raise NapoError(
+                f"The judge {self.model!r} did not answer ({type(error).__name__}: "
+                f"{error.message}); the replies so far are kept, so run it again."
+            ) from None
+        if not reply.choices:
+            raise NapoError(f"The judge {self.model!r} sent a reply without a choice.")
+        return reply.choices[0].message.content or "", reply.model or self.model
+
+
+class OpenAIJudge:
+    """MMHal-Bench's judge behind an endpoint: temperature 0, top-p 1, at most 512 tokens.
+
+    Args:
+        chat: the model that judges.
+        prompt: four `{}`: contents, question, human answer, response. `PROMPT` has the official
+            prompt's structure in other words, so its ratings are not the official judge's; the
+            official text can be given.
+    """
+
+    def __init__(self, chat: Chat, prompt: str = PROMPT) -> None:
+        if prompt.count("{}") != 4:
+            raise NapoError(
+                f"The judge's prompt has {prompt.count('{}')} places {{}} instead of 4: image "
+                "contents, question, human answer, response."
+            )
+        self.chat, self.prompt = chat, prompt
+
+    def requests(self, pairs: Iterable[Pair]) -> list[dict[str, Any]]:
+        """What is sent for each (item, answer)."""
+        return [
+            {
+                "messages": [{"role": "user", "content": self._fill(item, answer)}],
+                "temperature": 0,
+                "top_p": 1,
+                "max_tokens": 512,
+            }
+            for item, answer in pairs
+        ]
+
+    def _fill(self, item: Mapping[str, Any], answer: str) -> str:
+        contents = ", ".join(item["image_content"])
+        values = iter((contents, item["question"], item["gt_answer"], answer))
+        first, *rest = self.prompt.split("{}")  # not str.format: an official text may hold braces
+        return first + "".join(next(values) + part for part in rest)
+
+    def replies(self, pairs: Iterable[Pair]) -> list[str]:
+        """One reply for each (item, answer)."""
+        return self.chat.ask(self.requests(pairs))
+
+    def dry_run(self, pairs: Iterable[Pair]) -> dict[str, int]:
+        """What judging would send: requests, and their characters (about four a token)."""
+        missing = self.chat.missing(self.requests(pairs))
+        sizes = [len(request["messages"][0]["content"]) for request in missing]
+        return {"requests": len(sizes), "characters": sum(sizes)}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a result says about its judge; `answered_by` is what the endpoint said it is."""
+        return {
+            "judge": "openai",
+            "judge_model": self.chat.model,
+            "judge_prompt": "own" if self.prompt == PROMPT else "official or given",
+            "answered_by": sorted(self.chat.answered_by),
+        }
+
+
+def make(settings: Evaluation, benchmarks: Path, rule: Rule | None) -> RuleJudge | OpenAIJudge:
+    """The judge that the settings name.
+
+    Args:
+        settings: `judge` ("rule" or "openai") and `judge_model`.
+        benchmarks: folder of the benchmarks; `mmhal/judge_prompt.txt` there is used if it exists,
+            and replies are kept beside the folder.
+        rule: the world's rule, if it has one.
+
+    Raises:
+        NapoError: when the settings want a rule and the world has none.
+    """
+    if settings.judge == "rule":
+        if rule is None:
+            raise NapoError(
+                "MMHal-Bench needs a judge and this profile's world has no rule; set "
+                "evaluation.judge to openai and evaluation.judge_model to the judge's name."
+            )
+        return RuleJudge(rule)
+    given = Path(benchmarks) / "mmhal" / OWN_PROMPT
+    prompt = given.read_text(encoding="utf-8") if given.is_file() else PROMPT
+    return OpenAIJudge(Chat(settings.judge_model, Path(benchmarks).parent / CACHE), prompt)
