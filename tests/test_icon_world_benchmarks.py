@@ -84,3 +84,52 @@ ITEM = {
 )
 def test_the_rule_judge_rates_by_the_scene(answer, rating):
     assert judge_by_truth(ITEM, answer).endswith(f"Rating: {rating}")
+
+
+def test_every_statement_of_vlind_is_as_its_images_show(made, monkeypatch, tmp_path):
+    from napo.icon_world import benchmarks
+
+    drawn = []
+    monkeypatch.setattr(benchmarks, "_save", lambda path, scene, rng: drawn.append((path, scene)))
+    benchmarks.make_benchmarks(tmp_path, sizes={**SIZES, "vlind": 150})
+    for instance in json.loads((tmp_path / "vlind/data.json").read_text()):
+        here = f"/{instance['concept']}/{instance['context_id']}_"
+        for path, scene in drawn:
+            if here not in str(path) or "vlind" not in str(path):
+                continue
+            factual = "/factual/" in str(path)
+            keys = (
+                ("false_statement", "true_statement")
+                if factual
+                else ("true_statement", "false_statement")
+            )
+            assert shows(scene, instance[keys[0]]) and not shows(scene, instance[keys[1]])
+            if not factual:
+                assert scene.thing(instance["existent_noun"].split(" ", 1)[1])
+                assert not scene.thing(instance["non-existent_noun"].split(" ", 1)[1])
+
+
+def shows(scene, statement):
+    words = statement.rstrip(".").split()
+    if words[-2] == "is":  # The cow is brown.
+        return scene.thing(words[1]).color == words[-1]
+    return bool(scene.thing(words[3]) and scene.thing(words[-1]))  # There is a cow beside the pig.
+
+
+def test_ambers_expected_things_belong_where_the_picture_is_and_are_not_in_it(made):
+    from napo.icon_world.scenes import KINDS
+
+    for note in json.loads((made / "amber/annotations.json").read_text()):
+        if note["type"] == "generative":
+            assert not set(note["truth"]) & set(note["hallu"])
+            assert {KINDS[k].place for k in note["hallu"]} <= {
+                KINDS[k].place for k in note["truth"]
+            }
+
+
+def test_other_names_name_one_kind_each():
+    from napo.icon_world.benchmarks import SYNONYMS
+    from napo.icon_world.scenes import KINDS
+
+    names = [*KINDS, *(name for others in SYNONYMS.values() for name in others)]
+    assert len(names) == len(set(names)) and set(SYNONYMS) <= set(KINDS)

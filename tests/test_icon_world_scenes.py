@@ -7,6 +7,7 @@ from napo.icon_world import questions, rows, scenes, truth
 from napo.icon_world.scenes import COLORS, KINDS, MEMBERS, Scene, Thing
 
 seeds = st.integers(0, 2**31 - 1)
+PAIR = {"kind": "cow", "other": "pig"}
 FARM = Scene("farm", (Thing("cow", "purple", 0), Thing("pig", "pink", 3)))
 
 
@@ -49,10 +50,9 @@ def test_every_true_answer_is_judged_right_and_every_corrupted_one_wrong(seed, k
     question = questions.ask(rng, scene, kind)
     told = asked(question.kind, question.about)
     assert truth.answers(question.answer, told, scene)
-    if question.group != "no-image":
-        assert truth.all_true(question.answer, told, scene)
+    assert truth.right(question.answer, told, scene)
     wrong = rows.corrupt(rng, question.answer)
-    assert not (truth.answers(wrong, told, scene) and truth.all_true(wrong, told, scene)), wrong
+    assert not truth.right(wrong, told, scene), wrong
 
 
 def test_claims_are_read_from_plain_english():
@@ -92,10 +92,79 @@ def test_a_response_is_noise_if_it_answers_and_all_it_claims_is_true(text, label
         ("True, the cow is purple.", "sight", {"truth": True}, True),
         ("There are two objects.", "count", {"count": 2}, True),
         ("There are three objects.", "count", {"count": 2}, False),
-        ("No, the cow is purple and the pig is pink.", "same", {"kind": "cow", "other": "pig"}, True),
+        ("No, the cow is purple and the pig is pink.", "same", PAIR, True),
         ("This is the farm.", "setting", {}, True),
         ("There is no dog.", "absent", {"kind": "dog"}, True),
     ],
 )  # fmt: skip
 def test_answers_are_judged_by_the_scene(text, kind, about, right):
     assert truth.answers(text, asked(kind, about), FARM) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "corrupted"),
+    [
+        ("Yes, there is a duck.", "No, there is no duck."),
+        ("False, there is no apple.", "True, there is an apple."),
+        ("No, the cow is red and the pig is pink.", "Yes, both are red."),
+        ("Yes", "No"),
+    ],
+)
+def test_a_turned_verdict_keeps_a_reason_that_fits_it(answer, corrupted):
+    assert rows.corrupt(np.random.default_rng(0), answer) == corrupted
+
+
+def test_corrupted_counts_and_articles_are_english():
+    rng = np.random.default_rng(0)
+    counts = {rows.corrupt(rng, "There are two objects.") for _ in range(20)}
+    assert counts == {"There is one object.", "There are three objects."}
+    described = [rows.corrupt(rng, "There is a red cow at the top left.") for _ in range(200)]
+    assert any("an orange cow" in text for text in described)
+    assert not any("a orange" in text or "an red" in text for text in described)
+    kinds = {word for text in described for word in text.split() if word in KINDS}
+    assert len(kinds) > 5  # a description is also corrupted by another thing
+
+
+def test_common_sense_is_not_judged_by_the_picture():
+    told = {"kind": "sense", "group": "no-image", "about": {"truth": True}}
+    assert truth.right("True, the cow is brown.", told, FARM)  # the cow of FARM is purple
+    assert not truth.right("False, the cow is brown.", told, FARM)
+
+
+class Parrot:
+    """Stands in for generation: gives every prompt's scripted answer."""
+
+    def __init__(self, answers):
+        self.answers = answers
+
+    def __call__(self, model, processor, prompts, *args, **settings):
+        from napo.generate import Generated
+
+        return [Generated(self.answers[prompt.text], 3, False) for prompt in prompts]
+
+
+def test_rejected_is_the_models_own_error_or_a_corrupted_truth(monkeypatch):
+    import json
+
+    def known(question):
+        return {row["question"]: row["chosen"] for row in question}
+
+    made = {}
+
+    def right_always(model, processor, prompts, *args, **settings):
+        return Parrot(made)(model, processor, prompts)
+
+    real = rows._row
+
+    def remember(number, scene, asked, image):
+        made[asked.text] = asked.answer
+        return real(number, scene, asked, image)
+
+    monkeypatch.setattr(rows, "_row", remember)
+    monkeypatch.setattr(rows, "generate", right_always)
+    one = rows.make_rows(None, None, count=60, seed=3, p_typical=0.5)
+    assert all(row["rejected"] != row["chosen"] for row in one)
+    monkeypatch.setattr(rows, "generate", Parrot({text: "Bananas sing." for text in made}))
+    other = rows.make_rows(None, None, count=60, seed=3, p_typical=0.5)
+    assert {json.loads(row["truth"])["rejected_by"] for row in other} == {"model"}
+    assert known(one) == known(other)

@@ -31,6 +31,16 @@ SIZES = {
 }
 _SPLITS = {"test": 0, "validation": 1}
 
+# Other names of a kind, for answers of models that learnt their English elsewhere.
+SYNONYMS = {
+    "cow": ("bull", "calf"), "sheep": ("lamb",), "pig": ("piglet",), "horse": ("pony", "foal"),
+    "cake": ("cupcake",), "cup": ("glass", "mug"), "car": ("automobile",), "bus": ("coach",),
+    "truck": ("lorry",), "bicycle": ("bike",), "train": ("locomotive",),
+    "sofa": ("couch", "settee"), "television": ("tv",), "cat": ("kitten",), "tree": ("pine",),
+    "flower": ("tulip",), "dog": ("puppy",), "boat": ("ship", "sailboat"), "turtle": ("tortoise",),
+    "duck": ("duckling",), "airplane": ("plane", "jet"), "umbrella": ("parasol",),
+}  # fmt: skip
+
 
 def make_benchmarks(
     folder: Path, *, sizes: Mapping[str, int] | None = None, seed: int = 1234, split: str = "test"
@@ -181,7 +191,9 @@ def _objects(folder: Path, rng: np.random.Generator, count: int) -> None:
         captions.append({"image_id": number, "id": number, "caption": questions.describe(scene)})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "questions.jsonl").write_text(text)
-    (folder / "synonyms.txt").write_text("".join(f"{kind}, {kind}s\n" for kind in KINDS))
+    (folder / "synonyms.txt").write_text(
+        "".join(f"{', '.join((kind, *SYNONYMS.get(kind, ())))}\n" for kind in KINDS)
+    )
     images = [{"id": number} for number in range(1, count + 1)]
     notes = folder / "annotations"
     write_json(
@@ -203,7 +215,7 @@ def _amber(folder: Path, rng: np.random.Generator, generative: int, discriminati
         drawn.append(scene)
         _save(folder / "image" / f"AMBER_{number}.jpg", scene, rng)
         there = [thing.kind for thing in scene.things]
-        expected = [kind for kind in MEMBERS[scene.place] if kind not in there]
+        expected = [kind for kind in MEMBERS[scene.setting] if kind not in there]
         annotations.append({"id": number, "type": "generative", "truth": there, "hallu": expected})
         describe.append(
             {"id": number, "image": f"AMBER_{number}.jpg", "query": "Describe this image."}
@@ -214,7 +226,7 @@ def _amber(folder: Path, rng: np.random.Generator, generative: int, discriminati
         annotations.append({"id": number, "type": kind, "truth": truth})
         ask.append({"id": number, "image": f"AMBER_{at + 1}.jpg", "query": query})
     write_json(folder / "annotations.json", annotations)
-    write_json(folder / "relation.json", {kind: [] for kind in KINDS})
+    write_json(folder / "relation.json", {kind: SYNONYMS.get(kind, ()) for kind in KINDS})
     (folder / "safe_words.txt").write_text("object\n")
     write_json(folder / "query_generative.json", describe)
     write_json(folder / "query_discriminative.json", ask)
@@ -274,7 +286,7 @@ def _mmhal(folder: Path, rng: np.random.Generator, count: int) -> None:
         items.append(
             {
                 "question_type": kind,
-                "question_topic": scene.place,
+                "question_topic": scene.setting,
                 "image_id": name,
                 "image_src": f"images/{name}.jpg",
                 "image_content": [thing.kind for thing in scene.things],

@@ -11,6 +11,7 @@ import numpy as np
 
 from napo.icon_world.scenes import CELLS, COLORS, KINDS, PLACES, Scene, other_color, pick
 
+NO_IMAGE = ("sense", "context")  # kinds that need no picture
 COUNTS = ("no", "one", "two", "three", "four")
 DESCRIBE = (
     "Describe this image.",
@@ -67,7 +68,7 @@ class Question:
         """description, no-image (needs no picture), or question."""
         if self.kind == "description":
             return "description"
-        return "no-image" if self.kind in ("sense", "context") else "question"
+        return "no-image" if self.kind in NO_IMAGE else "question"
 
 
 def describe(scene: Scene) -> str:
@@ -80,6 +81,11 @@ def describe(scene: Scene) -> str:
 
 def _join(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def count_statement(number: int) -> str:
+    """How many objects there are, as a sentence."""
+    return "There is one object." if number == 1 else f"There are {COUNTS[number]} objects."
 
 
 def _color_statement(kind: str, color: str) -> str:
@@ -121,7 +127,7 @@ def ask(rng: np.random.Generator, scene: Scene, kind: str) -> Question:
         return Question(kind, pick(rng, _TEMPLATES[kind]).format(a_kind=a(asked)), answer, about)
     if kind == "count":
         number = len(scene.things)
-        answer = "There is one object." if number == 1 else f"There are {COUNTS[number]} objects."
+        answer = count_statement(number)
         return Question(kind, pick(rng, _TEMPLATES[kind]), answer, {"count": number})
     if kind == "cell":
         answer = f"The {thing.kind} is at the {CELLS[thing.cell]}."

@@ -86,8 +86,7 @@ def _reject(
         for row, response in zip(open_rows, said, strict=True):
             scene, asked = scenes.Scene.from_json(row["truth"]["scene"]), row["truth"]["question"]
             text = response.text.strip()
-            right = truth.answers(text, asked, scene) and truth.all_true(text, asked, scene)
-            if text and not right and not response.cut:
+            if text and not response.cut and not truth.right(text, asked, scene):
                 row["rejected"], row["truth"]["rejected_by"] = text, "model"
         open_rows = [row for row in open_rows if not row["rejected"]]
     for row in open_rows:
@@ -96,34 +95,58 @@ def _reject(
         row["truth"] = json.dumps(row["truth"], sort_keys=True)
 
 
+OPPOSITE = {"Yes": "No", "No": "Yes", "True": "False", "False": "True"}
+
+
 def corrupt(rng: np.random.Generator, answer: str) -> str:
-    """The answer with one fact changed: a verdict, a colour, a corner, a count or a thing."""
-    opposite = {"Yes": "No", "No": "Yes", "True": "False", "False": "True"}
-    first = re.match(r"(Yes|No|True|False)\b", answer)
-    if first and not re.search(r"[a-z] [a-z]", answer):
-        return opposite[first[1]] + answer[first.end() :]
-    families = (
-        tuple(scenes.COLORS),
-        tuple(scenes.CELLS),
-        questions.COUNTS[1:4],
-        tuple(scenes.KINDS),
-    )
-    changed = answer
-    for family in families:
-        found = [word for word in family if re.search(rf"\b{word}\b", answer)]
-        if found:
-            old = scenes.pick(rng, found)
-            new = scenes.pick(rng, [word for word in family if word not in found])
-            phrase = re.search(rf"\b(?:an? )?{old}\b", answer)[0]
-            changed = answer.replace(phrase, _phrase(phrase, new), 1)
-            break
-    if first:
-        changed = opposite[first[1]] + changed[first.end() :]
+    """The answer with one fact changed, in an English sentence that claims something false.
+
+    A verdict is turned together with its reason; a description gets another colour, thing or
+    corner; a plain statement another colour, corner, count or place.
+    """
+    verdict = re.match(r"(Yes|No|True|False)\b", answer)
+    reason = answer[verdict.end() :] if verdict else answer
+    changed = _turned(reason) if verdict else None
+    if changed is None:
+        changed = _other_fact(rng, reason, described=answer.startswith("There is a"))
+    if verdict and not reason.startswith(", both"):  # there the changed colour is the error
+        changed = OPPOSITE[verdict[1]] + changed
+    elif verdict:
+        changed = verdict[1] + changed
     return changed if changed != answer else "No."
 
 
-def _phrase(old: str, new: str) -> str:
-    return questions.a(new) if old.startswith(("a ", "an ")) else new
+def _turned(reason: str) -> str | None:
+    """The opposite reason: there is no cat, where there is one; both are red, where one is."""
+    apart = re.fullmatch(r", the \w+ is (\w+) and the \w+ is \w+\.", reason)
+    if apart:
+        return f", both are {apart[1]}."
+    there = re.fullmatch(r", there is (no|an?) (\w+)\.", reason)
+    if not there:
+        return None
+    noun = there[2]
+    return f", there is {questions.a(noun) if there[1] == 'no' else f'no {noun}'}."
+
+
+def _other_fact(rng: np.random.Generator, text: str, *, described: bool) -> str:
+    """The text with one word of fact replaced by another that it does not hold."""
+    families = [tuple(scenes.COLORS), tuple(scenes.CELLS)]
+    families += [tuple(scenes.KINDS)] if described else [questions.COUNTS[1:4], scenes.PLACES]
+    found = [(f, words) for f in families if (words := [w for w in f if _has(text, w)])]
+    if not found:
+        return text
+    family, words = scenes.pick(rng, found) if described else found[0]
+    old = scenes.pick(rng, words)
+    new = scenes.pick(rng, [word for word in family if word not in words])
+    if family == questions.COUNTS[1:4]:
+        return questions.count_statement(questions.COUNTS.index(new))
+    phrase = re.search(rf"\b(?:an? )?{old}\b", text)[0]
+    new = questions.a(new) if phrase != old else new
+    return text.replace(phrase, new, 1)
+
+
+def _has(text: str, word: str) -> bool:
+    return re.search(rf"\b{word}\b", text) is not None
 
 
 def gallery(count: int, *, seed: int, typical: bool) -> list[tuple[Any, str]]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from napo.icon_world.questions import COUNTS
+from napo.icon_world.questions import COUNTS, NO_IMAGE
 from napo.icon_world.scenes import CELLS, COLORS, KINDS, PLACES, Scene
 
 _KIND = "|".join(KINDS)
@@ -116,6 +116,17 @@ def all_true(text: str, question: Mapping[str, Any], scene: Scene) -> bool:
     )
 
 
+def right(text: str, question: Mapping[str, Any], scene: Scene) -> bool:
+    """Whether a response answers the question and claims nothing false.
+
+    Questions about common sense or a given context are not about the picture, so what their
+    answers say is not held against it; only the verdict counts.
+    """
+    if not answers(text, question, scene):
+        return False
+    return question["kind"] in NO_IMAGE or all_true(text, question, scene)
+
+
 def label_by_truth(row: Mapping[str, Any], kind: str) -> tuple[str, str]:
     """The label of a biased response by the scene's truth, and the group it is reported in.
 
@@ -129,5 +140,5 @@ def label_by_truth(row: Mapping[str, Any], kind: str) -> tuple[str, str]:
     """
     truth = json.loads(row["truth"])
     scene, question = Scene.from_json(truth["scene"]), truth["question"]
-    good = answers(row[kind], question, scene) and all_true(row[kind], question, scene)
-    return "unbiased" if good else "biased", question["group"]
+    label = "unbiased" if right(row[kind], question, scene) else "biased"
+    return label, question["group"]
