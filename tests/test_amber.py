@@ -1,0 +1,288 @@
+"""AMBER: the official bookkeeping, with the numbers of the worked examples."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from napo.benchmarks import amber
+from napo.errors import NapoError
+
+WORDS = (
+    "man woman hat ground sign dog cat toy grass forest ball tree road sky cloud sun person "
+    "frisbee tent tie bird"
+)
+# "ground" is associated with grass, hence marks grass.
+ASSOCIATION = {word: [] for word in WORDS.split()} | {"grass": ["ground"]}
+SAFE = ("orange", "snack", "line", "camera", "light", "shoe", "sign", "range", "individual")
+NOTES = [
+    {"id": 44, "type": "generative",
+     "truth": ["man", "grass", "road", "ground", "forest", "hat"],
+     "hallu": ["sun", "sky", "dog", "sign", "cloud"]},
+    {"id": 188, "type": "generative", "truth": ["dog", "toy", "frisbee", "forest", "grass"],
+     "hallu": ["cat", "person", "sun", "cloud", "tent"]},
+    {"id": 10, "type": "generative", "truth": ["ball", "man", "hat", "sky", "tie"],
+     "hallu": ["sun", "bird", "grass", "tree", "woman"]},
+]  # fmt: skip
+NOUNS = {
+    44: ["man", "hat", "ground", "sign"],
+    188: ["dog", "cat", "play", "toy", "grass", "People", "forest"],
+    10: ["man", "woman", "ball", "Trees"],
+}
+NEAR = {frozenset(("man", "woman")), frozenset(("dog", "cat"))}
+SIMILAR = {
+    "identity": lambda a, b: a == b,
+    "md371": lambda a, b: a == b or frozenset((a, b)) in NEAR,
+}
+
+
+@pytest.mark.parametrize(
+    ("ids", "similarity", "printed"),
+    [
+        ([44], "identity", (0.0, 50.0, 0.1, 0.0)),
+        ([44], "md371", (0.0, 50.0, 0.1, 0.0)),
+        ([188], "identity", (20.0, 80.0, 100.0, 20.0)),
+        ([188], "md371", (0.0, 80.0, 0.1, 20.0)),
+        ([10], "identity", (33.3, 40.0, 100.0, 20.0)),
+        ([44, 188, 10], "identity", (16.7, 56.2, 66.7, 13.3)),
+        ([44, 188, 10], "md371", (0.0, 56.2, 0.0, 13.3)),
+    ],
+)
+def test_the_generative_examples_give_the_official_numbers(ids, similarity, printed):
+    told = [{"id": number, "nouns": NOUNS[number]} for number in ids]
+    scores = amber.score_generative(told, NOTES, ASSOCIATION, SAFE, SIMILAR[similarity])
+    assert tuple(scores[name] for name in ("CHAIR", "Cover", "Hal", "Cog")) == printed
+
+
+def counts(nouns, note, similarity="identity"):
+    return amber.judge_nouns(nouns, note, ASSOCIATION, SAFE, SIMILAR[similarity])
+
+
+def test_a_safe_word_marks_nothing_but_counts_as_a_noun():
+    found = counts(["sign"], NOTES[0])
+    assert (found["nouns"], found["hallucinated"], found["hallu_covered"]) == (1, 0, 0)
+
+
+def test_a_similar_word_is_no_hallucination_though_it_marks_what_people_expect():
+    found = counts(["cat"], NOTES[1], "md371")
+    assert (found["hallucinated"], found["hallu_covered"], found["covered"]) == (0, 1, 1)
+    assert counts(["cat"], NOTES[1])["hallucinated"] == 1
+
+
+def test_one_noun_can_mark_two_slots_of_the_hallucination_list():
+    note = {"truth": [], "hallu": ["dog", "cat"]}  # similar to the first, equal to the second
+    assert counts(["cat"], note, "md371")["hallu_covered"] == 2
+
+
+def test_the_first_of_equal_items_is_marked_however_often_it_is_named():
+    note = {"truth": ["man", "man"], "hallu": []}
+    assert counts(["man", "man"], note)["covered"] == 1
+
+
+def test_an_object_behind_an_association_cannot_be_marked_by_its_own_name():
+    note = {"truth": ["ground", "grass"], "hallu": []}
+    assert counts(["ground"], note)["covered"] == 1
+    assert counts(["ground", "grass"], note)["covered"] == 1  # both mark grass
+
+
+def test_no_responses_show_the_officials_starting_values():
+    assert amber.score_generative([], NOTES, ASSOCIATION, SAFE, SIMILAR["identity"]) == {
+        "CHAIR": 0.0, "Cover": 0.0, "Hal": 100.0, "Cog": 0.0,
+    }  # fmt: skip
+
+
+def test_nouns_of_a_response_are_read_by_the_extractor():
+    response = "Two dogs and a man with a hat play. The trees!"
+    told = [{"id": 10, "response": response}, {"id": 1005, "response": "Yes"}]
+    scores = amber.score_generative(
+        told, NOTES, ASSOCIATION, SAFE, SIMILAR["identity"], extractor="vocabulary"
+    )
+    assert scores["CHAIR"] == 50.0  # dog and tree, of dog, man, hat, tree
+    assert scores["Cover"] == 40.0 and scores["Cog"] == 20.0
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from(sorted(amber.vocabulary(ASSOCIATION))), max_size=12))
+def test_counts_stay_within_their_wholes_and_similarity_never_adds_hallucinations(nouns):
+    for note in NOTES:
+        strict, lenient = counts(nouns, note), counts(nouns, note, "md371")
+        for found in (strict, lenient):
+            assert found["hallucinated"] <= found["nouns"] == len(nouns)
+            assert found["covered"] <= found["truth"] and found["hallu_covered"] <= found["hallu"]
+        assert lenient["hallucinated"] <= strict["hallucinated"]
+        assert lenient["covered"] >= strict["covered"]
+
+
+# --- discriminative
+
+KINDS = {
+    1005: ("discriminative-attribute-state", "yes"),
+    1006: ("discriminative-attribute-state", "no"),
+    1013: ("discriminative-attribute-number", "yes"),
+    1014: ("discriminative-attribute-number", "no"),
+    1017: ("discriminative-attribute-action", "yes"),
+    1018: ("discriminative-attribute-action", "no"),
+    8633: ("discriminative-hallucination", "no"),
+    13557: ("discriminative-relation", "yes"),
+    13558: ("relation", "no"),
+}
+QUESTIONS = [
+    {"id": number, "type": kind, "truth": truth} for number, (kind, truth) in KINDS.items()
+]
+ANSWERS = {1005: "Yes", 1006: "No", 1013: "No", 1014: "Yes.", 1017: "No", 1018: "Yes", 8633: "No",
+           13557: "Yes", 13558: "No"}  # fmt: skip
+
+
+def test_the_discriminative_example_gives_the_official_numbers():
+    told = [{"id": number, "response": text} for number, text in ANSWERS.items()]
+    blocks = amber.score_discriminative(told, NOTES + QUESTIONS)
+    assert {name: list(block.values()) for name, block in blocks.items()} == {
+        "whole": [55.5, 60.0, 60.0, 60.0],
+        "Existence": [99.9, 99.9, 99.9, 99.9],
+        "Attribute": [33.3, 33.3, 33.3, 33.3],
+        "State": [100.0, 99.9, 99.9, 99.9],
+        "Number": [0.0, 0.0, 0.0, 0.0],
+        "Action": [0.0, 0.0, 0.0, 0.0],
+        "Relation": [100.0, 99.9, 99.9, 99.9],
+    }
+    assert list(blocks["whole"]) == ["Accuracy", "Precision", "Recall", "F1"]
+
+
+@pytest.mark.parametrize("text", ["yes", "no", "No.", " No", "Yes ", ""])
+def test_only_the_exact_words_count_and_the_rest_stay_in_the_denominators(text):
+    told = [{"id": 1005, "response": text}, {"id": 1006, "response": "No"}]
+    whole = amber.score_discriminative(told, QUESTIONS)["whole"]
+    assert whole["Accuracy"] == 50.0 and whole["Recall"] == 99.9
+
+
+def test_never_answering_no_leaves_precision_recall_and_f1_at_zero():
+    told = [{"id": number, "response": "Yes"} for number in KINDS]
+    whole = amber.score_discriminative(told, QUESTIONS)["whole"]
+    assert (whole["Precision"], whole["Recall"], whole["F1"]) == (0.0, 0.0, 0.0)
+
+
+# --- similarity
+
+
+def test_a_table_gives_pairs_above_the_threshold_in_both_directions(tmp_path):
+    pairs = [["cat", "dog", 0.822, "own"], ["deer", "antelope", 1.0, "borrowed"],
+             ["car", "truck", 0.776, "own"], ["a", "b", 0.8, "own"]]  # fmt: skip
+    (tmp_path / "similarity.json").write_text(json.dumps({"threshold": 0.8, "pairs": pairs}))
+    table, own = (amber.similarity(name, tmp_path) for name in ("table", "table-own"))
+    assert table("dog", "cat") and table("antelope", "deer") and table("x", "x")
+    assert not table("car", "truck") and not table("a", "b")
+    assert own("cat", "dog") and own("x", "x") and not own("deer", "antelope")
+
+
+def test_a_similarity_that_is_not_there_is_told_with_its_remedy(tmp_path):
+    with pytest.raises(NapoError, match="put the table there"):
+        amber.similarity("table", tmp_path)
+    with pytest.raises(NapoError, match="Did you mean 'table'"):
+        amber.similarity("tabel", tmp_path)
+
+
+REFERENCE = os.environ.get("NAPO_REFERENCE", "")
+needs_reference = pytest.mark.skipif(
+    not REFERENCE, reason="NAPO_REFERENCE names no folder of official files"
+)
+
+
+@needs_reference
+def test_the_examples_come_out_the_same_with_the_official_files(tmp_path):
+    folder = Path(REFERENCE) / "amber"
+    (tmp_path / "similarity.json").write_text((folder / "similarity_md371.json").read_text())
+    notes, association = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("annotations", "relation")
+    )
+    safe = (folder / "safe_words.txt").read_text().split()
+    assert sorted(safe) == sorted(SAFE) and len(amber.vocabulary(association)) == 418
+    told = [{"id": number, "nouns": nouns} for number, nouns in NOUNS.items()]
+    for choice, printed in (
+        ("identity", [16.7, 56.2, 66.7, 13.3]),
+        ("table", [0.0, 56.2, 0.0, 13.3]),
+        ("table-own", [0.0, 56.2, 0.0, 13.3]),
+    ):
+        near = amber.similarity(choice, tmp_path)
+        scores = amber.score_generative(told, notes, association, safe, near)
+        assert list(scores.values()) == printed
+    told = [{"id": number, "response": text} for number, text in ANSWERS.items()]
+    assert list(amber.score_discriminative(told, notes)["whole"].values()) == [55.5, 60, 60, 60]
+
+
+@needs_reference
+def test_349_truth_slots_and_71_hallu_slots_cannot_be_marked_by_their_own_name():
+    folder = Path(REFERENCE) / "amber"
+    notes = json.loads((folder / "annotations.json").read_text())
+    association = json.loads((folder / "relation.json").read_text())
+    lost = dict.fromkeys(("truth", "hallu"), 0)
+    for note in (note for note in notes if note["type"] == "generative"):
+        for side, count in lost.items():
+            slots = amber._slots(note[side], association)
+            first = {word: slot for word, slot in reversed(slots)}
+            lost[side] = count + sum(first[name] != at for at, name in enumerate(note[side]))
+    assert lost == {"truth": 349, "hallu": 71}
+
+
+# --- the download, asking and evaluating
+
+
+@pytest.fixture
+def folder(tmp_path):
+    queries = [{"id": n["id"], "image": f"AMBER_{n['id']}.jpg", "query": "Describe this image."}
+               for n in NOTES]  # fmt: skip
+    checks = [{"id": n, "image": "AMBER_10.jpg", "query": f"Is it {n}?"} for n in KINDS]
+    for name, content in (
+        ("query_generative", queries), ("query_discriminative", checks),
+        ("annotations", NOTES + QUESTIONS), ("relation", ASSOCIATION),
+        ("benchmark", {"count": {"generative": 3, "discriminative": 9}}),
+    ):  # fmt: skip
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "safe_words.txt").write_text("\n".join(SAFE) + "\n")
+    (tmp_path / "image").mkdir()
+    for note in NOTES:
+        Image.new("RGB", (2, 2)).save(tmp_path / "image" / f"AMBER_{note['id']}.jpg")
+    return tmp_path
+
+
+def told():
+    return {"44": "A man with a hat walks on the ground near a sign.",
+            "188": "A dog and a cat play with a toy on the grass. It is a forest.",
+            "10": "A man and a woman hold a ball.",
+            **{str(number): text for number, text in ANSWERS.items()}}  # fmt: skip
+
+
+def test_both_tasks_are_asked_and_scored_together(folder):
+    benchmark = amber.load(folder)
+    asked = amber.requests(benchmark)
+    assert [request.id for request in asked] == list(told())
+    assert asked[-1].open().size == (2, 2)
+    metrics, frame = amber.evaluate(benchmark, told(), extractor="vocabulary")
+    assert metrics == {"CHAIR": 16.7, "Cover": 56.2, "Hal": 66.7, "Cog": 13.3, "d_Accuracy": 55.5,
+                       "d_F1": 60.0}  # fmt: skip
+    assert frame["task"].value_counts().to_dict() == {
+        "generative": 3, "State": 2, "Number": 2, "Action": 2, "Relation": 2, "Existence": 1,
+    }  # fmt: skip
+    assert (frame["right"].sum(), frame["asked"].sum(), frame["one"].sum()) == (5, 9, 3)
+
+
+def test_missing_answers_images_and_annotations_are_named(folder):
+    answers = told()
+    del answers["188"]
+    with pytest.raises(NapoError, match=r"1 ids have no answer \(188\)"):
+        amber.evaluate(amber.load(folder), answers, extractor="vocabulary")
+    (folder / "image/AMBER_44.jpg").unlink()
+    with pytest.raises(NapoError, match=r"1 ids have no image \(44\)"):
+        amber.requests(amber.load(folder))
+    (folder / "annotations.json").write_text(json.dumps(QUESTIONS))
+    with pytest.raises(NapoError, match=r"lacks 3 ids of the queries \(44, 188, 10\)"):
+        amber.load(folder)
+
+
+def test_lost_queries_are_noticed(folder):
+    (folder / "benchmark.json").unlink()
+    with pytest.raises(NapoError, match="1004"):
+        amber.load(folder)

@@ -1,0 +1,130 @@
+"""MMHal-Bench: reading ratings and averaging them, by the official rules."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from napo.benchmarks import mmhal
+from napo.benchmarks.intervals import value
+from napo.errors import NapoError
+
+
+@pytest.mark.parametrize(
+    ("reply", "rating"),
+    [
+        ("Rating: 6/6", 6),
+        ("rating: 4.9", 4),
+        ("Rating: 10", 1),
+        ("Rating: 4 ... rating: 4", 4),
+        ("Overrating: 2", 2),
+        ("Rating:4", 0),
+        ("**Rating**: 4", 0),
+        ("Rating:  3", 0),
+        ("Rating: 4 ... Rating: 5", 0),
+        ("Rating: 7", 0),
+        ("Ratings: 5", 0),
+        ("Rating: -1", 0),
+        ("", 0),
+    ],
+)
+def test_a_rating_is_read_as_the_official_script_reads_it(reply, rating):
+    assert mmhal.read_rating(reply) == rating
+
+
+def replies():
+    blocks = [[f"Rating: {score}" for score in (6, 0, 3, 2, 5, 1, 4, 3)] for _ in range(12)]
+    blocks[4][1] = "no rating given"
+    return [reply for block in blocks for reply in block]
+
+
+def test_the_worked_example_gives_the_official_numbers():
+    scores = mmhal.score(replies())
+    assert f"{scores['score']:.2f}" == "3.00"
+    assert scores["hallucination_rate"] == 0.375
+    assert ",".join(map(str, scores["by_type"])) == "6.0,0.0,3.0,2.0,5.0,1.0,4.0,3.0"
+    assert scores["informativeness"] == pytest.approx(37.5)
+
+
+@given(st.lists(st.integers(0, 6), min_size=8, max_size=40))
+def test_the_ratios_of_the_items_are_the_scores(ratings):
+    told = [f"Because.\nRating: {rating}" for rating in ratings]
+    frame, scores = mmhal.items(told), mmhal.score(told)
+    for name, ratio in mmhal.RATIOS.items():
+        assert value(frame, ratio) == pytest.approx(scores[name])
+    assert scores["score"] == pytest.approx(sum(ratings) / len(ratings))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    items = [
+        {"image_id": f"i{n}", "image_src": source, "question": f"Question {n}?",
+         "image_content": ["Cat"], "gt_answer": "A cat."}
+        for n, source in enumerate(("pictures/here.jpg", "https://example.org/there.jpg"))
+    ]  # fmt: skip
+    (tmp_path / "response_template.json").write_text(json.dumps(items))
+    (tmp_path / "benchmark.json").write_text('{"edition": "test", "count": 2}')
+    for name in ("pictures/here.jpg", "images/i1.jpg"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (2, 2)).save(tmp_path / name)
+    return tmp_path
+
+
+def test_images_are_found_by_their_source_or_by_their_id(folder):
+    asked = mmhal.requests(mmhal.load(folder))
+    assert [request.image.name for request in asked] == ["here.jpg", "i1.jpg"]
+    assert [request.text for request in asked] == ["Question 0?", "Question 1?"]
+
+
+def test_the_judge_sees_the_item_and_the_cleaned_answer(folder):
+    seen = []
+
+    def judge(item, answer):
+        seen.append((item["image_id"], answer))
+        return "Rating: 4"
+
+    answers = {"1": "two", "0": "Assistant: one "}
+    metrics, frame = mmhal.evaluate(mmhal.load(folder), answers, judge=judge)
+    assert seen == [("i0", "one"), ("i1", "two")]  # matched by id, not by position
+    assert metrics["score"] == 4 and metrics["hallucination_rate"] == 0 and len(frame) == 2
+
+
+def test_missing_answers_images_and_judges_are_told(folder):
+    benchmark = mmhal.load(folder)
+    with pytest.raises(NapoError, match=r"1 ids have no answer \(1\)"):
+        mmhal.evaluate(benchmark, {"0": "one"}, judge=lambda item, answer: "")
+    with pytest.raises(NapoError, match="needs a judge"):
+        mmhal.evaluate(benchmark, {"0": "one", "1": "two"}, judge=None)
+    (folder / "images/i1.jpg").unlink()
+    with pytest.raises(NapoError, match=r"1 ids have no image \(1\)"):
+        mmhal.requests(benchmark)
+
+
+def test_an_image_outside_the_folder_is_not_read(folder):
+    path = folder / "response_template.json"
+    items = json.loads(path.read_text())
+    Image.new("RGB", (2, 2)).save(folder.parent / "outside.jpg")
+    items[0]["image_src"] = "../outside.jpg"
+    path.write_text(json.dumps(items))
+    with pytest.raises(NapoError, match=r"1 ids have no image \(0\)"):
+        mmhal.requests(mmhal.load(folder))
+
+
+def test_lost_questions_are_noticed(folder):
+    (folder / "benchmark.json").unlink()
+    with pytest.raises(NapoError, match="2 questions where 96"):
+        mmhal.load(folder)
+
+
+REFERENCE = os.environ.get("NAPO_REFERENCE", "")
+
+
+@pytest.mark.skipif(not REFERENCE, reason="NAPO_REFERENCE names no folder of official files")
+def test_the_official_template_has_96_questions_in_eight_cycling_types():
+    benchmark = mmhal.load(Path(REFERENCE) / "mmhal")
+    types = [item["question_type"] for item in benchmark.items]
+    assert len(types) == 96 and types == types[:8] * 12 and len(set(types)) == 8
