@@ -1,0 +1,189 @@
+"""Judges: a rule, and a model behind an endpoint, here a server on the loopback interface."""
+
+import json
+import sqlite3
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from napo.benchmarks import judges, mmhal
+from napo.benchmarks.judges import Chat, OpenAIJudge, RuleJudge
+from napo.config import Evaluation
+from napo.errors import NapoError
+
+pytest.importorskip("openai")
+
+ITEM = {"image_content": ["Cat", "Mat"], "question": "What {is} it?", "gt_answer": "A cat."}
+
+
+class Server:
+    """An OpenAI-compatible endpoint that records what it is asked and rates by the answer."""
+
+    def __init__(self):
+        outer = self
+        self.asked, self.failures, self.lock = [], [], threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with outer.lock:
+                    outer.asked.append((self.path, self.headers["Authorization"], body))
+                    status = outer.failures.pop(0) if outer.failures else 200
+                content = body["messages"][0]["content"]
+                rating = content.rstrip()[-1]
+                reply = {
+                    "id": "x", "object": "chat.completion", "created": 0, "model": "judge-2024",
+                    "choices": [{"index": 0, "finish_reason": "stop", "message": {
+                        "role": "assistant", "content": f"Because. Rating: {rating}"}}],
+                }  # fmt: skip
+                told = json.dumps(reply if status == 200 else {"error": {"message": "busy"}})
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Retry-After-Ms", "1")
+                self.send_header("Content-Length", str(len(told)))
+                self.end_headers()
+                self.wfile.write(told.encode())
+
+            def log_message(self, *args):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True)
+        self.thread.start()
+
+    def stop(self):
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    running = Server()
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{running.http.server_port}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-test")
+    yield running
+    running.stop()
+
+
+def pairs(count):
+    return [(ITEM, f"My answer {number}") for number in range(count)]
+
+
+def judge(tmp_path, **options):
+    return OpenAIJudge(Chat("judge", tmp_path / "judge.sqlite", **options))
+
+
+def test_replies_come_in_the_order_of_the_answers(server, tmp_path):
+    found = judge(tmp_path).replies(pairs(7))
+    assert [mmhal.read_rating(reply) for reply in found] == list(range(7))
+
+
+def test_a_request_has_the_official_settings_and_all_four_sections(server, tmp_path):
+    judge(tmp_path).replies([(ITEM, "It is {a} cat 5")])
+    [(path, key, body)] = server.asked
+    assert (path, key) == ("/v1/chat/completions", "Bearer key-of-the-test")
+    assert {k: body[k] for k in ("model", "temperature", "top_p", "max_tokens")} == {
+        "model": "judge", "temperature": 0, "top_p": 1, "max_tokens": 512,
+    }  # fmt: skip
+    [message] = body["messages"]
+    assert message["role"] == "user"
+    assert message["content"].endswith(
+        "### Image Contents\nCat, Mat\n\n### Question\nWhat {is} it?\n\n### Standard "
+        "Human-Generated Answer\nA cat.\n\n### LMM Response to Evaluate\nIt is {a} cat 5\n"
+    )
+    for score in range(7):
+        assert f"\nRating: {score}, " in message["content"]
+
+
+def test_nothing_is_asked_twice_not_even_by_another_process(server, tmp_path):
+    first = judge(tmp_path).replies(pairs(5))
+    again = judge(tmp_path)
+    assert again.replies(pairs(5)) == first and len(server.asked) == 5
+    assert again.record["answered_by"] == ["judge-2024"]
+    again.replies(pairs(6))
+    assert len(server.asked) == 6
+
+
+def test_another_model_prompt_or_endpoint_is_another_request(server, tmp_path, monkeypatch):
+    judge(tmp_path).replies(pairs(1))
+    chat = Chat("other", tmp_path / "judge.sqlite")
+    assert OpenAIJudge(chat).dry_run(pairs(1))["requests"] == 1
+    chat = Chat("judge", tmp_path / "judge.sqlite")
+    assert OpenAIJudge(chat).dry_run(pairs(1))["requests"] == 0
+    assert OpenAIJudge(chat, "{} {} {} {}").dry_run(pairs(1))["requests"] == 1
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert OpenAIJudge(chat).dry_run(pairs(1))["requests"] == 1
+
+
+def test_a_dry_run_counts_what_would_be_sent_and_sends_nothing(server, tmp_path):
+    judge(tmp_path).replies(pairs(2))
+    planned = judge(tmp_path).dry_run(pairs(4) + pairs(4))
+    assert planned["requests"] == 2 and planned["characters"] > 2 * len(judges.PROMPT) - 100
+    assert len(server.asked) == 2
+
+
+def test_a_busy_endpoint_is_asked_again(server, tmp_path):
+    server.failures = [429, 503]
+    assert judge(tmp_path, workers=1).replies(pairs(1)) == ["Because. Rating: 0"]
+    assert len(server.asked) == 3
+
+
+def test_a_failure_names_the_judge_and_keeps_what_came_before(server, tmp_path):
+    server.failures = [200, 200, 401]
+    with pytest.raises(NapoError, match="'judge' did not answer"):
+        judge(tmp_path, workers=1).replies(pairs(6))
+    done = len([1 for *_, body in server.asked]) - 1
+    assert judge(tmp_path).dry_run(pairs(6))["requests"] == 6 - done
+
+
+def test_without_a_key_the_remedy_is_told_and_nothing_is_sent(server, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(NapoError, match="OPENAI_API_KEY"):
+        judge(tmp_path).replies(pairs(1))
+    assert not server.asked
+
+
+def test_the_key_is_in_no_file(server, tmp_path):
+    judge(tmp_path).replies(pairs(1))
+    assert b"key-of-the-test" not in (tmp_path / "judge.sqlite").read_bytes()
+    with sqlite3.connect(tmp_path / "judge.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM replies").fetchone() == (1,)
+
+
+def test_a_retried_question_is_cached_apart_but_sent_without_the_attempt(server, tmp_path):
+    chat = Chat("judge", tmp_path / "judge.sqlite")
+    message = {"messages": [{"role": "system", "content": "List 1"}]}
+    chat.ask([{**message, "attempt": 0}, {**message, "attempt": 1}])
+    assert len(server.asked) == 2 and all("attempt" not in body for *_, body in server.asked)
+
+
+def test_a_prompt_without_four_places_is_refused(tmp_path):
+    with pytest.raises(NapoError, match=r"has 1 places \{\} instead of 4"):
+        OpenAIJudge(Chat("judge", tmp_path / "x"), "Rate this: {}")
+
+
+def test_the_settings_choose_the_judge(tmp_path):
+    made = judges.make(Evaluation(), tmp_path / "benchmarks", lambda item, answer: "Rating: 6")
+    assert isinstance(made, RuleJudge) and made.replies(pairs(2)) == ["Rating: 6"] * 2
+    with pytest.raises(NapoError, match="world has no rule"):
+        judges.make(Evaluation(), tmp_path, None)
+    settings = Evaluation(judge="openai", judge_model="big")
+    made = judges.make(settings, tmp_path / "benchmarks", None)
+    assert made.chat.cache == tmp_path / "judge.sqlite" and made.record["judge_prompt"] == "own"
+    with pytest.raises(NapoError, match="judge_model"):
+        judges.make(Evaluation(judge="openai"), tmp_path, None)
+
+
+def test_an_official_prompt_beside_the_benchmark_is_used_and_said(tmp_path):
+    path = tmp_path / "benchmarks/mmhal" / judges.OWN_PROMPT
+    path.parent.mkdir(parents=True)
+    path.write_text("Official. {} {} {} {}")
+    settings = Evaluation(judge="openai", judge_model="big")
+    made = judges.make(settings, tmp_path / "benchmarks", None)
+    [request] = made.requests([(ITEM, "It.")])
+    assert request["messages"][0]["content"] == "Official. Cat, Mat What {is} it? A cat. It."
+    assert made.record["judge_prompt"] == "official or given"
