@@ -266,6 +266,7 @@ def test_both_tasks_are_asked_and_scored_together(folder):
     assert frame["task"].value_counts().to_dict() == {
         "generative": 3, "State": 2, "Number": 2, "Action": 2, "Relation": 2, "Existence": 1,
     }  # fmt: skip
+    assert frame["image"].nunique() == 3  # intervals resample by image
     assert (frame["right"].sum(), frame["asked"].sum(), frame["one"].sum()) == (5, 9, 3)
 
 

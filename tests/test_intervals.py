@@ -54,6 +54,14 @@ def test_the_interval_of_constant_ratios_is_a_point_and_of_others_holds_their_ra
     assert bootstrap(items, Ratio("top", "bottom"), draws=200) == pytest.approx((3, 3))
 
 
+def test_questions_about_one_picture_are_drawn_together():
+    once = frame([0, 1, 1, 0, 1] * 6)
+    copied = pd.concat([once.assign(image=range(30))] * 9, ignore_index=True)
+    assert bootstrap(copied, SHARE) == pytest.approx(bootstrap(once, SHARE))
+    low, high = bootstrap(copied.drop(columns="image"), SHARE)
+    assert high - low < 30 < np.subtract(*bootstrap(once, SHARE)[::-1])
+
+
 def test_a_ratio_without_a_denominator_is_0_with_no_interval():
     items = pd.DataFrame({"hit": [0, 0], "one": [0, 0]})
     assert value(items, SHARE) == 0

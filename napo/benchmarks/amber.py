@@ -338,7 +338,8 @@ def evaluate(
     """Score a model's answers to both tasks.
 
     Returns:
-        CHAIR, Cover, Hal, Cog and d_Accuracy, d_F1; and one row an answer.
+        CHAIR, Cover, Hal, Cog and d_Accuracy, d_F1; and one row an answer, with its `image`, which
+        intervals resample by.
 
     Raises:
         NapoError: listing the ids without an answer.
@@ -366,6 +367,8 @@ def evaluate(
         if item["id"] in notes
     ]
     frame = pd.DataFrame(rows + rest).fillna(0)
+    shown = {q["id"]: q["image"] for q in (*benchmark.generative, *benchmark.discriminative)}
+    frame.insert(0, "image", frame["id"].map(shown))
     whole = blocks["whole"]
     metrics = {**_official(rows), "d_Accuracy": whole["Accuracy"], "d_F1": whole["F1"]}
     return metrics, frame

@@ -17,20 +17,31 @@ if TYPE_CHECKING:
     from napo.benchmarks import Ratio
 
 DRAWS = 2000
+BLOCK = 100
 
 
 @lru_cache(maxsize=4)
 def weights(count: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
     """How often each of `count` items is drawn, for each bootstrap sample: (draws, count)."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float32)
+    rng, even = np.random.default_rng(seed), np.full(count, 1 / count)
+    drawn = np.empty((draws, count), np.float32)
+    for start in range(0, draws, BLOCK):  # in blocks: whole, the 64-bit counts take twice the room
+        part = drawn[start : start + BLOCK]
+        part[:] = rng.multinomial(count, even, size=len(part))
+    return drawn
 
 
 def resampled(items: pd.DataFrame, ratio: Ratio, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """The metric's value in each bootstrap sample: (draws,); nan where its denominator is 0."""
-    counts = weights(len(items), draws, seed)
-    top = counts @ items[ratio.numerator].to_numpy(np.float64)
-    bottom = counts @ items[ratio.denominator].to_numpy(np.float64)
+    """The metric's value in each bootstrap sample: (draws,); nan where its denominator is 0.
+
+    Where items have an `image` column, images are drawn: questions about one picture go together.
+    """
+    sums = items[list({ratio.numerator, ratio.denominator})]
+    if "image" in items:
+        sums = sums.groupby(items["image"], sort=False).sum()
+    counts = weights(len(sums), draws, seed)
+    top = counts @ sums[ratio.numerator].to_numpy(np.float64)
+    bottom = counts @ sums[ratio.denominator].to_numpy(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         return ratio.scale * top / bottom
 
