@@ -148,7 +148,7 @@ class Evaluation(Settings):
     vlind_image: Literal["best", "most_votes"] = "best"  # upstream, or the released copy
     vote_threshold: int = Field(default=2, gt=0)  # upstream's default
     extractor: Literal["vocabulary", "wordnet", "llm"] = "vocabulary"
-    similarity: Literal["identity", "table", "lg"] = "identity"
+    similarity: Literal["identity", "table", "table-own", "lg"] = "identity"
     judge: Literal["rule", "openai"] = "rule"
     judge_model: str = ""
 
