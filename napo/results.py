@@ -2,12 +2,13 @@
 
 Every metric is a ratio of two sums over images or instances (`napo.benchmarks.Ratio`), and every
 run answers the same ones, so intervals come from one resampling of the items, the same for all
-seeds and variants. Paired differences follow from it.
+seeds and variants. Paired differences follow from it. Seeds are averaged and not resampled: three
+are too few, and their spread is told beside the interval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napo.benchmarks import Ratio, module
-from napo.benchmarks.intervals import percentile, resampled, value
+from napo.benchmarks import BENCHMARKS, Ratio, module
+from napo.benchmarks.intervals import percentile, resampled
+from napo.errors import NapoError
 from napo.workspace import complete, read_json, require, run_name
 
 if TYPE_CHECKING:
@@ -116,43 +118,82 @@ class Results:
     runs: Mapping[str, Sequence[str]]
 
     @cached_property
-    def _items(self) -> dict[tuple[str, str], Any]:
+    def _known(self) -> dict[tuple[str, ...], Any]:
         return {}
+
+    def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
 
     def items(self, run: str, benchmark: str) -> pd.DataFrame:
         """One row an image or instance, with the columns that metrics are ratios of."""
         import pandas as pd
 
-        key = (run, benchmark)
-        if key not in self._items:
-            self._items[key] = pd.read_csv(self.folder / run / f"{benchmark}.items.csv")
-        return self._items[key]
+        path = self.folder / run / f"{benchmark}.items.csv"
+        return self._once(("items", run, benchmark), lambda: pd.read_csv(path))
 
     def result(self, run: str, benchmark: str) -> dict[str, Any]:
         """A run's result file."""
-        return read_json(self.folder / run / f"{benchmark}.json")
+        path = self.folder / run / f"{benchmark}.json"
+        return self._once(("result", run, benchmark), lambda: read_json(path))
+
+    def ran(self, variant: str, benchmark: str) -> list[str]:
+        """The runs of a variant that answered a benchmark."""
+        there = self.runs.get(variant, ())
+        return [run for run in there if (self.folder / run / f"{benchmark}.json").is_file()]
+
+    def measured(self, run: str, metric: Metric) -> float:
+        """A run's value as its scorer gives it, in the paper's units; nan where undefined."""
+        found = self.result(run, metric.benchmark)["metrics"][metric.key]["value"]
+        return float("nan") if found is None else found * metric.scale
 
     def samples(self, variant: str, metric: Metric) -> tuple[list[float], np.ndarray]:
-        """Each seed's value, and the bootstrap samples of their mean."""
-        frames = [self.items(run, metric.benchmark) for run in self.runs[variant]]
-        values = [value(frame, metric.ratio) for frame in frames]
+        """Each seed's value, and the bootstrap samples of their mean: (draws,)."""
+        return self._once(("samples", variant, metric.name), lambda: self._samples(variant, metric))
+
+    def _samples(self, variant: str, metric: Metric) -> tuple[list[float], np.ndarray]:
+        runs = self.ran(variant, metric.benchmark)
+        self._same_questions(runs, metric.benchmark)
+        frames = [self.items(run, metric.benchmark) for run in runs]
         draws = np.mean([resampled(frame, metric.ratio) for frame in frames], axis=0)
-        return values, draws
+        return [self.measured(run, metric) for run in runs], draws
 
     def estimate(self, variant: str, metric: Metric) -> Estimate | None:
-        """A variant's metric over its seeds; None if it did not run."""
-        if not self.runs.get(variant):
+        """A variant's metric over its seeds; None if it did not run.
+
+        Raises:
+            NapoError: when its seeds answered different questions.
+        """
+        if not self.ran(variant, metric.benchmark):
             return None
-        values, draws = self.samples(variant, metric)
-        return _estimate(values, draws)
+        return _estimate(*self.samples(variant, metric))
 
     def difference(self, variant: str, other: str, metric: Metric) -> Estimate | None:
-        """One variant minus another, paired by item; None if either did not run."""
-        if not (self.runs.get(variant) and self.runs.get(other)):
+        """One variant minus another, paired by item; None if either did not run.
+
+        Raises:
+            NapoError: when they answered different questions.
+        """
+        runs = [self.ran(name, metric.benchmark) for name in (variant, other)]
+        if not all(runs):
             return None
+        self._same_questions([run for part in runs for run in part], metric.benchmark)
         values, draws = self.samples(variant, metric)
         base, base_draws = self.samples(other, metric)
         return _estimate([v - float(np.mean(base)) for v in values], draws - base_draws)
+
+    def _same_questions(self, runs: Sequence[str], benchmark: str) -> None:
+        """Stop unless all runs answered the same data: only then items can be paired."""
+        asked = {}
+        for run in runs:
+            prints = self.result(run, benchmark)["fingerprints"]
+            asked[prints["benchmarks_data"], len(self.items(run, benchmark))] = run
+        if len(asked) > 1:
+            raise NapoError(
+                f"{' and '.join(sorted(asked.values()))} answered different data of {benchmark}; "
+                "evaluate them again on the same benchmarks."
+            )
 
 
 def _estimate(values: Sequence[float], draws: np.ndarray) -> Estimate:
@@ -174,8 +215,12 @@ def collect(
     Raises:
         NapoError: when a finished run's files are missing or damaged.
     """
-    names = {variant: [run_name(variant, seed, tune) for seed in seeds] for variant in variants}
-    names = {"base": ["base"], **names}
+    seeds = list(seeds)
+    names = {"base": ["base"]} | {
+        variant: [run_name(variant, seed, tune) for seed in seeds]
+        for variant in variants
+        if variant != "base"
+    }
     runs = {}
     for variant, wanted in names.items():
         there = [run for run in wanted if complete(folder / run)]
@@ -198,6 +243,8 @@ def summary(results: Results, metrics: Sequence[Metric] = METRICS) -> pd.DataFra
     for variant in results.runs:
         for metric in metrics:
             found = results.estimate(variant, metric)
+            if found is None:
+                continue
             change = results.difference(variant, "base", metric)
             rows.append(
                 {
@@ -210,6 +257,29 @@ def summary(results: Results, metrics: Sequence[Metric] = METRICS) -> pd.DataFra
                 }
             )
     return pd.DataFrame(rows)
+
+
+def measurements(results: Results) -> pd.DataFrame:
+    """What every run measured, a row a run, benchmark and metric, in the scorers' own units.
+
+    Columns: variant, run, seed, benchmark, metric, value, low, high, n.
+    """
+    import pandas as pd
+
+    rows = []
+    for variant, runs in results.runs.items():
+        for run in runs:
+            for name in BENCHMARKS:
+                if run not in results.ran(variant, name):
+                    continue
+                content = results.result(run, name)
+                place = {"variant": variant, "run": run, "seed": content["seed"], "benchmark": name}
+                rows += [
+                    {**place, "metric": metric, **numbers}
+                    for metric, numbers in content["metrics"].items()
+                ]
+    names = ["variant", "run", "seed", "benchmark", "metric", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=names)
 
 
 # The paper's claims as questions: (question, variant, compared with).
@@ -231,7 +301,7 @@ def claims(results: Results) -> pd.DataFrame:
     """What these runs say to the paper's claims, each difference with its 95 % interval.
 
     Columns: question, variant, other, metric, difference, low, high (nan where not run), answer:
-    "better", "worse", "not decided" (the interval holds 0), or "not run".
+    "better", "worse", "not decided" (the interval holds 0), "undefined", or "not run".
     """
     import pandas as pd
 
@@ -247,6 +317,8 @@ def claims(results: Results) -> pd.DataFrame:
                 numbers = {"difference": change.value, "low": change.low, "high": change.high}
                 better = change.value * metric.better > 0
                 answer = ("better" if better else "worse") if change.decided else "not decided"
+                if np.isnan(change.value):  # such as CHAIRi of a model that names no object
+                    answer = "undefined"
             rows.append({**row, **numbers, "answer": answer})
     return pd.DataFrame(rows)
 
@@ -255,8 +327,8 @@ def claims_to_read(found: pd.DataFrame) -> pd.DataFrame:
     """Claims for reading: a row a question, a column a metric, "+3.1 [+1.0, +5.2] better"."""
 
     def cell(row: pd.Series) -> str:
-        if row["answer"] == "not run":
-            return "not run"
+        if row["answer"] in ("not run", "undefined"):
+            return row["answer"]
         span = f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
         return f"{span} {row['answer']}".replace("-", "−")
 

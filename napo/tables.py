@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napo.errors import NapoError
+from napo.readings import readings
 from napo.results import METRICS, Estimate, Metric, Results
+from napo.tex import float_of
 from napo.workspace import atomic_file
 
 if TYPE_CHECKING:
@@ -20,13 +22,15 @@ if TYPE_CHECKING:
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "data" / "paper"
 NOT_RUN = "not run"
+ABSENT = "–"
 TITLES = {
     1: "Main results",
     2: "Variants: what each part contributes",
     3: "The same amount of training data",
     4: "Which margin the coefficient q is made from",
 }
-FLAGGED = {("Table 4", "VB1", "VLind LP"): "†", ("Table 2", "VB1", "VLind LP"): "†"}
+DIFFERENCE = {"tiny": "ours − our base", "paper": "ours − published"}
+SYMBOLS = "†‡§¶*"  # of the notes to rows and cells, in their order
 
 
 @dataclass(frozen=True)
@@ -71,67 +75,21 @@ class Table:
         names = [f"{metric} {kind}" for metric, kind in self.frame.columns]
         lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
         for row, values in zip(self.frame.index, self.frame.to_numpy(), strict=True):
-            lines.append("| " + " | ".join([_row_name(row), *map(str, values)]) + " |")
+            name = " · ".join(part for part in row if part) if isinstance(row, tuple) else row
+            lines.append("| " + " | ".join([name, *values]).replace("\n", " ") + " |")
         notes = [f"- {note}" for note in self.notes]
         return "\n".join([f"**{self.heading}**", "", *lines, "", *notes]) + "\n"
 
     def latex(self) -> str:
-        """The table as a LaTeX fragment that needs booktabs, graphicx and amssymb."""
-        metrics = list(dict.fromkeys(self.frame.columns.get_level_values(0)))
-        kinds = list(dict.fromkeys(self.frame.columns.get_level_values(1)))
-        width = len(kinds)
-        groups = " & ".join(rf"\multicolumn{{{width}}}{{c}}{{{tex(name)}}}" for name in metrics)
-        rules = "".join(
-            rf"\cmidrule(lr){{{2 + at * width}-{1 + (at + 1) * width}}}"
-            for at in range(len(metrics))
-        )
-        heads = " & ".join(tex(kind) for _ in metrics for kind in kinds)
-        body = [
-            " & ".join([tex(_row_name(row)), *(tex(str(cell)) for cell in values)]) + r" \\"
-            for row, values in zip(self.frame.index, self.frame.to_numpy(), strict=True)
-        ]
-        notes = [rf"\par\footnotesize {tex(note)}" for note in self.notes]
-        return "\n".join(
-            [
-                r"% needs \usepackage{booktabs,graphicx,amssymb}",
-                r"\begin{table*}\centering",
-                rf"\caption{{{tex(self.title)}}}",
-                r"\resizebox{\textwidth}{!}{%",
-                rf"\begin{{tabular}}{{l{'r' * (width * len(metrics))}}}",
-                r"\toprule",
-                rf" & {groups} \\",
-                rules,
-                rf" & {heads} \\",
-                r"\midrule",
-                *body,
-                r"\bottomrule",
-                r"\end{tabular}}",
-                *notes,
-                r"\end{table*}",
-                "",
-            ]
-        )
-
-
-_TEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
-    "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$", "−": r"$-$",
-    "–": "--", "β": r"$\beta$", "γ": r"$\gamma$", "ψ": r"$\psi$",
-}  # fmt: skip
-
-
-def tex(text: str) -> str:
-    """Text that LaTeX prints as it is, whatever characters it holds."""
-    return "".join(_TEX.get(character, character) for character in text)
-
-
-def _row_name(row: object) -> str:
-    return " · ".join(str(part) for part in row if part) if isinstance(row, tuple) else str(row)
+        """The table as LaTeX floats that need booktabs, graphicx and amssymb."""
+        return float_of(self.frame, self.title, f"tab:napo-{self.number}", self.notes)
 
 
 def published(number: int) -> pd.DataFrame:
-    """The paper's table: row, variant, model, group, one column a metric, source, note.
+    """The paper's table: row, variant, model, group, one column a metric, source, flag, note.
+
+    `variant` is empty where none of our runs stands for a row; `flag` names the metric that `note`
+    is about, and is empty where it is about the row.
 
     Raises:
         NapoError: when the checkout's data/paper is not there.
@@ -141,9 +99,9 @@ def published(number: int) -> pd.DataFrame:
     path = PUBLISHED / f"table{number}.csv"
     if not path.is_file():
         raise NapoError(f"{path} is missing; the published numbers come with the checkout.")
-    return pd.read_csv(path, dtype={"variant": str}).fillna(
-        {"variant": "", "note": "", "group": ""}
-    )
+    texts = ("row", "variant", "model", "group", "source", "flag", "note")
+    frame = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
+    return frame.fillna(dict.fromkeys(texts, ""))
 
 
 def table(number: int, results: Results, *, scale: str = "tiny", model: str = "7B") -> Table:
@@ -163,58 +121,72 @@ def table(number: int, results: Results, *, scale: str = "tiny", model: str = "7
     if number not in TITLES:
         raise NapoError(f"There is no Table {number}; the paper has Tables 1 to 4.")
     paper = published(number)
+    notes = [note for note in dict.fromkeys(paper["note"]) if note]
+    marks = dict(zip(notes, SYMBOLS, strict=False))
     metrics = [metric for metric in METRICS if metric.name in paper.columns]
     rows, long, names = [], [], []
     for _, line in paper.iterrows():
         ours = line["variant"] if line["model"] == model else ""
+        mark = f" {marks[line['note']]}" if line["note"] else ""
         cells = {}
         for metric in metrics:
             found = results.estimate(ours, metric) if ours else None
-            change = None
-            if ours and ours != "base" and scale == "tiny":
-                change = results.difference(ours, "base", metric)
+            change = results.difference(ours, "base", metric) if ours and ours != "base" else None
             printed = float(line[metric.name])
-            mark = FLAGGED.get((f"Table {number}", line["variant"], metric.name), "")
-            cells[(metric.title, "published")] = _number(printed, metric) + mark
+            flag = mark if line["flag"] == metric.name else ""
+            cells[(metric.title, "published")] = _number(printed, metric) + flag
             cells[(metric.title, "ours")] = _ours(found, ours, metric)
-            cells[(metric.title, "difference")] = _difference(found, change, printed, scale, metric)
+            cells[(metric.title, DIFFERENCE[scale])] = (
+                _from_published(found, printed, metric)
+                if scale == "paper"
+                else _from_base(change, metric)
+            )
             long.append(_long(number, line, metric, printed, found, change))
         rows.append(cells)
-        names.append((line["group"], line["row"]) if line["group"] else ("", line["row"]))
+        names.append((line["group"], line["row"] + ("" if line["flag"] else mark)))
     index = pd.MultiIndex.from_tuples(names, names=["", "row"])
     if not any(group for group, _ in names):
         index = index.droplevel(0)
     frame = pd.DataFrame(rows, index=index)
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
-    notes = _notes(number, paper, results, scale)
-    return Table(number, TITLES[number], frame, pd.DataFrame(long), notes)
+    told = [f"{mark} {note[0].upper()}{note[1:]}." for note, mark in marks.items()]
+    told = [*told, *readings(number, results, scale)]
+    return Table(number, TITLES[number], frame, pd.DataFrame(long), tuple(told))
 
 
 def _number(number: float, metric: Metric) -> str:
-    return "–" if math.isnan(number) else f"{number:.{metric.digits}f}"
+    return ABSENT if math.isnan(number) else f"{number:.{metric.digits}f}"
+
+
+def _signed(number: float, metric: Metric) -> str:
+    text = f"{number:+.{metric.digits}f}"
+    # What rounds to nothing has no sign; a true minus sign is as wide as a plus.
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def _ours(found: Estimate | None, ours: str, metric: Metric) -> str:
     if not ours:
-        return "–"
+        return ABSENT
     if found is None:
         return NOT_RUN
+    if math.isnan(found.value):
+        return "undefined"
     text = f"{found.value:.{metric.digits}f}"
     return text if math.isnan(found.sd) else f"{text} ± {found.sd:.{metric.digits}f}"
 
 
-def _difference(
-    found: Estimate | None, change: Estimate | None, printed: float, scale: str, metric: Metric
-) -> str:
-    digits = metric.digits
-    if scale == "paper":
-        if found is None or math.isnan(printed):
-            return "–"
-        return f"{found.value - printed:+.{digits}f}"
-    if change is None:
-        return "–"
-    span = f"[{change.low:+.{digits}f}, {change.high:+.{digits}f}]"
-    return f"{change.value:+.{digits}f} {span}".replace("-", "−")
+def _from_published(found: Estimate | None, printed: float, metric: Metric) -> str:
+    if found is None or math.isnan(printed) or math.isnan(found.value):
+        return ABSENT
+    low, high = (_signed(end - printed, metric) for end in (found.low, found.high))
+    return f"{_signed(found.value - printed, metric)} [{low}, {high}]"
+
+
+def _from_base(change: Estimate | None, metric: Metric) -> str:
+    if change is None or math.isnan(change.value):
+        return ABSENT
+    low, high = (_signed(end, metric) for end in (change.low, change.high))
+    return f"{_signed(change.value, metric)} [{low}, {high}]"
 
 
 def _long(
@@ -234,53 +206,19 @@ def _long(
         "metric": metric.name,
         "published": printed,
         "source": line["source"],
+        "doubtful": line["flag"] == metric.name,
         "ran": found is not None,
         "ours": found.value if found else nan,
         "ours_sd": found.sd if found else nan,
         "ours_low": found.low if found else nan,
         "ours_high": found.high if found else nan,
         "seeds": found.seeds if found else 0,
+        "minus_published": found.value - printed if found else nan,
         "minus_base": change.value if change else nan,
         "minus_base_low": change.low if change else nan,
         "minus_base_high": change.high if change else nan,
-        "note": line["note"],
+        "note": line["note"] if not line["flag"] or line["flag"] == metric.name else "",
     }
-
-
-def _notes(number: int, paper: pd.DataFrame, results: Results, scale: str) -> tuple[str, ...]:
-    """How the table is to be read, and what its ambiguous cells are."""
-    if scale == "tiny":
-        reading = (
-            "Ours: the icon world, mean over seeds ± standard deviation. Difference: variant minus "
-            "our own base, with its 95 % interval (items resampled, paired). The published numbers "
-            "are of another world and stand there for orientation only."
-        )
-    else:
-        reading = "Ours: mean over seeds ± standard deviation. Difference: ours minus published."
-    notes = [reading, "CB and LP are VLind-Bench's raw accuracies (c, d_macro)."]
-    notes += _scored_by(results, "AMBER CHAIR" in paper.columns)
-    for note in dict.fromkeys(note for note in paper["note"] if note):
-        rows = ", ".join(dict.fromkeys(paper.loc[paper["note"] == note, "row"]))
-        flag = "† " if "41.4" in note or "31.4" in note else ""
-        notes.append(f"{flag}{rows}: {note}.")
-    return tuple(notes)
-
-
-def _scored_by(results: Results, whole: bool) -> list[str]:
-    """Which extractor, similarity and judge made our numbers."""
-    if not results.runs:
-        return []
-    run = next(iter(results.runs.values()))[0]
-    told = []
-    names = ["object_halbench", *(["amber", "mmhal"] if whole else [])]
-    for name in names:
-        path = results.folder / run / f"{name}.json"
-        if path.is_file():
-            chosen = results.result(run, name)["settings"]
-            parts = [f"{key} {value}" for key, value in chosen.items()
-                     if key in ("extractor", "similarity", "judge") and value]  # fmt: skip
-            told.append(f"{name} ({', '.join(parts)})")
-    return [f"Our scores are made with: {'; '.join(told)}."] if told else []
 
 
 def tables(results: Results, *, scale: str = "tiny", model: str = "7B") -> dict[int, Table]:

@@ -1,0 +1,63 @@
+"""Results of runs that never ran: drawn items, and the files that the runner would write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from napo.benchmarks import BENCHMARKS, module
+from napo.benchmarks.intervals import value
+from napo.workspace import begin, finish, run_name, write_json
+
+COUNT = 60
+NAMED = {
+    "vlind": {"vote_threshold": 2, "vlind_image": "best"},
+    "object_halbench": {"extractor": "vocabulary"},
+    "amber": {"extractor": "vocabulary", "similarity": "identity"},
+    "mmhal": {"judge": "rule"},
+}
+DECODING = {"max_new_tokens": 48, "num_beams": 1, "temperature": 0.0, "top_p": 1.0}
+
+
+def items(name: str, chance: float, seed: int, count: int = COUNT) -> pd.DataFrame:
+    """Items in which each numerator is 1 with a chance, each denominator 1 (`three`: 3)."""
+    rng = np.random.default_rng([seed, len(name)])
+    ratios = module(name).RATIOS.values()
+    columns = {ratio.numerator: (rng.random(count) < chance).astype(int) for ratio in ratios}
+    columns |= {ratio.denominator: 1 for ratio in ratios if ratio.denominator not in columns}
+    return pd.DataFrame(columns, index=range(count))
+
+
+def write(folder: Path, run: str, seed: int, frames: dict[str, pd.DataFrame], **changes) -> None:
+    """The result folder of a run, sealed."""
+    path = folder / run
+    begin(path, {"run": run})
+    for name, frame in frames.items():
+        frame.to_csv(path / f"{name}.items.csv", index=False)
+        found = {key: value(frame, ratio) for key, ratio in module(name).RATIOS.items()}
+        result = {
+            "benchmark": name,
+            "run": run,
+            "seed": seed,
+            "metrics": {
+                key: {"value": number, "low": number, "high": number, "n": len(frame)}
+                for key, number in found.items()
+            },
+            "settings": {**NAMED[name], "decoding": DECODING},
+            "fingerprints": {"benchmarks_data": "d", "evaluated": run},
+            **changes,
+        }
+        write_json(path / f"{name}.json", result)
+    finish(path)
+
+
+def drawn(folder: Path, variants: dict[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> Path:
+    """Runs of variants, each with its chance; "base" has one run. Gives the results folder."""
+    for variant, chance in variants.items():
+        for seed in seeds[:1] if variant == "base" else seeds:
+            run = "base" if variant == "base" else run_name(variant, seed)
+            made = {name: items(name, chance, seed + 1) for name in BENCHMARKS}
+            write(folder, run, seed, made)
+    return folder
