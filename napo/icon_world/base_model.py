@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
-PATCH = 12  # pixels; 16 visual tokens an image
+PATCH = 12  # pixels
+VISUAL_TOKENS = (scenes.SIZE // PATCH) ** 2
 WIDTH = 96
 
-# Share of each kind of question. First short ones about scenes of almost any colours, from which
-# the model learns to look; then all kinds, with the long wordings of VLind-Bench, about scenes
-# that are nearly always typical, from which it learns its priors.
+# Share of each kind of question in the language stage: first the short ones, then all, with the
+# long wordings of VLind-Bench.
 SHORT_MIX = {
-    "color": 0.30, "presence": 0.22, "check": 0.08, "cell": 0.14, "description": 0.18,
-    "count": 0.03, "setting": 0.03, "same": 0.02,
+    "color": 0.28, "presence": 0.28, "check": 0.12, "cell": 0.10, "description": 0.14,
+    "count": 0.03, "setting": 0.02, "same": 0.03,
 }  # fmt: skip
 MIX = {
     "color": 0.13, "presence": 0.14, "check": 0.08, "count": 0.03, "cell": 0.04, "setting": 0.02,
     "same": 0.03, "description": 0.15, "sense": 0.08, "sight": 0.12, "sight_only": 0.11,
     "context": 0.07,
 }  # fmt: skip
-SHORT_SHARE = 0.45  # of the language stage's steps, with batches twice as large
+LOOKING, GROUNDED = 0.3, 0.75  # until which part of the language stage its first phases go
 P_IMAGE_MASKED, P_QUESTION_MASKED, P_TEXT_ONLY = 0.12, 0.04, 0.04
-P_TYPICAL = {"short": 0.3, "all": 0.9}  # the second is where the prior comes from
+P_TYPICAL = 0.9  # of the scenes that all questions are about: this is where the priors come from
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -151,7 +151,7 @@ def build_model(processor: LlavaProcessor, seed: int = 0) -> LlavaForConditional
             tie_word_embeddings=False,
         ),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=(scenes.SIZE // PATCH) ** 2,
+        image_seq_length=VISUAL_TOKENS,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
     )
@@ -180,14 +180,14 @@ def example_batches(
         padded, and `pixel_values` (visible images, 3, height, width).
     """
     kinds, shares = list(mix), np.cumsum(list(mix.values())) / sum(mix.values())
-    examples = []
+    examples, end = [], processor.tokenizer.eos_token_id
     for _ in range(size):
         scene = scenes.sample(rng, p_typical=p_typical)
         kind = kinds[int(np.searchsorted(shares, rng.random()))]
         asked = questions.ask(rng, scene, kind)
         prompt, answer, visible = _masked(rng, processor, asked, scene)
         image = scenes.draw(scene, rng) if visible else None
-        examples.append((prompt, _answer_ids(processor, answer), image))
+        examples.append((prompt, [*_text_ids(processor, answer), end], image))
     examples.sort(key=lambda example: len(example[0]) + len(example[1]))
     return [_padded(processor, part) for part in (examples[: size // 2], examples[size // 2 :])]
 
@@ -258,14 +258,13 @@ def _prompt_ids(
     return _PROMPTS[key]
 
 
-_ANSWERS: dict[str, list[int]] = {}
+_TEXTS: dict[str, list[int]] = {}
 
 
-def _answer_ids(processor: LlavaProcessor, answer: str) -> list[int]:
-    if answer not in _ANSWERS:
-        ids = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
-        _ANSWERS[answer] = [*ids, processor.tokenizer.eos_token_id]
-    return _ANSWERS[answer]
+def _text_ids(processor: LlavaProcessor, text: str) -> list[int]:
+    if text not in _TEXTS:
+        _TEXTS[text] = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return _TEXTS[text]
 
 
 def _cosine(step: int, total: int, warmup: int = 50) -> float:
@@ -330,6 +329,117 @@ def _cell_of_patch() -> list[int]:
     return [row // half * 2 + column // half for row in range(side) for column in range(side)]
 
 
+def train_grounding(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    rng: np.random.Generator,
+    steps: int,
+    *,
+    batch_size: int = 24,
+    learning_rate: float = 2e-3,
+) -> Iterator[float]:
+    """Teach the language model to find nouns in the picture; yields the loss of each step."""
+    import torch
+
+    trained = _language_weights(model)
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = learning_rate * _cosine(step, steps)
+        loss = grounding_loss(model, processor, rng, batch_size)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        yield loss.item()
+
+
+def grounding_loss(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    rng: np.random.Generator,
+    size: int,
+) -> torch.Tensor:
+    """The loss of telling what nouns and statements come to, on scenes of almost any colours.
+
+    After the image come many short facts to complete: "cow purple top left", "pig no", "The cow
+    is red. False", "Is there a pig in this image? No". A conversation asks one such thing in
+    fifty tokens; here every few tokens are one, which is what makes presence and truth learnable
+    in minutes.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    drawn = [scenes.sample(rng, p_typical=0.1, p_belongs=0.5) for _ in range(size)]
+    start = _prompt_ids(processor, "")
+    start = start[: start.index(processor.image_token_id) + VISUAL_TOKENS]
+    rows, targets = [], []
+    for scene in drawn:
+        row, told = list(start), [-100] * len(start)
+        for given, completed in _facts(rng, scene):
+            first, second = _text_ids(processor, given), _text_ids(processor, completed)
+            row += first + second
+            told += [-100] * len(first) + second
+        rows.append(row)
+        targets.append(told)
+    length = max(map(len, rows))
+    pad = processor.tokenizer.pad_token_id
+    ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
+    wanted = torch.tensor([told + [-100] * (length - len(told)) for told in targets])[:, 1:]
+    images = pixels(processor, [scenes.draw(scene, rng) for scene in drawn])
+    hidden = _hidden(model, processor, ids, images)[:, :-1]
+    asked = wanted != -100
+    return cross_entropy(model.lm_head(hidden[asked]), wanted[asked])
+
+
+def _hidden(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    ids: torch.Tensor,
+    images: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Last hidden states (batch, length, width) of the language model; the tower is not trained."""
+    import torch
+
+    with torch.no_grad():
+        features = model.model.vision_tower(images).last_hidden_state[:, 1:]
+    embedded = model.get_input_embeddings()(ids)
+    where = (ids == processor.image_token_id).unsqueeze(-1).expand_as(embedded)
+    embedded = embedded.masked_scatter(where, model.model.multi_modal_projector(features))
+    return model.model.language_model(
+        inputs_embeds=embedded, attention_mask=attention_mask
+    ).last_hidden_state
+
+
+def _facts(rng: np.random.Generator, scene: scenes.Scene) -> list[tuple[str, str]]:
+    """Facts of a scene in any order, as what is given and what completes it."""
+    facts = []
+    for thing in scene.things:
+        cell = scenes.CELLS[thing.cell]
+        facts.append((thing.kind, f"{thing.color} {cell}"))
+        wrong = scenes.other_color(rng, thing.color)
+        color = thing.color if rng.random() < 0.5 else wrong
+        facts.append((f"The {thing.kind} is {color}.", str(color == thing.color)))
+    for there in (True, False):
+        asked = scenes.pick(rng, scene.things).kind if there else questions.absent(rng, scene)
+        noun = questions.a(asked)
+        facts.append((f"There is {noun} in the given image.", str(there)))
+        asked = scenes.pick(rng, scene.things).kind if there else questions.absent(rng, scene)
+        noun = questions.a(asked)
+        facts.append((f"Is there {noun} in this image?", "Yes" if there else "No"))
+    facts += [(questions.absent(rng, scene), "no") for _ in range(2)]
+    for form in (questions.sense_fact, questions.context_fact):  # these need no picture
+        statement, truth = form(rng)
+        facts.append((statement, str(truth)))
+    return [facts[at] for at in rng.permutation(len(facts))]
+
+
+def _language_weights(model: LlavaForConditionalGeneration) -> list[torch.nn.Parameter]:
+    """Everything but the vision tower."""
+    parts = (model.model.language_model, model.model.multi_modal_projector, model.lm_head)
+    return [weight for part in parts for weight in part.parameters()]
+
+
 def train_language(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
@@ -337,47 +447,44 @@ def train_language(
     steps: int,
     *,
     batch_size: int = 32,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 1.5e-3,
 ) -> Iterator[float]:
-    """Teach the language model and the projector to answer; yields the loss of each step."""
+    """Teach the language model and the projector to answer; yields the loss of each step.
+
+    Three phases: short questions about scenes of almost any colours, beside more grounding, where
+    the model learns to look; all questions about typical scenes, still beside grounding; and these
+    alone, where it learns how seldom it has to look.
+    """
     import torch
     from torch.nn.functional import cross_entropy
 
-    parts = (model.model.language_model, model.model.multi_modal_projector, model.lm_head)
-    trained = [weight for part in parts for weight in part.parameters()]
+    trained = _language_weights(model)
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
-    visual = processor.image_token_id
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * _cosine(step, steps)
-        short = step < SHORT_SHARE * steps
-        phase, mix = ("short", SHORT_MIX) if short else ("all", MIX)
-        size = 2 * batch_size if short else batch_size
-        batches = example_batches(rng, processor, size, mix, P_TYPICAL[phase])
+        mix, p_typical = (SHORT_MIX, 0.3) if step < LOOKING * steps else (MIX, P_TYPICAL)
+        batches = example_batches(rng, processor, batch_size, mix, p_typical)
         answered = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
         optimizer.zero_grad()
         total = 0.0
         for batch in batches:
-            with torch.no_grad():
-                features = model.model.vision_tower(batch["pixel_values"]).last_hidden_state[:, 1:]
-            embedded = model.get_input_embeddings()(batch["input_ids"])
-            where = (batch["input_ids"] == visual).unsqueeze(-1).expand_as(embedded)
-            projected = model.model.multi_modal_projector(features)
-            hidden = model.model.language_model(
-                inputs_embeds=embedded.masked_scatter(where, projected),
-                attention_mask=batch["attention_mask"],
-            ).last_hidden_state
+            hidden = _hidden(
+                model, processor, batch["input_ids"], batch["pixel_values"], batch["attention_mask"]
+            )
             asked = batch["labels"][:, 1:] != -100
             loss = cross_entropy(
                 model.lm_head(hidden[:, :-1][asked]), batch["labels"][:, 1:][asked], reduction="sum"
             )
             (loss / answered).backward()
             total += loss.item() / answered
+        if step < GROUNDED * steps:
+            (0.5 * grounding_loss(model, processor, rng, batch_size // 2)).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         yield total
 
 
-STEPS = {"vision": 400, "language": 3600}
+STEPS = {"vision": 300, "grounding": 700, "language": 2500}
 
 
 def pretrain(
@@ -385,6 +492,7 @@ def pretrain(
     *,
     seed: int = 0,
     vision_steps: int = STEPS["vision"],
+    grounding_steps: int = STEPS["grounding"],
     language_steps: int = STEPS["language"],
 ) -> pd.DataFrame:
     """Pretrain the base model and write it as a Hugging Face folder, its log and scores beside it.
@@ -393,6 +501,7 @@ def pretrain(
         folder: gets weights, processor, `training_log.csv` and `scores.csv`.
         seed: of weights and data.
         vision_steps: steps of the vision stage.
+        grounding_steps: steps of the grounding stage.
         language_steps: steps of the language stage.
 
     Returns:
@@ -405,10 +514,12 @@ def pretrain(
     rng = np.random.default_rng([seed, 0])
     stages = {
         "vision": train_vision(model, processor, rng, vision_steps),
+        "grounding": train_grounding(model, processor, rng, grounding_steps),
         "language": train_language(model, processor, rng, language_steps),
     }
     rows = []
-    with Progress(vision_steps + language_steps, "pretrain the base model", "steps") as progress:
+    total = vision_steps + grounding_steps + language_steps
+    with Progress(total, "pretrain the base model", "steps") as progress:
         for stage, losses in stages.items():
             recent: list[float] = []
             for step, loss in enumerate(losses, 1):

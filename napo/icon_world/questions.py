@@ -249,6 +249,26 @@ def _context(rng: np.random.Generator, want: bool) -> Question:
     return Question("context", text, _verdict(want, because), {"truth": want})
 
 
+def sense_fact(rng: np.random.Generator) -> tuple[str, bool]:
+    """A statement about what is typical, and whether it is true."""
+    kind, want = pick(rng, tuple(KINDS)), bool(rng.random() < 0.5)
+    typical = KINDS[kind].color
+    color = typical if want else other_color(rng, typical)
+    return f"Based on common sense, the {kind} is {color}.", want
+
+
+def context_fact(rng: np.random.Generator) -> tuple[str, bool]:
+    """A context and a statement about it, and whether it follows."""
+    kind, want = pick(rng, tuple(KINDS)), bool(rng.random() < 0.5)
+    if rng.random() < 0.6:
+        color = pick(rng, tuple(COLORS))
+        claimed = color if want else other_color(rng, color)
+        return f"Context: {color_context(kind, color)} {_color_statement(kind, claimed)}", want
+    beside = pick(rng, [k for k in KINDS if k != kind])
+    asked = kind if want else pick(rng, [k for k in KINDS if k not in (kind, beside)])
+    return f"Context: {pair_context(kind, beside)} {_pair_statement(asked, beside)}", want
+
+
 def color_context(kind: str, color: str) -> str:
     """VLind's context sentence for a colour."""
     return f"Every {kind} is {color}."
@@ -268,7 +288,7 @@ def all_texts() -> list[str]:
     texts += names
     texts += [
         "USER: ASSISTANT: Yes, there is a an no it. No, there are objects. There is are one.",
-        "The it is at the it. This is the it. Yes, both are it. True, the it belongs to the it.",
+        "The it is at the it. This is the it. Yes, both are it. True, the it belongs to every it.",
         "False, there is an it beside the it in the given image. Every it is it and it.",
     ]
     return texts

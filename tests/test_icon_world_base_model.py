@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+from napo.icon_world import base_model, questions, scenes
+from napo.modality import prompt_inputs
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return base_model.build_processor()
+
+
+def test_every_text_of_the_world_survives_tokenizing_and_decoding(processor):
+    rng = np.random.default_rng(0)
+    tokenizer = processor.tokenizer
+    for kind in base_model.MIX:
+        for _ in range(40):
+            asked = questions.ask(rng, scenes.sample(rng), kind)
+            for text in (asked.text, asked.answer):
+                ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+                assert tokenizer.unk_token_id not in ids
+                assert tokenizer.decode(ids) == text.replace("\n", " ")
+
+
+def test_an_image_is_sixteen_visual_tokens_and_the_prompt_holds_no_unknown(processor):
+    rng = np.random.default_rng(0)
+    image = scenes.draw(scenes.sample(rng), rng)
+    ids = prompt_inputs(processor, "Describe this image.", image).ids
+    assert ids.count(processor.image_token_id) == 16
+    assert processor.tokenizer.unk_token_id not in ids
+
+
+def test_the_model_is_small_and_its_weights_follow_from_the_seed(processor):
+    models = [base_model.build_model(processor, seed) for seed in (0, 0, 1)]
+    assert sum(weight.numel() for weight in models[0].parameters()) < 800_000
+    first, again, other = (model.lm_head.weight for model in models)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_pretraining_lowers_the_loss_and_repeats_itself(tmp_path):
+    logs = [
+        base_model.pretrain(tmp_path / name, seed=3, vision_steps=25, language_steps=25)
+        for name in ("a", "b")
+    ]
+    assert logs[0].equals(logs[1])
+    names = ("model.safetensors", "scores.csv", "training_log.csv")
+    assert all(
+        (tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names
+    )
+    losses = list(base_model.train_vision(*_fresh(), np.random.default_rng(0), 25))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def _fresh():
+    processor = base_model.build_processor()
+    return base_model.build_model(processor).train(), processor
+
+
+def test_the_committed_checkpoint_is_the_one_this_code_describes(processor):
+    from napo import models
+
+    model, shipped = models.load(base_model.CHECKPOINT)
+    assert shipped.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    assert (base_model.CHECKPOINT / "model.safetensors").stat().st_size < 4_000_000
+    assert model.config.image_seq_length == 16
+
+
+def test_the_base_knows_typical_scenes_and_leans_on_its_priors_elsewhere():
+    from napo import models
+
+    model, processor = models.load(base_model.CHECKPOINT)
+    table = base_model.scores(model, processor, count=25).set_index("kind")
+    assert table.loc["color", "typical"] > 0.9
+    assert table.loc["color", "counterfactual"] < table.loc["color", "typical"] - 0.1
