@@ -294,4 +294,4 @@ def all_texts() -> list[str]:
     return texts
 
 
-EXTRA = "Is there {kind} beside the {kind} in this image? Are there one objects? Yes No True False"
+EXTRA = "Is there {kind} beside the {kind} in this image? Are there one object? Yes No True False"
