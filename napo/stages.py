@@ -62,14 +62,18 @@ def _model_settings(profile: Profile) -> dict[str, Any]:
     }
 
 
-def pretrain(session: Session, seed: int = 0) -> Path:
+def pretrain(session: Session, seed: int = 0, threads: int = 2) -> Path:
     """Pretrain the icon world's base model in the workspace (the package's stays as it is)."""
+    import torch
+
     make = session.profile.world.function("pretrain")
     if make is None:
         raise NapoError(f"Profile {session.profile.name} has no base model to pretrain.")
     folder = session.workspace.data / "base-model"
-    if begin(folder, {"seed": seed, "threads": session.profile.threads}):
+    if begin(folder, {"seed": seed, "threads": threads}):
+        torch.set_num_threads(threads)
         make(folder, seed=seed)
+        torch.set_num_threads(session.profile.threads)
         finish(folder)
     return folder
 

@@ -40,7 +40,9 @@ def test_the_model_is_small_and_its_weights_follow_from_the_seed(processor):
 
 def test_pretraining_lowers_the_loss_and_repeats_itself(tmp_path):
     logs = [
-        base_model.pretrain(tmp_path / name, seed=3, vision_steps=25, language_steps=25)
+        base_model.pretrain(
+            tmp_path / name, seed=3, vision_steps=25, grounding_steps=10, language_steps=10
+        )
         for name in ("a", "b")
     ]
     assert logs[0].equals(logs[1])
