@@ -188,7 +188,7 @@ class Results:
         asked = {}
         for run in runs:
             prints = self.result(run, benchmark)["fingerprints"]
-            asked[prints["benchmarks_data"], len(self.items(run, benchmark))] = run
+            asked[prints.get("benchmarks_data"), len(self.items(run, benchmark))] = run
         if len(asked) > 1:
             raise NapoError(
                 f"{' and '.join(sorted(asked.values()))} answered different data of {benchmark}; "
