@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from napo.preferences import shards
 from napo.workspace import Workspace, read_json, require
 
 ROOT = Path(__file__).parent.parent
@@ -59,11 +60,11 @@ def test_every_stage_is_sealed_and_whole(made):
 
 def test_the_rows_hold_both_biased_responses_and_the_references_scores(made):
     workspace, _ = made
-    rows = pq.read_table(workspace.rows)
+    rows = pq.read_table(shards(workspace.rows))
     assert rows.num_rows == 64
     assert {"language_biased", "vision_biased", "truth"} <= set(rows.column_names)
     current = read_json(workspace.data / "reference" / "current.json")["folder"]
-    scores = pq.read_table(workspace.reference(current)).to_pandas()
+    scores = pq.read_table(shards(workspace.reference(current))).to_pandas()
     assert set(scores["id"]) == set(rows["id"].to_pylist())
     assert (scores["vision_biased_logp"] < 0).all() and (scores["chosen_tokens"] > 0).all()
 
