@@ -171,6 +171,7 @@ class Profile(Settings):
     seeds: str = "0,1,2"
     threads: int = Field(default=1, gt=0)  # part of "the same bytes"
     scale: Literal["tiny", "paper"] = "paper"  # decides what the tables' differences are against
+    paper_model: Literal["7B", "13B"] = "7B"  # whose published rows ours stand beside
 
 
 def seeds(text: str) -> list[int]:

@@ -440,7 +440,7 @@ def all_results(session: Session, seeds: str = "", tune: str = "full") -> Result
 def write_report(session: Session, results: Results, tune: str = "full") -> Path:
     """Write Tables 1 to 4, the summary and `report.html`, and seal their folder."""
     from napo import report, views
-    from napo.results import HALVES, METRICS, claims, summary
+    from napo.results import HALVES, METRICS, claims, measurements, summary
     from napo.tables import tables
 
     profile, folder = session.profile, session.workspace.tables
@@ -457,10 +457,14 @@ def write_report(session: Session, results: Results, tune: str = "full") -> Path
         return folder / "report.html"
     remove(folder)  # made from results alone, in seconds
     begin(folder, settings)
-    made = tables(results, scale=profile.scale)
+    made = tables(results, scale=profile.scale, model=profile.paper_model)
     for table in made.values():
         table.write(folder)
-    frames = {"summary": summary(results, METRICS + HALVES), "claims": claims(results)}
+    frames = {
+        "summary": summary(results, METRICS + HALVES),
+        "claims": claims(results),
+        "measurements": measurements(results),
+    }
     for name, frame in frames.items():
         with atomic_file(folder / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False, float_format="%.6g")
