@@ -9,6 +9,7 @@ language model learns to answer, on scenes whose colours are nearly always typic
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,10 @@ MIX = {
     "color": 0.13, "presence": 0.14, "check": 0.08, "count": 0.03, "cell": 0.04, "setting": 0.02,
     "same": 0.03, "description": 0.15, "sense": 0.08, "sight": 0.12, "sight_only": 0.11,
     "context": 0.07,
+}  # fmt: skip
+VERDICT_MIX = {
+    "sight_only": 0.22, "sense": 0.17, "context": 0.18, "sight": 0.09, "check": 0.06, "color": 0.08,
+    "cell": 0.04, "description": 0.08, "setting": 0.03, "same": 0.02, "count": 0.03,
 }  # fmt: skip
 LOOKING, GROUNDED = 0.3, 0.75  # until which part of the language stage its first phases go
 P_IMAGE_MASKED, P_QUESTION_MASKED, P_TEXT_ONLY = 0.12, 0.04, 0.04
@@ -170,6 +175,8 @@ def example_batches(
     size: int,
     mix: Mapping[str, float],
     p_typical: float,
+    *,
+    verdict_first: bool = False,
 ) -> list[dict[str, torch.Tensor]]:
     """Examples of one step of the language stage, as two batches: the shorter and the longer half.
 
@@ -185,6 +192,8 @@ def example_batches(
         scene = scenes.sample(rng, p_typical=p_typical)
         kind = kinds[int(np.searchsorted(shares, rng.random()))]
         asked = questions.ask(rng, scene, kind)
+        if verdict_first and asked.verdict_first:
+            asked = replace(asked, answer=asked.verdict_first)
         prompt, answer, visible = _masked(rng, processor, asked, scene)
         image = scenes.draw(scene, rng) if visible else None
         examples.append((prompt, [*_text_ids(processor, answer), end], image))
@@ -455,36 +464,77 @@ def train_language(
     the model learns to look; all questions about typical scenes, still beside grounding; and these
     alone, where it learns how seldom it has to look.
     """
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    trained = _language_weights(model)
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
+    optimizer = _optimizer(model, learning_rate)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * _cosine(step, steps)
         mix, p_typical = (SHORT_MIX, 0.3) if step < LOOKING * steps else (MIX, P_TYPICAL)
-        batches = example_batches(rng, processor, batch_size, mix, p_typical)
-        answered = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
-        optimizer.zero_grad()
-        total = 0.0
-        for batch in batches:
-            hidden = _hidden(
-                model, processor, batch["input_ids"], batch["pixel_values"], batch["attention_mask"]
-            )
-            asked = batch["labels"][:, 1:] != -100
-            loss = cross_entropy(
-                model.lm_head(hidden[:, :-1][asked]), batch["labels"][:, 1:][asked], reduction="sum"
-            )
-            (loss / answered).backward()
-            total += loss.item() / answered
-        if step < GROUNDED * steps:
-            (0.5 * grounding_loss(model, processor, rng, batch_size // 2)).backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        yield total
+        batches = example_batches(rng, processor, batch_size, mix, p_typical, verdict_first=True)
+        grounded = batch_size // 2 if step < GROUNDED * steps else 0
+        yield _answer_step(model, processor, optimizer, batches, rng, grounded)
 
 
-STEPS = {"vision": 300, "grounding": 700, "language": 2500}
+def train_verdicts(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    rng: np.random.Generator,
+    steps: int,
+    *,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+) -> Iterator[float]:
+    """Teach to repeat a statement before the verdict on it; yields the loss of each step.
+
+    Three layers judge a statement where it ends (`grounding_loss`: 97 % right) but do not carry
+    the verdict over the rest of VLind-Bench's long questions: asked for it first, as the language
+    stage does, the model stays at chance.
+    """
+    optimizer = _optimizer(model, learning_rate)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = learning_rate * _cosine(step, steps)
+        batches = example_batches(rng, processor, batch_size, VERDICT_MIX, P_TYPICAL)
+        grounded = batch_size // 4 if step < LOOKING * steps else 0
+        yield _answer_step(model, processor, optimizer, batches, rng, grounded)
+
+
+def _optimizer(model: LlavaForConditionalGeneration, learning_rate: float) -> torch.optim.AdamW:
+    import torch
+
+    return torch.optim.AdamW(_language_weights(model), lr=learning_rate, weight_decay=0.01)
+
+
+def _answer_step(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    optimizer: torch.optim.AdamW,
+    batches: list[dict[str, torch.Tensor]],
+    rng: np.random.Generator,
+    grounded: int,
+) -> float:
+    """One step on the answers of these batches, and on the facts of `grounded` more scenes."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    answered = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
+    optimizer.zero_grad()
+    total = 0.0
+    for batch in batches:
+        hidden = _hidden(
+            model, processor, batch["input_ids"], batch["pixel_values"], batch["attention_mask"]
+        )
+        asked = batch["labels"][:, 1:] != -100
+        loss = cross_entropy(
+            model.lm_head(hidden[:, :-1][asked]), batch["labels"][:, 1:][asked], reduction="sum"
+        )
+        (loss / answered).backward()
+        total += loss.item() / answered
+    if grounded:
+        (0.5 * grounding_loss(model, processor, rng, grounded)).backward()
+    torch.nn.utils.clip_grad_norm_(_language_weights(model), 1.0)
+    optimizer.step()
+    return total
+
+
+STEPS = {"vision": 300, "grounding": 700, "language": 2500, "verdicts": 650}
 
 
 def pretrain(
@@ -494,6 +544,7 @@ def pretrain(
     vision_steps: int = STEPS["vision"],
     grounding_steps: int = STEPS["grounding"],
     language_steps: int = STEPS["language"],
+    verdict_steps: int = STEPS["verdicts"],
 ) -> pd.DataFrame:
     """Pretrain the base model and write it as a Hugging Face folder, its log and scores beside it.
 
@@ -503,6 +554,7 @@ def pretrain(
         vision_steps: steps of the vision stage.
         grounding_steps: steps of the grounding stage.
         language_steps: steps of the language stage.
+        verdict_steps: steps of the last stage.
 
     Returns:
         The log: stage, step, loss (mean over the last 25 steps).
@@ -516,9 +568,12 @@ def pretrain(
         "vision": train_vision(model, processor, rng, vision_steps),
         "grounding": train_grounding(model, processor, rng, grounding_steps),
         "language": train_language(model, processor, rng, language_steps),
+        "verdicts": train_verdicts(
+            model, processor, np.random.default_rng([seed, 1]), verdict_steps
+        ),
     }
     rows = []
-    total = vision_steps + grounding_steps + language_steps
+    total = vision_steps + grounding_steps + language_steps + verdict_steps
     with Progress(total, "pretrain the base model", "steps") as progress:
         for stage, losses in stages.items():
             recent: list[float] = []
@@ -577,9 +632,7 @@ def scores(
             ]
             said = generate(model, processor, prompts, Decoding(), batch_size=count)
             right = [
-                truth.answers(r.text, vars(q), s)
-                and (q.group == "no-image" or truth.all_true(r.text, vars(q), s))
-                for r, q, s in zip(said, asked, drawn, strict=True)
+                truth.right(r.text, vars(q), s) for r, q, s in zip(said, asked, drawn, strict=True)
             ]
             table.setdefault(kind, {"kind": kind})[sort] = sum(right) / count
     return pd.DataFrame(table.values())

@@ -12,6 +12,7 @@ import numpy as np
 from napo.icon_world.scenes import CELLS, COLORS, KINDS, PLACES, Scene, other_color, pick
 
 NO_IMAGE = ("sense", "context")  # kinds that need no picture
+VERDICTS = ("sight", "sight_only", *NO_IMAGE)  # true or false; the answer repeats the statement
 COUNTS = ("no", "one", "two", "three", "four")
 DESCRIBE = (
     "Describe this image.",
@@ -62,6 +63,7 @@ class Question:
     text: str
     answer: str
     about: Mapping[str, Any] = field(default_factory=dict)
+    verdict_first: str = ""  # another answer, of true-or-false questions
 
     @property
     def group(self) -> str:
@@ -209,9 +211,9 @@ def _true_or_false(rng: np.random.Generator, scene: Scene, kind: str) -> Questio
         statement = _pair_statement(asked, two.kind)
         because = f"there is {a(asked)}." if want else f"there is no {asked}."
     form = SIGHT if kind == "sight" else SIGHT_ONLY
-    return Question(
-        kind, form.format(statement=statement), _verdict(want, because), {"truth": want}
-    )
+    told = f"{statement} {want}."
+    text = form.format(statement=statement)
+    return Question(kind, text, told, {"truth": want}, _verdict(want, because))
 
 
 def _sense(rng: np.random.Generator, kind: str, want: bool) -> Question:
@@ -225,9 +227,9 @@ def _sense(rng: np.random.Generator, kind: str, want: bool) -> Question:
         beside = pick(rng, others)
         statement = _pair_statement(kind, beside)
         because = f"the {kind} belongs to the {place}."
-    return Question(
-        "sense", SENSE.format(statement=statement), _verdict(want, because), {"truth": want}
-    )
+    told = f"Based on common sense, {statement[0].lower()}{statement[1:]} {want}."
+    text = SENSE.format(statement=statement)
+    return Question("sense", text, told, {"truth": want}, _verdict(want, because))
 
 
 def _context(rng: np.random.Generator, want: bool) -> Question:
@@ -246,7 +248,8 @@ def _context(rng: np.random.Generator, want: bool) -> Question:
         statement = _pair_statement(asked, beside)
         because = f"there is {a(asked)}." if want else f"there is no {asked}."
     text = CONTEXT_ONLY.format(context=context, statement=statement)
-    return Question("context", text, _verdict(want, because), {"truth": want})
+    told = f"Context: {context} {statement} {want}."
+    return Question("context", text, told, {"truth": want}, _verdict(want, because))
 
 
 def sense_fact(rng: np.random.Generator) -> tuple[str, bool]:

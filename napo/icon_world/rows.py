@@ -104,6 +104,9 @@ def corrupt(rng: np.random.Generator, answer: str) -> str:
     A verdict is turned together with its reason; a description gets another colour, thing or
     corner; a plain statement another colour, corner, count or place.
     """
+    told = re.fullmatch(r"(.+ )(True|False)\.", answer)
+    if told:
+        return f"{told[1]}{OPPOSITE[told[2]]}."
     verdict = re.match(r"(Yes|No|True|False)\b", answer)
     reason = answer[verdict.end() :] if verdict else answer
     changed = _turned(reason) if verdict else None

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from napo.icon_world.questions import COUNTS, NO_IMAGE
+from napo.icon_world.questions import COUNTS, VERDICTS
 from napo.icon_world.scenes import CELLS, COLORS, KINDS, PLACES, Scene
 
 _KIND = "|".join(KINDS)
@@ -67,9 +67,10 @@ def holds(claim: tuple[str, ...], scene: Scene, about: Mapping[str, Any]) -> boo
 
 
 def verdict(text: str) -> str:
-    """The word yes, no, true or false that a response begins with, or nothing."""
-    first = re.match(r"\s*(yes|no|true|false)\b", text.lower())
-    return first[1] if first else ""
+    """The word yes or no that a response begins with, or the first true or false in it."""
+    text = text.lower()
+    found = re.match(r"\s*(yes|no)\b", text) or re.search(r"\b(true|false)\b", text)
+    return found[1] if found else ""
 
 
 def answers(text: str, question: Mapping[str, Any], scene: Scene) -> bool:
@@ -119,12 +120,12 @@ def all_true(text: str, question: Mapping[str, Any], scene: Scene) -> bool:
 def right(text: str, question: Mapping[str, Any], scene: Scene) -> bool:
     """Whether a response answers the question and claims nothing false.
 
-    Questions about common sense or a given context are not about the picture, so what their
-    answers say is not held against it; only the verdict counts.
+    The answer to a true-or-false question repeats the statement, which it may go on to call
+    false; so only its verdict counts.
     """
     if not answers(text, question, scene):
         return False
-    return question["kind"] in NO_IMAGE or all_true(text, question, scene)
+    return question["kind"] in VERDICTS or all_true(text, question, scene)
 
 
 def label_by_truth(row: Mapping[str, Any], kind: str) -> tuple[str, str]:
