@@ -37,8 +37,8 @@ test-long: setup ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m long
 
 lint: setup
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check napo tests bench
+	@$(BIN)/ruff check --no-cache .
+	@$(BIN)/ruff format --no-cache --check napo tests bench
 
 lab: setup ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks

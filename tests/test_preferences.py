@@ -1,11 +1,11 @@
 import io
 
 import pytest
-from napo.generate import Generated
 from PIL import Image
 
 from napo import preferences
 from napo.errors import NapoError
+from napo.generate import Generated
 from napo.preferences import (
     decode,
     image_bytes,
