@@ -128,6 +128,67 @@ def ipo_loss(log_ratio_difference: Tensor, beta: float) -> Tensor:
     return (_wide(log_ratio_difference) - 1 / (2 * beta)) ** 2
 
 
+def drdpo_loss(psi: Tensor, beta_prime: float, log_mean: Tensor | None = None) -> Tensor:
+    """Dr. DPO, -beta' log mean exp(log sigmoid(psi) / beta') (Wu et al. 2025, Eq. 12).
+
+    The source's loss belongs to a batch: pairs that the model finds improbable count less. Every
+    example gets the batch's value, and the gradient of its own share of it.
+
+    Args:
+        psi: reward margins, shape (batch,).
+        beta_prime: how far the weights may lean; DPO as it grows.
+        log_mean: log of the average of exp(log sigmoid(psi) / beta') over the batch of all
+            processes, a scalar; of this batch by default.
+
+    Returns:
+        The loss, shape (batch,), in float32 or wider.
+    """
+    likelihood = logsigmoid(_wide(psi))
+    if log_mean is None:
+        log_mean = drdpo_likelihood(psi, beta_prime).mean().log()
+    weight = torch.exp(likelihood / beta_prime - log_mean).detach()
+    return -beta_prime * log_mean.detach() - weight * (likelihood - likelihood.detach())
+
+
+def drdpo_likelihood(psi: Tensor, beta_prime: float) -> Tensor:
+    """What Dr. DPO averages over a batch: sigmoid(psi)^(1 / beta'), shape (batch,), no gradient."""
+    return torch.exp(logsigmoid(_wide(psi)) / beta_prime).detach()
+
+
+def ropo_loss(psi: Tensor, alpha: float) -> Tensor:
+    """ROPO's loss: DPO and alpha times the mean absolute error, scaled (Liang et al. 2024).
+
+    The scale 4 alpha / (1 + alpha)^2 makes the largest weight that a pair can get equal to 1. The
+    source's other half, sampling and dropping pairs, is not part of a loss.
+
+    Args:
+        psi: reward margins, shape (batch,).
+        alpha: share of the noise-tolerant part, at least 1.
+
+    Returns:
+        The loss, shape (batch,), in float32 or wider.
+    """
+    return 4 * alpha / (1 + alpha) ** 2 * (dpo_loss(psi) + alpha * mae_loss(psi))
+
+
+def dynamic_beta(margin: Tensor | float, strength: float, threshold: float = 0.0) -> Tensor:
+    """beta-DPO's factor on beta, 1 + strength (M - M0) (Wu et al. 2024).
+
+    The source moves the threshold M0 along with the run; here it is a constant, so that a loss
+    depends on its batch alone. Its filter of pairs is left out.
+
+    Args:
+        margin: the batch-average reward margin M; anything longer is averaged first.
+        strength: how much beta follows the margin (alpha in the source).
+        threshold: the margin M0 at which beta stays as it is.
+
+    Returns:
+        The factor, a scalar without gradient, at least 0.001 so that no pair is turned round.
+    """
+    margin = _wide(torch.as_tensor(margin)).detach().mean()
+    return (1 + strength * (margin - threshold)).clamp_min(1e-3)
+
+
 def robustness_coefficient(margin: Tensor | float, alpha: float, rule: str = "paper") -> Tensor:
     """Adaptive noise-robustness coefficient q from the batch-average margin (Eq. 12).
 

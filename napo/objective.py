@@ -17,7 +17,8 @@ from napo import losses
 from napo.errors import NapoError, unknown
 from napo.logprobs import CORRUPTED, LogProbs
 
-LOSSES = ("dpo", "napo", "cdpo", "rdpo", "ipo", "anchor")
+LOSSES = ("dpo", "napo", "cdpo", "rdpo", "ipo", "drdpo", "ropo", "beta-dpo", "anchor")
+STRENGTH = {"drdpo": 1.0, "ropo": 2.0, "beta-dpo": 0.6}  # where a term names none
 Q_RULES = ("paper", "released")
 GAMMA_RULES = ("margin", "uniform", "none", "fixed")
 ROUNDING = 1e-5  # a total margin below this is float32 noise around 0
@@ -34,6 +35,7 @@ class Term:
         alpha: scale of that margin (Eq. 12).
         q: a fixed coefficient in place of Eq. 12.
         label_smoothing: assumed share of flipped pairs, for "cdpo" and "rdpo".
+        strength: beta' of "drdpo", alpha of "ropo" and "beta-dpo"; that of `STRENGTH` by default.
         name: how records call the term; the response by default.
     """
 
@@ -43,6 +45,7 @@ class Term:
     alpha: float = 0.01
     q: float | None = None
     label_smoothing: float = 0.1
+    strength: float | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -54,6 +57,8 @@ class Term:
             raise NapoError(f"q is {self.q}; it must lie in (0, 1].")
         if not 0 <= self.label_smoothing < 0.5:
             raise NapoError(f"label_smoothing is {self.label_smoothing}; it must lie in [0, 0.5).")
+        if self.strength is not None and self.strength <= 0:
+            raise NapoError(f"strength of {self.loss} is {self.strength}; it must be positive.")
         if not self.name:
             object.__setattr__(self, "name", self.response)
 
@@ -84,6 +89,8 @@ class Objective:
         beta: scale of the reward (§4.1).
         q_rule: "paper" (Eq. 12) or "released".
         pick_one: each optimiser step takes one of the terms, with weight 1 (Table 3's "random").
+        sft: weight of a supervised term beside the preferences, minus the mean log-prob of the
+            chosen response's tokens (as in RPO, Pang et al. 2024, Eq. 2); 0 leaves it out.
     """
 
     terms: tuple[Term, ...]
@@ -92,6 +99,7 @@ class Objective:
     beta: float = 0.1
     q_rule: str = "paper"
     pick_one: bool = False
+    sft: float = 0.0
 
     def __post_init__(self) -> None:
         if self.gamma not in GAMMA_RULES:
@@ -139,7 +147,7 @@ class Objective:
         for at, term in enumerate(self.terms):
             batch_margin = (mean_means if term.average == "mean" else sum_means)[at]
             q = self._coefficient(term, batch_margin)
-            value = self._loss(term, psi_sum[at], q)
+            value = self._loss(term, psi_sum[at], sum_means[at], q)
             total = total + gamma[at] * value
             records |= {
                 f"{term.name}_psi_sum": psi_sum[at].detach(),
@@ -149,6 +157,10 @@ class Objective:
             }
             if q is not None:
                 records[f"{term.name}_q"] = q
+        if self.sft:
+            told = -policy.of("chosen")[1]
+            total = total + self.sft * told
+            records["sft_loss"] = told.detach()
         records["loss"] = total.detach()
         return ObjectiveOutput(total.mean(), records)
 
@@ -184,7 +196,8 @@ class Objective:
             batch_margin = batch_margin / self.beta
         return losses.robustness_coefficient(batch_margin, term.alpha, self.q_rule)
 
-    def _loss(self, term: Term, psi: Tensor, q: Tensor | None) -> Tensor:
+    def _loss(self, term: Term, psi: Tensor, batch_margin: Tensor, q: Tensor | None) -> Tensor:
+        strength = term.strength or STRENGTH.get(term.loss)
         if term.loss == "napo":
             return losses.napo_loss(psi, q)
         if term.loss == "cdpo":
@@ -193,6 +206,14 @@ class Objective:
             return losses.rdpo_loss(psi, term.label_smoothing)
         if term.loss == "ipo":
             return losses.ipo_loss(psi / self.beta, self.beta)
+        if term.loss == "drdpo":
+            likelihood = losses.drdpo_likelihood(psi, strength).mean()
+            log_mean = _mean_over_processes(likelihood).log()
+            return losses.drdpo_loss(psi, strength, log_mean)
+        if term.loss == "ropo":
+            return losses.ropo_loss(psi, strength)
+        if term.loss == "beta-dpo":
+            return losses.dpo_loss(losses.dynamic_beta(batch_margin, strength) * psi)
         return losses.dpo_loss(psi)
 
 
@@ -251,6 +272,10 @@ VARIANTS = _Variants(
         "cdpo": _a1("cdpo"),
         "rdpo": _a1("rdpo"),
         "ipo": _a1("ipo"),
+        "drdpo": _a1("drdpo"),
+        "ropo": _a1("ropo"),
+        "beta-dpo": _a1("beta-dpo"),
+        "A1-sft": replace(_a1(), sft=0.1),
     }
 )
 

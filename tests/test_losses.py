@@ -179,3 +179,39 @@ def test_neither_coefficient_nor_weights_carry_a_gradient():
     live_q = column([0.3]).requires_grad_()
     losses.napo_loss(psi, live_q).sum().backward()
     assert live_q.grad is None
+
+
+def test_drdpo_is_the_log_mean_exp_of_the_batch_and_has_its_gradient():
+    psi = column([-2.0, 0.3, 4.0]).requires_grad_()
+    value = losses.drdpo_loss(psi, 0.7)
+    probabilities = [sigmoid(m) ** (1 / mpmath.mpf("0.7")) for m in psi.tolist()]
+    matches(value, [-mpmath.mpf("0.7") * mpmath.log(sum(probabilities) / 3)] * 3)
+    (ours,) = torch.autograd.grad(value.mean(), psi)
+    direct = -0.7 * (torch.logsumexp(torch.nn.functional.logsigmoid(psi) / 0.7, 0))
+    (expected,) = torch.autograd.grad(direct, psi)
+    assert torch.allclose(ours, expected, rtol=1e-10)
+
+
+def test_drdpo_tends_to_dpo_as_beta_prime_grows():
+    psi = column([-2.0, 0.3, 4.0])
+    assert losses.drdpo_loss(psi, 1e5).mean().item() == pytest.approx(
+        losses.dpo_loss(psi).mean().item(), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0, 14.0])
+def test_ropo_mixes_dpo_and_mae_and_weighs_no_pair_above_one(alpha):
+    expected = [
+        4 * alpha / (1 + alpha) ** 2 * (-mpmath.log(sigmoid(m)) + alpha * (1 - sigmoid(m)))
+        for m in MARGINS
+    ]
+    matches(losses.ropo_loss(column(MARGINS), alpha), expected)
+    psi = torch.linspace(-8, 8, 4001, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(losses.ropo_loss(psi, alpha).sum(), psi)
+    assert gradient.min().item() == pytest.approx(-1, abs=1e-3)
+
+
+def test_dynamic_beta_follows_the_margin_and_never_turns_a_pair_round():
+    assert losses.dynamic_beta(column([0.5, 1.5]), 0.6).item() == pytest.approx(1.6)
+    assert losses.dynamic_beta(1.0, 0.6, threshold=1.0).item() == pytest.approx(1.0)
+    assert losses.dynamic_beta(-50.0, 0.6).item() == pytest.approx(1e-3)
