@@ -63,7 +63,6 @@ class Question:
     text: str
     answer: str
     about: Mapping[str, Any] = field(default_factory=dict)
-    verdict_first: str = ""  # another answer, of true-or-false questions
 
     @property
     def group(self) -> str:
@@ -96,10 +95,6 @@ def _color_statement(kind: str, color: str) -> str:
 
 def _pair_statement(kind: str, beside: str) -> str:
     return f"There is {a(kind)} beside the {beside}."
-
-
-def _verdict(truth: bool, because: str) -> str:
-    return f"{truth}, {because[0].lower()}{because[1:]}"
 
 
 def absent(rng: np.random.Generator, scene: Scene) -> str:
@@ -199,37 +194,29 @@ def _true_or_false(rng: np.random.Generator, scene: Scene, kind: str) -> Questio
     if kind == "sight" and rng.random() < 0.5:
         asked = thing.kind if want else absent(rng, scene)
         statement = f"There is {a(asked)} in the given image."
-        because = f"there is {a(asked)}." if want else f"there is no {asked}."
     elif about_color:
         typical = KINDS[thing.kind].color
         wrong = typical if typical != thing.color else other_color(rng, thing.color)
         statement = _color_statement(thing.kind, thing.color if want else wrong)
-        because = _color_statement(thing.kind, thing.color)
     else:
         one, two = (scene.things[i] for i in rng.permutation(len(scene.things))[:2])
         asked = one.kind if want else absent(rng, scene)
         statement = _pair_statement(asked, two.kind)
-        because = f"there is {a(asked)}." if want else f"there is no {asked}."
     form = SIGHT if kind == "sight" else SIGHT_ONLY
     told = f"{statement} {want}."
     text = form.format(statement=statement)
-    return Question(kind, text, told, {"truth": want}, _verdict(want, because))
+    return Question(kind, text, told, {"truth": want})
 
 
 def _sense(rng: np.random.Generator, kind: str, want: bool) -> Question:
     if rng.random() < 0.6:
         typical = KINDS[kind].color
         statement = _color_statement(kind, typical if want else other_color(rng, typical))
-        because = f"the {kind} is {typical}."
     else:
-        place = KINDS[kind].place
-        others = [k for k in KINDS if k != kind and (KINDS[k].place == place) == want]
-        beside = pick(rng, others)
-        statement = _pair_statement(kind, beside)
-        because = f"the {kind} belongs to the {place}."
+        statement = _pair_statement(kind, pick(rng, _companions(kind, want)))
     told = f"Based on common sense, {statement[0].lower()}{statement[1:]} {want}."
     text = SENSE.format(statement=statement)
-    return Question("sense", text, told, {"truth": want}, _verdict(want, because))
+    return Question("sense", text, told, {"truth": want})
 
 
 def _context(rng: np.random.Generator, want: bool) -> Question:
@@ -239,37 +226,57 @@ def _context(rng: np.random.Generator, want: bool) -> Question:
         context = color_context(kind, color)
         wrong = KINDS[kind].color if KINDS[kind].color != color else other_color(rng, color)
         statement = _color_statement(kind, color if want else wrong)
-        because = f"the {kind} is {color}."
     else:
         beside = pick(rng, [k for k in KINDS if k != kind])
         context = pair_context(kind, beside)
         wrong = pick(rng, [k for k in KINDS if k not in (kind, beside)])
         asked = kind if want else wrong
         statement = _pair_statement(asked, beside)
-        because = f"there is {a(asked)}." if want else f"there is no {asked}."
     text = CONTEXT_ONLY.format(context=context, statement=statement)
     told = f"Context: {context} {statement} {want}."
-    return Question("context", text, told, {"truth": want}, _verdict(want, because))
+    return Question("context", text, told, {"truth": want})
 
 
-def sense_fact(rng: np.random.Generator) -> tuple[str, bool]:
-    """A statement about what is typical, and whether it is true."""
+def _sense_of_color(rng: np.random.Generator) -> tuple[str, str]:
     kind, want = pick(rng, tuple(KINDS)), bool(rng.random() < 0.5)
     typical = KINDS[kind].color
     color = typical if want else other_color(rng, typical)
-    return f"Based on common sense, the {kind} is {color}.", want
+    return f"Based on common sense, the {kind} is {color}.", str(want)
 
 
-def context_fact(rng: np.random.Generator) -> tuple[str, bool]:
-    """A context and a statement about it, and whether it follows."""
+def _sense_of_place(rng: np.random.Generator) -> tuple[str, str]:
     kind, want = pick(rng, tuple(KINDS)), bool(rng.random() < 0.5)
-    if rng.random() < 0.6:
-        color = pick(rng, tuple(COLORS))
-        claimed = color if want else other_color(rng, color)
-        return f"Context: {color_context(kind, color)} {_color_statement(kind, claimed)}", want
-    beside = pick(rng, [k for k in KINDS if k != kind])
-    asked = kind if want else pick(rng, [k for k in KINDS if k not in (kind, beside)])
-    return f"Context: {pair_context(kind, beside)} {_pair_statement(asked, beside)}", want
+    beside = pick(rng, _companions(kind, want))
+    return f"Based on common sense, there is {a(kind)} beside the {beside}.", str(want)
+
+
+def _place(rng: np.random.Generator) -> tuple[str, str]:
+    kind = pick(rng, tuple(KINDS))
+    return f"The {kind} belongs to the", f"{KINDS[kind].place}."
+
+
+def _color_in_context(rng: np.random.Generator) -> tuple[str, str]:
+    kind, want, color = pick(rng, tuple(KINDS)), bool(rng.random() < 0.5), pick(rng, tuple(COLORS))
+    claim = _color_statement(kind, color if want else other_color(rng, color))
+    return f"Context: {color_context(kind, color)} {claim}", str(want)
+
+
+def _pair_in_context(rng: np.random.Generator) -> tuple[str, str]:
+    want = bool(rng.random() < 0.5)
+    kind, beside, other = (tuple(KINDS)[at] for at in rng.permutation(len(KINDS))[:3])
+    claim = _pair_statement(kind if want else other, beside)
+    return f"Context: {pair_context(kind, beside)} {claim}", str(want)
+
+
+# Facts that need no picture, as what is given and what completes it.
+COLOR_FACTS = (_sense_of_color, _color_in_context)
+FACTS = (*COLOR_FACTS, _sense_of_place, _place, _pair_in_context)
+
+
+def _companions(kind: str, belonging: bool) -> list[str]:
+    """Kinds found (or not found) beside a kind."""
+    place = KINDS[kind].place
+    return [k for k in KINDS if k != kind and (KINDS[k].place == place) == belonging]
 
 
 def color_context(kind: str, color: str) -> str:
