@@ -53,6 +53,9 @@ base-model: setup ## pretrain the tiny base model again and compare its scores
 	@$(BIN)/papermill notebooks/00_icon_world.ipynb data/tiny/notebooks/00_icon_world-pretrained.ipynb \
 	  -p pretrain True -k python3 --log-output --no-progress-bar
 
+bench: setup ## a training step's time and memory: TRL, the released layout, ours (15 minutes)
+	@$(BIN)/python -m bench.engine
+
 lock: setup ## write requirements.lock from what .venv holds
 	@$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check \
 	  | sed 's/+cpu//' | grep -v '^napo' > requirements.lock

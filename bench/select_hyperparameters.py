@@ -21,7 +21,7 @@ from napo.config import Profile, load_profile
 from napo.notebook import Session, session
 from napo.workspace import Workspace, read_json
 
-LEARNING_RATES = (1e-4, 3e-4, 6e-4)
+LEARNING_RATES = (3e-5, 6e-5, 1e-4, 3e-4, 6e-4)
 EPOCHS = (2,)
 VARIANTS = ("dpo", "A2")
 SEED = 100  # no table uses it
@@ -87,7 +87,7 @@ def main() -> None:
     out = Path(here.workspace.root) / "data" / "selection"
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / f"selection-{given.tune}.csv", index=False)
-    print(table.round(2).to_string(index=False))
+    print(table.to_string(index=False, float_format="{:.4g}".format))
     trained = table[table["variant"] != "base"]
     print(trained.groupby(["rate", "epochs"])[["LP", "CB", "LP+CB", "obj_rec"]].mean().round(2))
 
