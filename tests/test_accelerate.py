@@ -1,0 +1,25 @@
+"""The launch configurations that come with the package, as accelerate itself reads them."""
+
+from importlib.resources import files
+
+import pytest
+
+CONFIGS = files("napo") / "accelerate"
+
+
+@pytest.mark.parametrize(
+    "name, kind, says",
+    [
+        ("ddp", "MULTI_GPU", {}),
+        ("fsdp2", "FSDP", {"fsdp_version": 2}),
+        ("zero2", "DEEPSPEED", {"zero_stage": 2}),
+        ("zero3", "DEEPSPEED", {"zero_stage": 3, "zero3_init_flag": True}),
+    ],
+)
+def test_accelerate_reads_the_configuration(name, kind, says):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    found = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
+    assert found.distributed_type == kind
+    inner = {**found.fsdp_config, **found.deepspeed_config}
+    assert {key: inner[key] for key in says} == says
