@@ -233,12 +233,18 @@ def _prompt_ids(
     processor: ProcessorMixin, question: str, pixels: dict[str, Any], *, hide_question: bool
 ) -> list[int]:
     """Ids of the rendered prompt, image token expanded, the question's tokens hidden if asked."""
-    image = bool(pixels)
-    text = render(processor, question, image=image)
-    visual = processor.image_token
-    expanded = text
-    if image:
-        expanded = text.replace(visual, processor.replace_image_token(pixels, 0), 1)
+    visual = processor.replace_image_token(pixels, 0) if pixels else ""
+    template = processor.chat_template
+    return list(_tokenized(processor, template, question, visual, hide_question))
+
+
+@lru_cache(maxsize=16_384)  # every seed of every variant is asked the same benchmarks
+def _tokenized(
+    processor: ProcessorMixin, template: str, question: str, visual: str, hide_question: bool
+) -> tuple[int, ...]:
+    """Ids of a prompt whose image token is replaced by `visual` (`template` keys the cache)."""
+    text = render(processor, question, image=bool(visual))
+    expanded = text.replace(processor.image_token, visual, 1) if visual else text
     tokenizer = processor.tokenizer
     start = tokenizer.bos_token
     encoded = tokenizer(
@@ -247,13 +253,13 @@ def _prompt_ids(
         add_special_tokens=not (start and text.startswith(start)),
         return_offsets_mapping=hide_question,
     )
-    ids = list(encoded["input_ids"])
+    ids = encoded["input_ids"]
     if not hide_question:
-        return ids
-    before, after = _frame(processor, processor.chat_template, image)
+        return tuple(ids)
+    before, after = _frame(processor, template, bool(visual))
     grown = len(expanded) - len(text)
     hidden = (len(before) + grown, len(expanded) - len(after))
-    return mask_text(ids, encoded["offset_mapping"], hidden, mask_token_id(processor))
+    return tuple(mask_text(ids, encoded["offset_mapping"], hidden, mask_token_id(processor)))
 
 
 @lru_cache(maxsize=16)

@@ -24,9 +24,9 @@ from napo.workspace import write_json
 
 SIZES = {
     "vlind": 1000,
-    "object_halbench": 300,
-    "amber_generative": 300,
-    "amber_discriminative": 600,
+    "object_halbench": 200,
+    "amber_generative": 200,
+    "amber_discriminative": 400,
     "mmhal": 96,
 }
 _SPLITS = {"test": 0, "validation": 1}
@@ -88,7 +88,7 @@ def _vlind(folder: Path, rng: np.random.Generator, count: int) -> None:
         concept = "color" if rng.random() < 0.6 else "location"
         make = _color_instance if concept == "color" else _location_instance
         fields, factual, untypical = make(rng)
-        good = int(rng.integers(1, 3))
+        good = 1 if rng.random() < 0.9 else 2
         votes = {str(image): 3 - image for image in range(good)}
         instance = {
             "global_id": number,
