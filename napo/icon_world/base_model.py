@@ -31,7 +31,7 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 PATCH = 12  # pixels
 VISUAL_TOKENS = (scenes.SIZE // PATCH) ** 2
 WIDTH = 96
-POSITION_SCALE = 10.0
+POSITION_SCALE = 10.0  # of the tower's position embeddings at the start; see build_model
 
 # Share of each kind of question.
 MIX = {
@@ -316,7 +316,6 @@ def train_reading(
     Common sense and context, no picture: first about colours, then about what is beside what as
     well. Asked for all of it at once, or three times as fast, it stays at chance.
     """
-    import torch
     from torch.nn.functional import cross_entropy
 
     optimizer = _optimizer(model, learning_rate)
@@ -332,11 +331,7 @@ def train_reading(
         hidden = model.model.language_model(input_ids=ids).last_hidden_state[:, :-1]
         asked = wanted[:, 1:] != -100
         loss = cross_entropy(model.lm_head(hidden[asked]), wanted[:, 1:][asked])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(_language_weights(model), 1.0)
-        optimizer.step()
-        yield loss.item()
+        yield _descend(model, optimizer, loss)
 
 
 def _completed(
@@ -433,18 +428,10 @@ def train_grounding(
     learning_rate: float = 2e-3,
 ) -> Iterator[float]:
     """Teach the language model to find nouns in the picture; yields the loss of each step."""
-    import torch
-
-    trained = _language_weights(model)
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
+    optimizer = _optimizer(model, learning_rate)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * min(1, (step + 1) / 50)
-        loss = grounding_loss(model, processor, rng, batch_size)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        yield loss.item()
+        yield _descend(model, optimizer, grounding_loss(model, processor, rng, batch_size))
 
 
 def grounding_loss(
@@ -552,6 +539,18 @@ def _optimizer(model: LlavaForConditionalGeneration, learning_rate: float) -> to
     import torch
 
     return torch.optim.AdamW(_language_weights(model), lr=learning_rate, weight_decay=0.01)
+
+
+def _descend(
+    model: LlavaForConditionalGeneration, optimizer: torch.optim.AdamW, loss: torch.Tensor
+) -> float:
+    import torch
+
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(_language_weights(model), 1.0)
+    optimizer.step()
+    return loss.item()
 
 
 def _answer_step(
