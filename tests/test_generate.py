@@ -4,6 +4,7 @@ import engine_fixtures as engine
 import pytest
 import torch
 
+import napo.generate
 from napo.config import Decoding
 from napo.generate import Prompt, generate
 
@@ -57,6 +58,19 @@ def by_the_library(model, processor, prompt, **settings):
     return output[0, inputs["input_ids"].shape[1] :].tolist()
 
 
+@pytest.fixture(params=["equal lengths", "padded"])
+def batches(request, monkeypatch):
+    """Both ways of making batches: a CPU's, without padding, and a GPU's, full."""
+    whole = napo.generate._batches
+    if request.param == "padded":
+        monkeypatch.setattr(
+            napo.generate,
+            "_batches",
+            lambda lengths, size, equal: whole(lengths, size, equal=False),
+        )
+
+
+@pytest.mark.usefixtures("batches")
 @pytest.mark.parametrize("beams", [1, 3])
 def test_answers_are_those_of_the_library_one_at_a_time(processor, model, prompts, beams):
     plain = [p for p in prompts if not p.image_mask and not p.text_mask]
@@ -71,6 +85,7 @@ def test_answers_are_those_of_the_library_one_at_a_time(processor, model, prompt
     assert len(lengths) > 1 or beams > 1  # rows did leave the batch at different steps
 
 
+@pytest.mark.usefixtures("batches")
 @pytest.mark.parametrize(
     "decoding",
     [Decoding(max_new_tokens=7), Decoding(max_new_tokens=7, temperature=0.8, top_p=0.9)],
@@ -142,6 +157,12 @@ def test_an_answer_is_never_empty_and_the_limit_is_said(processor, model, prompt
     assert all(answer.text and 1 <= answer.tokens <= 4 for answer in answers)
     assert any(answer.cut for answer in answers)
     assert all(answer.tokens == 4 for answer in answers if answer.cut)
+
+
+def test_batches_hold_like_lengths_and_are_full_unless_they_have_to_be_equal():
+    lengths = {0: 5, 1: 3, 2: 5, 3: 4, 4: 3, 5: 5}
+    assert list(napo.generate._batches(lengths, 4, equal=False)) == [[1, 4, 3, 0], [2, 5]]
+    assert list(napo.generate._batches(lengths, 2, equal=True)) == [[1, 4], [3], [0, 2], [5]]
 
 
 def test_each_image_passes_the_vision_tower_once(processor, model, prompts, monkeypatch):
