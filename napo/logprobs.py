@@ -161,6 +161,7 @@ def encode(
     max_length: int | None = None,
     *,
     corruption: str = "crop",
+    pixels: dict[str, Tensor] | None = None,
 ) -> EncodedRow:
     """Token ids of a row.
 
@@ -174,12 +175,13 @@ def encode(
         responses: columns to score; `chosen_corrupted` is the chosen response to a corrupted image.
         max_length: most tokens of a prompt with one response.
         corruption: "crop" or "mask_token", how that image is corrupted.
+        pixels: `modality.image_pixels` of the row's image, if they were made before.
 
     Raises:
         NapoError: for an empty response, or a prompt longer than `max_length`, naming the row.
     """
     name, image = str(row["id"]), row["image"]
-    prompts = [modality.prompt_inputs(processor, row["question"], image)]
+    prompts = [modality.prompt_inputs(processor, row["question"], image, pixels=pixels)]
     if CORRUPTED in responses:
         prompts.append(_corrupted_prompt(processor, row, corruption))
     columns = ["chosen" if response == CORRUPTED else response for response in responses]

@@ -165,6 +165,13 @@ def image_pixels(processor: ProcessorMixin, image: Image.Image) -> dict[str, tor
     return dict(processor.image_processor(images=[image], return_tensors="pt"))
 
 
+def same_length_for_all_images(processor: ProcessorMixin) -> bool:
+    """Whether every image makes as many visual tokens, as in LLaVA-1.5, whatever its shape."""
+    shapes = ((64, 64), (256, 32), (32, 256))
+    images = [image_pixels(processor, Image.new("RGB", shape)) for shape in shapes]
+    return len({processor.replace_image_token(pixels, 0) for pixels in images}) == 1
+
+
 def stack_pixels(pixels: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Pixels of several prompts as one batch; prompts without an image add nothing.
 

@@ -13,7 +13,7 @@ from napo.errors import NapoError, unknown
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
 
 _PROCESSOR_FILES = (
     "config.json",
@@ -25,7 +25,7 @@ _PROCESSOR_FILES = (
 )
 
 
-# Modules that an adapter leaves alone: the vision tower and the projector.
+# Modules that adapters and quantisation leave alone: the vision tower and the projector.
 NOT_LANGUAGE = r".*(vision_tower|vision_model|visual|multi_modal_projector|connector)\b.*"
 
 
@@ -37,6 +37,7 @@ def load(
     device: str | None = None,
     adapter: str | Path | None = None,
     image_mode: str = "crop",
+    four_bit: bool = False,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A model in evaluation mode and its processor.
 
@@ -48,9 +49,11 @@ def load(
         device: where the model goes; by default the first GPU, or the CPU.
         adapter: the folder of a LoRA adapter to put on top.
         image_mode: "crop" or "pad", see `napo.modality.image_pixels`.
+        four_bit: hold the language model's linear layers in 4 bits (NF4, Dettmers et al. 2023).
 
     Raises:
-        NapoError: when the folder does not load, or a weight is missing or unexpected.
+        NapoError: when the folder does not load, a weight is missing or unexpected, or 4 bits are
+            asked for without bitsandbytes.
     """
     import torch
     from transformers import AutoModelForImageTextToText
@@ -58,6 +61,9 @@ def load(
     path = str(path)
     if adapter is None and (Path(path) / "adapter_config.json").is_file():
         path, adapter = _base_of(Path(path)), path
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    extra = {"quantization_config": _four_bits(dtype), "device_map": device} if four_bit else {}
     try:
         with without_bars():
             model, report = AutoModelForImageTextToText.from_pretrained(
@@ -66,6 +72,7 @@ def load(
                 attn_implementation=attention,
                 use_safetensors=True,
                 output_loading_info=True,
+                **extra,
             )
     except (OSError, ValueError, RuntimeError) as error:
         problem = str(error).strip().splitlines()[0]
@@ -74,9 +81,22 @@ def load(
     processor = load_processor(path, image_mode=image_mode)
     if adapter is not None:
         model = with_adapter(model, adapter)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval(), processor
+    return (model if four_bit else model.to(device)).eval(), processor
+
+
+def _four_bits(dtype: str) -> BitsAndBytesConfig:
+    from transformers import BitsAndBytesConfig
+    from transformers.utils import is_bitsandbytes_available
+
+    if not is_bitsandbytes_available():
+        raise NapoError("tune qlora needs bitsandbytes: pip install bitsandbytes, or tune lora.")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=["lm_head", NOT_LANGUAGE],
+    )
 
 
 def load_processor(path: str | Path, *, image_mode: str = "crop") -> ProcessorMixin:

@@ -24,9 +24,9 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from napo import checkpoints, logprobs, models
+from napo import checkpoints, logprobs, modality, models
 from napo.checkpoints import Records, read_records
-from napo.errors import NapoError
+from napo.errors import NapoError, unknown
 from napo.logprobs import EncodedRow, LogProbs
 from napo.objective import VARIANTS, Objective, mean_records
 from napo.progress import Progress
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["NaPOConfig", "NaPOTrainer", "read_records", "train_run"]
 
 CACHE_BYTES = 2**30  # encoded rows up to this size stay in memory for all epochs
-TUNES = ("full", "lora")
+TUNES = ("full", "lora", "qlora")
+REFERENCES = ("cached", "adapter_off")
 
 
 @dataclass
@@ -56,6 +57,13 @@ class NaPOConfig(TrainingArguments):
     margin_tolerance: float | None = field(
         default=None,
         metadata={"help": "Largest difference a token between model and reference at step 0."},
+    )
+    reference: str = field(
+        default="cached",
+        metadata={
+            "help": "cached: the reference's log-probs come with the rows, or are scored before "
+            "the first step; adapter_off: each step passes once more without the adapter."
+        },
     )
     remove_unused_columns: bool = field(default=False)
     dataloader_drop_last: bool = field(default=True)
@@ -80,7 +88,7 @@ class NaPOTrainer(Trainer):
 
     Raises:
         NapoError: for an empty response, a prompt longer than `max_length`, fewer rows than a
-            batch, or a LoRA target that does not exist.
+            batch, a LoRA target that does not exist, or reference "adapter_off" without an adapter.
     """
 
     def __init__(
@@ -95,6 +103,14 @@ class NaPOTrainer(Trainer):
     ) -> None:
         if args.n_gpu > 1:
             args._n_gpu = 1  # DataParallel would slip in without a word; see accelerate launch
+        if args.reference not in REFERENCES:
+            raise unknown("reference", args.reference, REFERENCES)
+        self._adapter_off = args.reference == "adapter_off"
+        if self._adapter_off and peft_config is None and not hasattr(model, "peft_config"):
+            raise NapoError(
+                "reference is adapter_off, and this model has no adapter to switch off; "
+                "give a peft_config, or use reference cached."
+            )
         layout = logprobs.choose_layout(model)
         rows = EncodedRows(
             train_dataset,
@@ -102,8 +118,9 @@ class NaPOTrainer(Trainer):
             objective.responses,
             max_length=args.max_length,
             corruption=args.corruption,
-            scorer=model.to(args.device),
+            scorer=model if _quantized(model) else model.to(args.device),
             logits_mb=args.logits_mb,
+            reference=not self._adapter_off,
         )
         whole = args.per_device_train_batch_size * args.gradient_accumulation_steps
         whole *= args.world_size
@@ -115,13 +132,9 @@ class NaPOTrainer(Trainer):
         model = _trainable(model, peft_config, args.seed)
         pad = logprobs.pad_id(processing_class)
 
-        def collator(items: Sequence[tuple[EncodedRow, LogProbs]]) -> dict[str, Any]:
+        def collator(items: Sequence[tuple[EncodedRow, LogProbs | None]]) -> dict[str, Any]:
             encoded, scores = zip(*items, strict=True)
-            reference = LogProbs(
-                torch.cat([s.sum for s in scores]),
-                torch.cat([s.tokens for s in scores]),
-                scores[0].responses,
-            )
+            reference = None if self._adapter_off else _joined(scores)
             batch = logprobs.assemble(encoded, pad, layout=layout, reference=reference)
             return {"batch": batch}  # a dict, because Trainer looks for names in its inputs
 
@@ -158,6 +171,7 @@ class NaPOTrainer(Trainer):
             "accumulation": args.gradient_accumulation_steps,
             "processes": args.world_size,
             "max_length": args.max_length,
+            "reference": args.reference,
             "trained": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
         }
 
@@ -170,6 +184,8 @@ class NaPOTrainer(Trainer):
     ) -> Any:
         """The objective of a batch; its records are kept."""
         batch = inputs["batch"]
+        if self._adapter_off:
+            batch = replace(batch, reference=self._without_adapter(model, batch))
         policy = logprobs.response_logprobs(model, batch, logits_mb=self.args.logits_mb)
         step = self.state.global_step
         self._refuse_nonsense(batch, policy, first=step == 0)
@@ -178,6 +194,12 @@ class NaPOTrainer(Trainer):
             self.records.add(step, batch.ids, output.records)
             self._recent.append(output.records)
         return (output.loss, output) if return_outputs else output.loss
+
+    def _without_adapter(self, model: nn.Module, batch: logprobs.Batch) -> LogProbs:
+        """The reference's log-probs: the policy's own, its adapter switched off."""
+        with torch.no_grad(), self.accelerator.unwrap_model(model).disable_adapter():
+            found = logprobs.response_logprobs(model, batch, logits_mb=self.args.logits_mb)
+        return replace(found, sum=found.sum.double())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the averages of the recent steps' records beside the loss."""
@@ -260,11 +282,22 @@ class NaPOTrainer(Trainer):
         self.records.restart(self.state.global_step if checkpoint else 0)
 
 
+def _quantized(model: nn.Module) -> bool:
+    """Whether the base is held in 4 bits, which stays on the device that it was loaded to."""
+    return getattr(logprobs.unwrap(model), "is_loaded_in_4bit", False)
+
+
+def _joined(scores: Sequence[LogProbs]) -> LogProbs:
+    sums, tokens = torch.cat([s.sum for s in scores]), torch.cat([s.tokens for s in scores])
+    return LogProbs(sums, tokens, scores[0].responses)
+
+
 class EncodedRows(Dataset):
     """Rows as token ids and pixels, with the reference's log-probs.
 
-    Rows that fit into memory are encoded once; larger data are checked first and encoded when
-    they are needed.
+    Rows that fit into memory are encoded once. Of larger data the texts are checked first, so that
+    no row stops the run later for its length or an empty response, and rows are encoded when they
+    are needed.
 
     Args:
         rows: a Hugging Face dataset or a sequence of dicts.
@@ -274,6 +307,7 @@ class EncodedRows(Dataset):
         corruption: how mDPO's image is corrupted.
         scorer: scores the rows first if they have no reference columns.
         logits_mb: for that scoring.
+        reference: whether the reference's log-probs come along.
     """
 
     def __init__(
@@ -286,6 +320,7 @@ class EncodedRows(Dataset):
         corruption: str = "crop",
         scorer: nn.Module | None = None,
         logits_mb: float = 256,
+        reference: bool = True,
     ) -> None:
         self._rows, self._processor, self._responses = rows, processor, tuple(responses)
         self._settings: dict[str, Any] = {"max_length": max_length, "corruption": corruption}
@@ -296,20 +331,41 @@ class EncodedRows(Dataset):
         pixels = sum(t.nbytes for prompt in first.prompts for t in prompt.pixels.values())
         if len(rows) * (pixels + 4096) <= CACHE_BYTES:
             self._kept = [first, *(self._encode(at) for at in range(1, len(rows)))]
-        self._reference = self._scores(scorer, logits_mb)
+        else:
+            self._check(first)
+        self._reference = self._scores(scorer, logits_mb) if reference else None
         self.digest = self._digest()
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, at: int) -> tuple[EncodedRow, LogProbs]:
+    def __getitem__(self, at: int) -> tuple[EncodedRow, LogProbs | None]:
         encoded = self._kept[at] if self._kept is not None else self._encode(at)
-        one = slice(at, at + 1)
-        reference = self._reference
+        one, reference = slice(at, at + 1), self._reference
+        if reference is None:
+            return encoded, None
         return encoded, LogProbs(reference.sum[one], reference.tokens[one], self._responses)
 
     def _encode(self, at: int) -> EncodedRow:
         return logprobs.encode(self._rows[at], self._processor, self._responses, **self._settings)
+
+    def _check(self, first: EncodedRow) -> None:
+        """Encode every row once and keep nothing; without its image where all are equally long."""
+        pixels, image = first.prompts[0].pixels, self._rows[0]["image"]
+        spared = bool(pixels) and modality.same_length_for_all_images(self._processor)
+        # The corrupted image's prompt is then as long as the other, and its response the chosen.
+        names = [name for name in self._responses if not spared or name != logprobs.CORRUPTED]
+        with Progress(len(self), "check the rows") as progress:
+            for row in self._texts() if spared else self._rows:
+                row = {**row, "image": image} if spared else row
+                given = pixels if spared else None
+                logprobs.encode(row, self._processor, names, pixels=given, **self._settings)
+                progress.advance()
+
+    def _texts(self) -> Any:
+        """The rows, their images not decoded where the dataset can do without."""
+        removable = hasattr(self._rows, "remove_columns")
+        return self._rows.remove_columns("image") if removable else self._rows
 
     def _scores(self, scorer: nn.Module | None, logits_mb: float) -> LogProbs:
         columns = getattr(self._rows, "column_names", None) or self._rows[0]
@@ -329,7 +385,12 @@ class EncodedRows(Dataset):
     def _digest(self) -> str:
         from napo.workspace import fingerprint
 
-        return fingerprint([len(self), self._reference.sum.tolist()])
+        if self._reference is not None:
+            return fingerprint([len(self), self._reference.sum.tolist()])
+        columns = {"chosen" if r == logprobs.CORRUPTED else r: 0 for r in self._responses}
+        return fingerprint(
+            [[row[c] for c in ("id", "question", *columns)] for row in self._texts()]
+        )
 
 
 class EpochSampler(Sampler[int]):
@@ -426,7 +487,9 @@ def train_run(
         variant: a name in `VARIANTS`, or an objective of one's own.
         settings: a `napo.config.Training`.
         seed: decides the order of the rows and an adapter's first weights.
-        tune: "full" (vision tower frozen) or "lora".
+        tune: "full" (vision tower frozen), "lora", or "qlora": LoRA on a base whose language model
+            is held in 4 bits. That base is another reference than the rows', so it is scored anew
+            at each step, the adapter switched off.
         dtype: of the weights in training.
         attention: "sdpa", "eager" or "flex_attention".
         image_mode: "crop" or "pad".
@@ -439,7 +502,7 @@ def train_run(
         NapoError: for an unknown variant, settings that do not fit, or as `NaPOTrainer`.
     """
     if tune not in TUNES:
-        raise NapoError(f"tune is {tune!r}; it is full or lora.")
+        raise unknown("tune", tune, TUNES)
     folder = Path(run_folder)
     final = folder / ("model" if tune == "full" else "adapter")
     if (folder / "training.json").is_file() and final.is_dir():
@@ -448,7 +511,12 @@ def train_run(
     objective = replace(objective, beta=settings.beta, q_rule=settings.q_rule)
     args = _arguments(folder / "checkpoints", settings, seed, tune)
     model, processor = models.load(
-        model_path, dtype=dtype, attention=attention, image_mode=image_mode, device="cpu"
+        model_path,
+        dtype=dtype,
+        attention=attention,
+        image_mode=image_mode,
+        device=str(args.device) if tune == "qlora" else "cpu",
+        four_bit=tune == "qlora",
     )
     trainer = NaPOTrainer(
         model=model,
@@ -456,7 +524,7 @@ def train_run(
         objective=objective,
         train_dataset=rows,
         processing_class=processor,
-        peft_config=_lora(settings) if tune == "lora" else None,
+        peft_config=None if tune == "full" else _lora(settings),
     )
     trainer.remove_callback(PrinterCallback)
     name = variant if isinstance(variant, str) else "objective"
@@ -504,6 +572,7 @@ def _arguments(output: Path, settings: Training, seed: int, tune: str) -> NaPOCo
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         bf16=settings.bf16,
+        reference="adapter_off" if tune == "qlora" else "cached",
         activation_checkpointing=settings.gradient_checkpointing,
         max_length=settings.max_length,
         logits_mb=settings.logits_mb,
@@ -553,7 +622,6 @@ def _read_run(path: Path) -> dict[str, Any]:
     import yaml
 
     from napo.config import Training
-    from napo.errors import unknown
 
     try:
         content = yaml.safe_load(path.read_text())

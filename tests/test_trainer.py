@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import engine_fixtures as engine
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,15 @@ from napo import checkpoints, logprobs, models
 from napo.config import Training
 from napo.errors import NapoError
 from napo.objective import VARIANTS
-from napo.trainer import EpochSampler, NaPOConfig, NaPOTrainer, main, read_records, train_run
+from napo.trainer import (
+    EncodedRows,
+    EpochSampler,
+    NaPOConfig,
+    NaPOTrainer,
+    main,
+    read_records,
+    train_run,
+)
 
 SETTINGS = Training(
     learning_rate=3e-3,
@@ -147,14 +156,14 @@ def test_a_run_that_stopped_between_checkpoints_ends_with_the_same_bytes(
 
 KILLED = """
 import sys; sys.path.insert(0, {tests!r})
-import os, pickle, signal
+import os, pickle, signal, threading
 from pathlib import Path
 from test_trainer import SETTINGS
 from napo.trainer import NaPOTrainer, train_run
 compute = NaPOTrainer.compute_loss
 def kill(self, *args, **kwargs):
-    if self.state.global_step == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if self.state.global_step == {step}:
+        threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGKILL)).start()
     return compute(self, *args, **kwargs)
 NaPOTrainer.compute_loss = kill
 rows = pickle.loads(Path({rows!r}).read_bytes())
@@ -162,13 +171,10 @@ train_run({run!r}, {base!r}, rows, "A1", SETTINGS, seed=0, tune={tune!r})
 """
 
 
-@pytest.mark.parametrize(
-    "finished", ["full", pytest.param("lora", marks=pytest.mark.long)], indirect=True
-)
-def test_a_killed_process_resumes_to_the_same_bytes(finished, base, rows, tmp_path):
+def killed(tmp_path, base, rows, tune, step, delay):
+    """Train until a SIGKILL so many seconds into a step; whether it came before the end."""
     import pickle
 
-    tune, folder = finished
     (tmp_path / "rows").write_bytes(pickle.dumps(rows))
     code = KILLED.format(
         tests=str(Path(__file__).parent),
@@ -176,11 +182,34 @@ def test_a_killed_process_resumes_to_the_same_bytes(finished, base, rows, tmp_pa
         run=str(tmp_path / "run"),
         base=str(base),
         tune=tune,
+        step=step,
+        delay=delay,
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    assert not (tmp_path / "run" / "training.json").exists()
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()[-2000:]
+    return not (tmp_path / "run" / "training.json").exists()
+
+
+@pytest.mark.parametrize(
+    "finished", ["full", pytest.param("lora", marks=pytest.mark.long)], indirect=True
+)
+def test_a_killed_process_resumes_to_the_same_bytes(finished, base, rows, tmp_path):
+    tune, folder = finished
+    assert killed(tmp_path, base, rows, tune, step=3, delay=0)
+    train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
+    assert digest(tmp_path / "run") == digest(folder)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", range(10))
+def test_ten_random_kills_lose_nothing(finished, base, rows, tmp_path, number):
+    tune, folder = finished
+    rng = np.random.default_rng(number)
+    # A step takes some 20 ms: the delay also hits what follows it, checkpoints being written.
+    step, delay = int(rng.integers(0, 6)), float(rng.uniform(0, 0.15))
+    if not killed(tmp_path, base, rows, tune, step, delay):
+        assert digest(tmp_path / "run") == digest(folder)  # it was done before
     train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
     assert digest(tmp_path / "run") == digest(folder)
 
@@ -229,6 +258,83 @@ def test_the_trainer_is_a_transformers_trainer_that_scores_rows_without_a_refere
     assert logged[0]["rejected_psi_sum"] == pytest.approx(0, abs=1e-5)
     assert {"loss", "grad_norm", "vision_biased_gamma"} <= set(logged[0])
     assert (tmp_path / "checkpoints" / "checkpoint-2" / checkpoints.MANIFEST).is_file()
+
+
+def adapted(base, rows, folder, reference, **changes):
+    """A short LoRA run of A1 with the log history of its steps."""
+    from peft import LoraConfig
+
+    model, processor = models.load(base, device="cpu")
+    settings = {"per_device_train_batch_size": 4, "max_steps": 3, "logging_steps": 1}
+    args = NaPOConfig(
+        output_dir=str(folder),
+        reference=reference,
+        learning_rate=1e-2,
+        use_cpu=True,
+        disable_tqdm=True,
+        **settings,
+        **changes,
+    )
+    lora = LoraConfig(r=4, target_modules=["q_proj"], exclude_modules=models.NOT_LANGUAGE)
+    made = NaPOTrainer(model, args, VARIANTS["A1"], rows, processor, peft_config=lora)
+    made.train()
+    return [entry for entry in made.state.log_history if "vision_biased_psi_sum" in entry]
+
+
+def test_switching_the_adapter_off_gives_the_reference_that_is_stored(base, rows, tmp_path):
+    plain = [{k: v for k, v in row.items() if not k.endswith(("_logp", "_tokens"))} for row in rows]
+    stored = adapted(base, rows, tmp_path / "stored", "cached")
+    passed = adapted(base, plain, tmp_path / "passed", "adapter_off")
+    assert stored[-1]["vision_biased_psi_sum"] != pytest.approx(0, abs=1e-3)
+    for one, other in zip(stored, passed, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
+        assert one["vision_biased_psi_sum"] == pytest.approx(
+            other["vision_biased_psi_sum"], abs=1e-4
+        )
+
+
+def test_a_full_model_has_no_adapter_to_switch_off(base, rows, tmp_path):
+    with pytest.raises(NapoError, match="no adapter to switch off"):
+        trainer(base, rows, tmp_path, reference="adapter_off")
+    with pytest.raises(NapoError, match="Did you mean 'adapter_off'"):
+        trainer(base, rows, tmp_path, reference="adapter-off")
+
+
+def test_qlora_trains_an_adapter_on_a_base_in_four_bits(base, rows, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    final = train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune="qlora")
+    records = read_records(tmp_path / "run").groupby("step")["rejected_psi_sum"].mean()
+    assert final.name == "adapter" and records.iloc[0] == 0 and records.iloc[-1] > 0.1
+    held, _ = models.load(base, device="cpu", four_bit=True)
+    kinds = {name: type(m).__name__ for name, m in held.named_modules() if name.endswith("q_proj")}
+    assert {kind for name, kind in kinds.items() if "vision" in name} == {"Linear"}
+    assert {kind for name, kind in kinds.items() if "vision" not in name} == {"Linear4bit"}
+    model, _ = models.load(base, device="cpu", adapter=final)  # also on the base as it is
+    assert logprobs.unwrap(model).dtype == torch.float32
+
+
+def test_rows_too_large_for_memory_are_checked_before_training(base, rows, monkeypatch, tmp_path):
+    import datasets
+
+    from napo import trainer as module
+
+    kept = EncodedRows(rows, models.load_processor(base), VARIANTS["mdpo"].responses)
+    monkeypatch.setattr(module, "CACHE_BYTES", 0)
+    for data in (rows, datasets.Dataset.from_list(rows)):
+        lazy = EncodedRows(data, models.load_processor(base), VARIANTS["mdpo"].responses)
+        assert lazy.digest == kept.digest
+        (one, scores), (other, same) = lazy[3], kept[3]
+        assert one.answers == other.answers and torch.equal(scores.sum, same.sum)
+        assert torch.equal(
+            one.prompts[0].pixels["pixel_values"], other.prompts[0].pixels["pixel_values"]
+        )
+    for change, message in (
+        ({"question": "what is " * 30}, "row-7: its prompt alone has"),
+        ({"vision_biased": " "}, "row-7 has an empty vision_biased"),
+    ):
+        wrong = [row | change if row["id"] == "row-7" else row for row in rows]
+        with pytest.raises(NapoError, match=message):
+            trainer(base, wrong, tmp_path, max_length=60)
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch(base, rows, tmp_path):
@@ -299,7 +405,7 @@ def test_bad_settings_are_one_sentence(base, rows, tmp_path):
 
     for message, arguments in {
         "Unknown variant 'A9'": {"variant": "A9"},
-        "it is full or lora": {"tune": "half"},
+        "Unknown tune 'half'": {"tune": "half"},
         "not a multiple": {"batch_size": 9},
         "fewer than one batch of 32": {"batch_size": 32},
         "Unknown LoRA target 'q_porj'": {"tune": "lora", "lora_targets": "q_porj"},
