@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-long lint lab figures base-model bench lock clean
+.PHONY: help setup reproduce baselines test test-long lint lab figures base-model bench lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -28,6 +28,9 @@ $(READY): requirements.lock pyproject.toml
 
 reproduce: setup ## every notebook, from data to Tables 1-4 and Figs. 3-4
 	@$(BIN)/python -m napo.pipeline --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES)
+
+baselines: setup ## the other robust losses in NaPO's place, and the extra table
+	@$(BIN)/python -m napo.pipeline --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) --baselines
 
 test: setup lint ## lint, unit tests, and every notebook at smoke scale
 	@$(BIN)/python -m pytest -n 2

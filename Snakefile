@@ -3,6 +3,8 @@
 #   snakemake -n                                   the plan
 #   snakemake --cores 2 --nolock --rerun-incomplete    run it (`make reproduce` does, and shows progress)
 #   snakemake ... --config profile=smoke workspace=/some/folder
+from pathlib import Path
+
 from napo.config import load_profile, seeds
 from napo.workspace import fingerprint
 
@@ -16,8 +18,19 @@ NOTEBOOKS = f"{workflow.basedir}/notebooks"
 TUNE = config.get("tune", "full")
 SUFFIX = "" if TUNE == "full" else f"-{TUNE}"
 SEEDS = config.get("seeds", settings.seeds)
-VARIANTS = list(settings.variants)
-RUNS = [f"{variant}{SUFFIX}/seed-{seed}" for variant in VARIANTS for seed in seeds(SEEDS)]
+
+
+def runs(variant):
+    return [f"{variant}{SUFFIX}/seed-{seed}" for seed in seeds(SEEDS)]
+
+
+def finished(variant):
+    return all(Path(DATA, "results", run, "manifest.json").is_file() for run in runs(variant))
+
+
+# Baselines are trained when they are asked for (`make baselines`); once there, they stay in.
+BASELINES = [v for v in settings.baselines if config.get("baselines") or finished(v)]
+RUNS = [run for variant in (*settings.variants, *BASELINES) for run in runs(variant)]
 FORMATS = ["pdf", "svg", "png", "csv"]
 
 

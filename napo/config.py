@@ -168,6 +168,10 @@ class Profile(Settings):
     variants: tuple[str, ...] = (
         "dpo", "mdpo", "A1", "A2", "A3", "LB1", "LB2", "VB1", "VB2", "random", "LB-sum", "VB-mean",
     )  # fmt: skip
+    baselines: tuple[str, ...] = (  # of the extra table; trained by `make baselines`
+        "cdpo", "rdpo", "ipo", "drdpo", "ropo", "beta-dpo", "q-0.1", "q-0.5", "q-0.9",
+        "A1-original", "A1-sft",
+    )  # fmt: skip
     seeds: str = "0,1,2"
     threads: int = Field(default=1, gt=0)  # part of "the same bytes"
     scale: Literal["tiny", "paper"] = "paper"  # decides what the tables' differences are against

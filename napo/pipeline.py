@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -155,7 +155,13 @@ def hold(workspace: Workspace) -> FileLock:
     return lock
 
 
-def command(profile: str, workspace: Workspace, cores: int, extra: Iterable[str]) -> list[str]:
+def command(
+    profile: str,
+    workspace: Workspace,
+    cores: int,
+    options: Mapping[str, str],
+    extra: Iterable[str],
+) -> list[str]:
     """The Snakemake call. Our own lock replaces Snakemake's, which a SIGKILL would leave behind."""
     snakefile = Path(__file__).parent.parent / "Snakefile"
     return [
@@ -164,11 +170,25 @@ def command(profile: str, workspace: Workspace, cores: int, extra: Iterable[str]
         *("--rerun-triggers", "mtime", "params", "input"),
         *extra,
         *("--config", f"profile={profile}", f"workspace={workspace.root}"),
+        *(f"{name}={value}" for name, value in options.items()),
     ]
 
 
-def run(profile: str, root: str, cores: int, extra: Iterable[str] = ()) -> int:
+def run(
+    profile: str,
+    root: str,
+    cores: int,
+    options: Mapping[str, str] | None = None,
+    extra: Iterable[str] = (),
+) -> int:
     """Run the pipeline to its end; 0 on success.
+
+    Args:
+        profile: name or YAML path.
+        root: the workspace, empty for the checkout.
+        cores: jobs side by side.
+        options: further values of the Snakefile's config.
+        extra: further arguments of Snakemake.
 
     Raises:
         NapoError: when a notebook fails (with its sentence), or the workspace is in use.
@@ -180,7 +200,7 @@ def run(profile: str, root: str, cores: int, extra: Iterable[str] = ()) -> int:
     environment = {**os.environ, "PATH": _path_with_our_programs(), "PYTHONUNBUFFERED": "1"}
     with hold(workspace), open(log, "w") as whole:
         process = subprocess.Popen(
-            command(profile, workspace, cores, extra),
+            command(profile, workspace, cores, options or {}, extra),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -218,10 +238,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m napo.pipeline", description=__doc__)
     parser.add_argument("--profile", default="tiny", help="name or YAML path (default: tiny)")
     parser.add_argument("--workspace", default="", help="folder (default: the checkout)")
+    parser.add_argument("--baselines", action="store_true", help="train those of the extra table")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="jobs side by side")
     given, extra = parser.parse_known_args(arguments)
+    options = {"baselines": "true"} if given.baselines else {}
     try:
-        return run(given.profile, given.workspace, given.cores, extra)
+        return run(given.profile, given.workspace, given.cores, options, extra)
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)
         return 1

@@ -74,7 +74,7 @@ def readings(number: int, results: Results, scale: str) -> list[str]:
         scale: "tiny" or "paper".
     """
     shown = BENCHMARKS if number == 1 else BENCHMARKS[:2]
-    return [_columns(scale), *_PAPER[number], *_scored(results, shown)]
+    return [_columns(scale), *_PAPER[number], *scored(results, shown)]
 
 
 def _columns(scale: str) -> str:
@@ -91,8 +91,13 @@ def _columns(scale: str) -> str:
     )
 
 
-def _scored(results: Results, benchmarks: tuple[str, ...]) -> list[str]:
-    """Which options made our numbers; runs that were scored in another way are named."""
+def scored(results: Results, benchmarks: tuple[str, ...]) -> list[str]:
+    """Which options made our numbers; runs that were scored in another way are named.
+
+    Args:
+        results: what ran.
+        benchmarks: the modules whose numbers are shown.
+    """
     told = []
     for name in benchmarks:
         ways: dict[str, list[str]] = {}

@@ -117,6 +117,11 @@ class Results:
     folder: Path
     runs: Mapping[str, Sequence[str]]
 
+    def only(self, variants: Iterable[str]) -> Results:
+        """The base and these variants."""
+        wanted = {"base", *variants}
+        return Results(self.folder, {k: v for k, v in self.runs.items() if k in wanted})
+
     @cached_property
     def _known(self) -> dict[tuple[str, ...], Any]:
         return {}

@@ -430,16 +430,17 @@ def evaluate(
 
 
 def all_results(session: Session, seeds: str = "", tune: str = "full") -> Results:
-    """The finished runs of the profile's variants."""
+    """The finished runs of the profile's variants and baselines."""
     from napo.results import collect
 
     profile = session.profile
-    return collect(session.workspace.results, profile.variants, session.seeds(seeds), tune)
+    names = (*profile.variants, *profile.baselines)
+    return collect(session.workspace.results, names, session.seeds(seeds), tune)
 
 
 def write_report(session: Session, results: Results, tune: str = "full") -> Path:
-    """Write Tables 1 to 4, the summary and `report.html`, and seal their folder."""
-    from napo import report, views
+    """Write Tables 1 to 4, the extra one, the summary and `report.html`, and seal their folder."""
+    from napo import baselines, report, views
     from napo.results import HALVES, METRICS, claims, measurements, summary
     from napo.tables import tables
 
@@ -457,18 +458,20 @@ def write_report(session: Session, results: Results, tune: str = "full") -> Path
         return folder / "report.html"
     remove(folder)  # made from results alone, in seconds
     begin(folder, settings)
-    made = tables(results, scale=profile.scale, model=profile.paper_model)
-    for table in made.values():
+    papers = results.only(profile.variants)
+    made = tables(papers, scale=profile.scale, model=profile.paper_model)
+    extra = baselines.table(results)
+    for table in (*made.values(), extra):
         table.write(folder)
     frames = {
         "summary": summary(results, METRICS + HALVES),
-        "claims": claims(results),
+        "claims": claims(papers),
         "measurements": measurements(results),
     }
     for name, frame in frames.items():
         with atomic_file(folder / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False, float_format="%.6g")
-    content = views.report_content(session, results, made, frames["claims"], tune)
+    content = views.report_content(session, papers, [*made.values(), extra], frames["claims"], tune)
     with atomic_file(folder / "report.html") as temporary:
         temporary.write_text(report.build(content), encoding="utf-8")
     finish(folder)

@@ -38,14 +38,14 @@ class Table:
     """One table of the paper with our runs beside it.
 
     Attributes:
-        number: 1 to 4.
+        number: 1 to 4, or None for the extra table (`napo.baselines`).
         title: what it is about.
         frame: for reading: rows as in the paper; columns (metric, published | ours | difference).
         long: for machines: a row for each cell, all numbers unrounded.
         notes: how its ambiguous cells were read.
     """
 
-    number: int
+    number: int | None
     title: str
     frame: pd.DataFrame
     long: pd.DataFrame
@@ -54,18 +54,23 @@ class Table:
     @property
     def heading(self) -> str:
         """Such as "Table 2. Variants"."""
-        return f"Table {self.number}. {self.title}"
+        return f"Table {self.number}. {self.title}" if self.number else f"Extra. {self.title}"
+
+    @property
+    def stem(self) -> str:
+        """What its files are called, such as "table2"."""
+        return f"table{self.number}" if self.number else "extra"
 
     def write(self, folder: Path) -> list[Path]:
-        """Write `table<n>.csv` (long), `.md` and `.tex` (booktabs)."""
+        """Write `<stem>.csv` (long), `.md` and `.tex` (booktabs)."""
         texts = {"md": self.markdown(), "tex": self.latex()}
         paths = []
         for suffix, text in texts.items():
-            path = folder / f"table{self.number}.{suffix}"
+            path = folder / f"{self.stem}.{suffix}"
             with atomic_file(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             paths.append(path)
-        path = folder / f"table{self.number}.csv"
+        path = folder / f"{self.stem}.csv"
         with atomic_file(path) as temporary:
             self.long.to_csv(temporary, index=False, float_format="%.6g")
         return [*paths, path]
@@ -82,7 +87,7 @@ class Table:
 
     def latex(self) -> str:
         """The table as LaTeX floats that need booktabs, graphicx and amssymb."""
-        return float_of(self.frame, self.title, f"tab:napo-{self.number}", self.notes)
+        return float_of(self.frame, self.title, f"tab:napo-{self.stem}", self.notes)
 
 
 def published(number: int) -> pd.DataFrame:
@@ -135,11 +140,11 @@ def table(number: int, results: Results, *, scale: str = "tiny", model: str = "7
             printed = float(line[metric.name])
             flag = mark if line["flag"] == metric.name else ""
             cells[(metric.title, "published")] = _number(printed, metric) + flag
-            cells[(metric.title, "ours")] = _ours(found, ours, metric)
+            cells[(metric.title, "ours")] = measured_cell(found, metric) if ours else ABSENT
             cells[(metric.title, DIFFERENCE[scale])] = (
                 _from_published(found, printed, metric)
                 if scale == "paper"
-                else _from_base(change, metric)
+                else difference_cell(change, metric)
             )
             long.append(_long(number, line, metric, printed, found, change))
         rows.append(cells)
@@ -164,9 +169,8 @@ def _signed(number: float, metric: Metric) -> str:
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
-def _ours(found: Estimate | None, ours: str, metric: Metric) -> str:
-    if not ours:
-        return ABSENT
+def measured_cell(found: Estimate | None, metric: Metric) -> str:
+    """A value of ours with its spread over seeds, as cells show it."""
     if found is None:
         return NOT_RUN
     if math.isnan(found.value):
@@ -182,7 +186,8 @@ def _from_published(found: Estimate | None, printed: float, metric: Metric) -> s
     return f"{_signed(found.value - printed, metric)} [{low}, {high}]"
 
 
-def _from_base(change: Estimate | None, metric: Metric) -> str:
+def difference_cell(change: Estimate | None, metric: Metric) -> str:
+    """A difference with its interval, as cells show it; a dash where there is none."""
     if change is None or math.isnan(change.value):
         return ABSENT
     low, high = (_signed(end, metric) for end in (change.low, change.high))
@@ -197,7 +202,6 @@ def _long(
     found: Estimate | None,
     change: Estimate | None,
 ) -> dict[str, object]:
-    nan = float("nan")
     return {
         "table": number,
         "row": line["row"],
@@ -208,17 +212,19 @@ def _long(
         "source": line["source"],
         "doubtful": line["flag"] == metric.name,
         "ran": found is not None,
-        "ours": found.value if found else nan,
-        "ours_sd": found.sd if found else nan,
-        "ours_low": found.low if found else nan,
-        "ours_high": found.high if found else nan,
+        **numbers("ours", found),
         "seeds": found.seeds if found else 0,
-        "minus_published": found.value - printed if found else nan,
-        "minus_base": change.value if change else nan,
-        "minus_base_low": change.low if change else nan,
-        "minus_base_high": change.high if change else nan,
+        "minus_published": found.value - printed if found else float("nan"),
+        **numbers("minus_base", change),
         "note": line["note"] if not line["flag"] or line["flag"] == metric.name else "",
     }
+
+
+def numbers(name: str, found: Estimate | None) -> dict[str, float]:
+    """An estimate as columns: `<name>`, and `_sd`, `_low`, `_high` behind it; nan without one."""
+    nan = float("nan")
+    values = (found.value, found.sd, found.low, found.high) if found else (nan,) * 4
+    return dict(zip((name, f"{name}_sd", f"{name}_low", f"{name}_high"), values, strict=True))
 
 
 def tables(results: Results, *, scale: str = "tiny", model: str = "7B") -> dict[int, Table]:

@@ -21,7 +21,8 @@ _PRINTED = {
     "†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"$^\mathsection$",
     "¶": r"$^\mathparagraph$", "×": r"$\times$", "≤": r"$\le$", "≥": r"$\ge$",
     "β": r"$\beta$", "γ": r"$\gamma$", "ψ": r"$\psi$", "Σ": r"$_\Sigma$", "μ": r"$_\mu$",
-    "α": r"$\alpha$", "σ": r"$\sigma$", "’": "'", "“": "``", "”": "''",
+    "α": r"$\alpha$", "ε": r"$\varepsilon$", "σ": r"$\sigma$", "′": "$'$",
+    "’": "'", "“": "``", "”": "''",
 }  # fmt: skip
 _SPREAD = re.compile(r" (± [\d.]+)$| (\[[^]]+\])$")
 

@@ -17,9 +17,10 @@ PAPERMILL = str(Path(sys.executable).parent / "papermill")
 pytestmark = pytest.mark.notebooks
 
 
-def pipeline(folder):
+def pipeline(folder, *flags):
+    smoke = ("--profile", "smoke", "--workspace", str(folder))
     return subprocess.run(
-        [sys.executable, "-m", "napo.pipeline", "--profile", "smoke", "--workspace", str(folder)],
+        [sys.executable, "-m", "napo.pipeline", *smoke, *flags],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -121,6 +122,20 @@ def test_a_second_run_finds_everything_done_at_once(made):
     done = pipeline(workspace.root)
     assert done.returncode == 0 and time.monotonic() - started < 15
     assert {p: p.stat().st_mtime for p in workspace.data.rglob("manifest.json")} == before
+
+
+def test_baselines_are_trained_on_demand_and_then_belong_to_the_plan(made):
+    workspace, _ = made
+    assert not workspace.result("ropo/seed-0").exists()
+    before = (workspace.tables / "table1.csv").read_bytes()
+    done = pipeline(workspace.root, "--baselines")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    extra = pd.read_csv(workspace.tables / "extra.csv").set_index("variant")
+    assert extra.loc["ropo", "ran"].all() and not extra.loc["ipo", "ran"].any()
+    assert (workspace.tables / "table1.csv").read_bytes() == before
+    sealed = (workspace.tables / "manifest.json").stat().st_mtime
+    assert pipeline(workspace.root).returncode == 0
+    assert (workspace.tables / "manifest.json").stat().st_mtime == sealed
 
 
 def test_a_notebook_runs_alone_from_any_folder(made, tmp_path):
