@@ -13,6 +13,7 @@ import engine_fixtures as engine
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from napo import checkpoints, logprobs, models
 from napo.config import Training
@@ -291,6 +292,35 @@ def test_switching_the_adapter_off_gives_the_reference_that_is_stored(base, rows
         assert one["vision_biased_psi_sum"] == pytest.approx(
             other["vision_biased_psi_sum"], abs=1e-4
         )
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_gradient_checkpointing_computes_layers_twice_and_changes_nothing(
+    base, rows, tmp_path, tune, monkeypatch
+):
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    forward, passes, weights = LlamaMLP.forward, [], []
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: passes.append(1) or forward(self, x))
+    counts = []
+    for on in (False, True):
+        settings = SETTINGS.model_copy(update={"epochs": 1, "gradient_checkpointing": on})
+        folder = train_run(tmp_path / str(on), base, rows, "A1", settings, seed=0, tune=tune)
+        counts.append(len(passes))
+        passes.clear()
+        (file,) = folder.glob("*.safetensors")
+        weights.append(load_file(file))
+    assert counts[1] == 2 * counts[0]
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=1e-5), name
+
+
+def test_bfloat16_autocast_trains_from_a_float32_reference(base, rows, tmp_path):
+    settings = SETTINGS.model_copy(update={"epochs": 1, "bf16": True})
+    final = train_run(tmp_path, base, rows, "A1", settings, seed=0)
+    records = read_records(tmp_path)
+    assert records["loss"].notna().all()
+    assert models.load(final, device="cpu")[0].dtype == torch.float32
 
 
 def test_a_full_model_has_no_adapter_to_switch_off(base, rows, tmp_path):
