@@ -374,20 +374,47 @@ def records(session: Session, variant: str, seeds: str = "", tune: str = "full")
 
 
 def evaluate_all(
-    session: Session, variant: str, seeds: str = "", tune: str = "full", model: str = ""
+    session: Session,
+    variant: str,
+    seeds: str = "",
+    tune: str = "full",
+    model: str = "",
+    dry_run: bool = False,
 ) -> list[Path]:
-    """Evaluate every seed of a variant; the base and a named checkpoint are one run each."""
-    if model or variant == "base":
-        return [evaluate(session, variant, model=model)]
-    return [evaluate(session, variant, seed, tune) for seed in session.seeds(seeds)]
+    """Evaluate every seed of a variant; the base and a named checkpoint are one run each.
+
+    Raises:
+        NothingSent: in a dry run, with what all of them would send to a judge.
+    """
+    from napo.benchmarks.judges import NothingSent, Plan
+
+    alone = bool(model) or variant == "base"
+    folders, unsent = [], Plan()
+    for seed in [0] if alone else session.seeds(seeds):
+        try:
+            folders.append(evaluate(session, variant, seed, tune, model, dry_run))
+        except NothingSent as dry:
+            unsent += dry.plan
+    if unsent.requests:
+        raise NothingSent(unsent)
+    return folders
 
 
 def evaluate(
-    session: Session, variant: str, seed: int = 0, tune: str = "full", model: str = ""
+    session: Session,
+    variant: str,
+    seed: int = 0,
+    tune: str = "full",
+    model: str = "",
+    dry_run: bool = False,
 ) -> Path:
-    """Answer and score the four benchmarks with a run, the base, or any checkpoint (`model`)."""
+    """Answer and score the four benchmarks with a run, the base, or any checkpoint (`model`).
+
+    Raises:
+        NothingSent: in a dry run that came to a judge behind an endpoint; the answers are kept.
+    """
     from napo import models
-    from napo.benchmarks import runner
+    from napo.benchmarks import judges, runner
 
     profile, workspace = session.profile, session.workspace
     path, adapter, name = profile.model.location, None, "base"
@@ -414,7 +441,7 @@ def evaluate(
             image_mode=profile.model.image_mode,
             adapter=adapter,
         )
-        runner.evaluate_run(
+        unsent = runner.evaluate_run(
             loaded,
             processor,
             workspace.benchmarks,
@@ -424,7 +451,10 @@ def evaluate(
             seed=seed,
             fingerprints={k: settings[k] for k in ("evaluated", "benchmarks_data")},
             judge=profile.world.function("judge_by_truth"),
+            dry_run=dry_run,
         )
+        if unsent.requests:
+            raise judges.NothingSent(unsent)
         finish(folder)
     return folder
 

@@ -261,8 +261,11 @@ def test_both_tasks_are_asked_and_scored_together(folder):
     assert [request.id for request in asked] == list(told())
     assert asked[-1].open().size == (2, 2)
     metrics, frame = amber.evaluate(benchmark, told(), extractor="vocabulary")
-    assert metrics == {"CHAIR": 16.7, "Cover": 56.2, "Hal": 66.7, "Cog": 13.3, "d_Accuracy": 55.5,
-                       "d_F1": 60.0}  # fmt: skip
+    whole = {"CHAIR": 16.7, "Cover": 56.2, "Hal": 66.7, "Cog": 13.3, "d_Accuracy": 55.5,
+             "d_Precision": 60.0, "d_Recall": 60.0, "d_F1": 60.0}  # fmt: skip
+    assert {name: metrics[name] for name in whole} == whole
+    assert metrics["d_State_Accuracy"] == 100.0 and metrics["d_Attribute_F1"] == 33.3
+    assert len(metrics) == 4 + 7 * 4
     assert frame["task"].value_counts().to_dict() == {
         "generative": 3, "State": 2, "Number": 2, "Action": 2, "Relation": 2, "Existence": 1,
     }  # fmt: skip

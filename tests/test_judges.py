@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -37,8 +38,14 @@ class Server:
                     "choices": [{"index": 0, "finish_reason": "stop", "message": {
                         "role": "assistant", "content": f"Because. Rating: {rating}"}}],
                 }  # fmt: skip
-                told = json.dumps(reply if status == 200 else {"error": {"message": "busy"}})
-                self.send_response(status)
+                told = json.dumps(
+                    reply if status in (200, "torn") else {"error": {"message": "busy"}}
+                )
+                if status == "late":
+                    time.sleep(1)
+                if status == "torn":
+                    told, status = told[:-20], 200
+                self.send_response(status if isinstance(status, int) else 504)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Retry-After-Ms", "1")
                 self.send_header("Content-Length", str(len(told)))
@@ -111,19 +118,49 @@ def test_nothing_is_asked_twice_not_even_by_another_process(server, tmp_path):
 def test_another_model_prompt_or_endpoint_is_another_request(server, tmp_path, monkeypatch):
     judge(tmp_path).replies(pairs(1))
     chat = Chat("other", tmp_path / "judge.sqlite")
-    assert OpenAIJudge(chat).dry_run(pairs(1))["requests"] == 1
+    assert OpenAIJudge(chat).plan(pairs(1)).requests == 1
     chat = Chat("judge", tmp_path / "judge.sqlite")
-    assert OpenAIJudge(chat).dry_run(pairs(1))["requests"] == 0
-    assert OpenAIJudge(chat, "{} {} {} {}").dry_run(pairs(1))["requests"] == 1
+    assert OpenAIJudge(chat).plan(pairs(1)).requests == 0
+    assert OpenAIJudge(chat, "{} {} {} {}").plan(pairs(1)).requests == 1
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    assert OpenAIJudge(chat).dry_run(pairs(1))["requests"] == 1
+    assert OpenAIJudge(chat).plan(pairs(1)).requests == 1
 
 
 def test_a_dry_run_counts_what_would_be_sent_and_sends_nothing(server, tmp_path):
     judge(tmp_path).replies(pairs(2))
-    planned = judge(tmp_path).dry_run(pairs(4) + pairs(4))
-    assert planned["requests"] == 2 and planned["characters"] > 2 * len(judges.PROMPT) - 100
+    planned = judge(tmp_path).plan(pairs(4) + pairs(4))
+    assert planned.requests == 2 and planned.most_tokens == 2 * 512
+    assert planned.tokens == pytest.approx(2 * len(judges.PROMPT) / 4, rel=0.05)
+    with pytest.raises(judges.NothingSent, match="would send 2 requests, about") as dry:
+        judge(tmp_path, dry_run=True).replies(pairs(4))
+    assert dry.value.plan == planned and len(server.asked) == 2
+    assert judge(tmp_path, dry_run=True).replies(pairs(2)) == judge(tmp_path).replies(pairs(2))
+
+
+@pytest.mark.parametrize("trouble", ["torn", "late"])
+def test_a_reply_that_is_torn_or_late_is_asked_for_again(server, tmp_path, monkeypatch, trouble):
+    monkeypatch.setattr(judges, "PAUSE", 0.001)
+    server.failures = [trouble]
+    quick = judge(tmp_path, workers=1, timeout=0.5)
+    assert quick.replies(pairs(1)) == ["Because. Rating: 0"]
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("trouble, told", [("torn", "without a choice"), ("late", "Timeout")])
+def test_an_endpoint_that_never_sends_a_whole_reply_is_named(
+    server, tmp_path, monkeypatch, trouble, told
+):
+    monkeypatch.setattr(judges, "PAUSE", 0.001)
+    server.failures = [trouble] * 2
+    with pytest.raises(NapoError, match=f"'judge' .*{told}"):
+        judge(tmp_path, workers=1, retries=1, timeout=0.5).replies(pairs(1))
+    assert len(server.asked) == 2
+
+
+def test_a_result_names_the_model_that_answered_whatever_was_asked_for(server, tmp_path):
+    rater = judge(tmp_path)
+    rater.replies(pairs(1))
+    assert rater.record["judge_model"] == "judge" and rater.record["answered_by"] == ["judge-2024"]
 
 
 def test_a_busy_endpoint_is_asked_again(server, tmp_path):
@@ -137,7 +174,7 @@ def test_a_failure_names_the_judge_and_keeps_what_came_before(server, tmp_path):
     with pytest.raises(NapoError, match="'judge' did not answer"):
         judge(tmp_path, workers=1).replies(pairs(6))
     done = len([1 for *_, body in server.asked]) - 1
-    assert judge(tmp_path).dry_run(pairs(6))["requests"] == 6 - done
+    assert judge(tmp_path).plan(pairs(6)).requests == 6 - done
 
 
 def test_without_a_key_the_remedy_is_told_and_nothing_is_sent(server, tmp_path, monkeypatch):

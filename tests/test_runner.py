@@ -35,9 +35,9 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(runner, "CHUNK", 4)
 
 
-def evaluate(engine, folder, out, **changes):
+def evaluate(engine, folder, out, dry_run=False, **changes):
     settings = {"decoding": Decoding(max_new_tokens=4), "batch_size": 8, **changes}
-    runner.evaluate_run(
+    return runner.evaluate_run(
         *engine,
         folder,
         out,
@@ -46,6 +46,7 @@ def evaluate(engine, folder, out, **changes):
         seed=0,
         fingerprints={"evaluated": "abc"},
         judge=judge_by_truth,
+        dry_run=dry_run,
     )
 
 
@@ -115,6 +116,18 @@ def test_a_finished_run_asks_the_model_nothing(done, folder):
     before = content(done)
     evaluate((None, None), folder, done)  # no model: an answer would fail
     assert content(done) == before
+
+
+def test_a_dry_run_counts_what_a_paid_judge_would_get_and_keeps_the_answers(
+    engine, folder, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # sending would fail
+    paid = {"judge": "openai", "judge_model": "paid", "benchmarks": ("vlind", "mmhal")}
+    unsent = evaluate(engine, folder, tmp_path, dry_run=True, **paid)
+    assert unsent.requests == SIZES["mmhal"] and unsent.tokens > 1000
+    names = {path.name for path in tmp_path.iterdir()}
+    assert "mmhal.answers.jsonl" in names and "vlind.json" in names and "mmhal.json" not in names
+    assert evaluate((None, None), folder, tmp_path, dry_run=True, **paid) == unsent
 
 
 def test_answers_to_other_questions_are_refused(engine, folder, tmp_path):

@@ -338,8 +338,8 @@ def evaluate(
     """Score a model's answers to both tasks.
 
     Returns:
-        CHAIR, Cover, Hal, Cog and d_Accuracy, d_F1; and one row an answer, with its `image`, which
-        intervals resample by.
+        CHAIR, Cover, Hal, Cog, d_Accuracy, d_Precision, d_Recall, d_F1 and the same of each block,
+        such as d_State_F1; and one row an answer, with its `image`, which intervals resample by.
 
     Raises:
         NapoError: listing the ids without an answer.
@@ -369,9 +369,16 @@ def evaluate(
     frame = pd.DataFrame(rows + rest).fillna(0)
     shown = {q["id"]: q["image"] for q in (*benchmark.generative, *benchmark.discriminative)}
     frame.insert(0, "image", frame["id"].map(shown))
-    whole = blocks["whole"]
-    metrics = {**_official(rows), "d_Accuracy": whole["Accuracy"], "d_F1": whole["F1"]}
-    return metrics, frame
+    return {**_official(rows), **_named(blocks)}, frame
+
+
+def _named(blocks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Such as "d_F1" of the whole and "d_State_F1" of a block."""
+    return {
+        f"d_{measure}" if block == "whole" else f"d_{block}_{measure}": value
+        for block, values in blocks.items()
+        for measure, value in values.items()
+    }
 
 
 def unreadable(answers: Mapping[str, str]) -> int:

@@ -12,9 +12,11 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 Rule = Callable[[Mapping[str, Any], str], str]
 Pair = tuple[Mapping[str, Any], str]  # an item of the benchmark and the model's answer
 CACHE = "judge.sqlite"
+PAUSE = 0.5  # seconds before a malformed reply is asked for again; doubled each time
+CHARACTERS_A_TOKEN = 4  # of English text, for estimates
 OWN_PROMPT = "judge_prompt.txt"
 
 # The structure of the official prompt in our own words; the rating lines are the benchmark's.
@@ -80,6 +84,49 @@ Rating: 0, not informative, with hallucination
 """
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What would be sent to an endpoint.
+
+    Attributes:
+        requests: how many requests have no reply yet.
+        tokens: about how many tokens they hold.
+        most_tokens: how many tokens their replies may hold at most.
+    """
+
+    requests: int = 0
+    tokens: int = 0
+    most_tokens: int = 0
+
+    @classmethod
+    def of(cls, requests: Sequence[Mapping[str, Any]]) -> Plan:
+        """The plan of some requests."""
+        texts = [message["content"] for each in requests for message in each["messages"]]
+        most = sum(each.get("max_tokens", 0) for each in requests)
+        return cls(len(requests), sum(map(len, texts)) // CHARACTERS_A_TOKEN, most)
+
+    def __add__(self, other: Plan) -> Plan:
+        return Plan(
+            self.requests + other.requests,
+            self.tokens + other.tokens,
+            self.most_tokens + other.most_tokens,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.requests:,} requests, about {self.tokens:,} tokens, "
+            f"and at most {self.most_tokens:,} tokens in reply"
+        )
+
+
+class NothingSent(NapoError):
+    """A dry run came to requests that have no reply yet; `plan` counts them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        super().__init__(f"Dry run: judging would send {plan}; nothing was sent.")
+
+
 class RuleJudge:
     """A function (item, answer) -> reply, such as the icon world's, which knows the scene."""
 
@@ -102,15 +149,23 @@ class Chat:
         retries: how often a request that fails for a passing reason (429, 5xx, network) is sent
             again, with growing pauses.
         timeout: seconds for one request.
+        dry_run: send nothing; a call that would have to raises `NothingSent`.
     """
 
     def __init__(
-        self, model: str, cache: Path, *, workers: int = 8, retries: int = 8, timeout: float = 120.0
+        self,
+        model: str,
+        cache: Path,
+        *,
+        workers: int = 8,
+        retries: int = 8,
+        timeout: float = 120.0,
+        dry_run: bool = False,
     ) -> None:
         if not model:
             raise NapoError("No judge model is named; set evaluation.judge_model in the profile.")
         self.model, self.cache, self.workers = model, Path(cache), workers
-        self._retries, self._timeout = retries, timeout
+        self._retries, self._timeout, self._dry_run = retries, timeout, dry_run
         self._lock, self._client = threading.Lock(), None
         self.answered_by: set[str] = set()
 
@@ -121,7 +176,10 @@ class Chat:
 
         Raises:
             NapoError: without a key, or when the endpoint refuses or stays away.
+            NothingSent: in a dry run, unless all replies are there.
         """
+        if self._dry_run and (missing := self.missing(requests)):
+            raise NothingSent(Plan.of(missing))
         pool = ThreadPoolExecutor(self.workers)
         try:
             found = list(pool.map(self._one, requests))
@@ -179,16 +237,24 @@ class Chat:
         with self._lock:
             if self._client is None:
                 self._client = openai.OpenAI(max_retries=self._retries, timeout=self._timeout)
-        try:
-            reply = self._client.chat.completions.create(model=self.model, **request)
-        except openai.APIError as error:
-            raise NapoError(
-                f"The judge {self.model!r} did not answer ({type(error).__name__}: "
-                f"{error.message}); the replies so far are kept, so run it again."
-            ) from None
-        if not reply.choices:
-            raise NapoError(f"The judge {self.model!r} sent a reply without a choice.")
-        return reply.choices[0].message.content or "", reply.model or self.model
+        for attempt in range(self._retries + 1):
+            try:
+                reply = self._client.chat.completions.create(model=self.model, **request)
+            except openai.APIError as error:
+                raise NapoError(
+                    f"The judge {self.model!r} did not answer ({type(error).__name__}: "
+                    f"{error.message}); the replies so far are kept, so run it again."
+                ) from None
+            # A body that is no JSON comes back as its text, or fails to be read.
+            except ValueError:
+                reply = None
+            if getattr(reply, "choices", None):
+                return reply.choices[0].message.content or "", reply.model or self.model
+            time.sleep(min(8.0, PAUSE * 2**attempt))
+        raise NapoError(
+            f"The judge {self.model!r} sent a reply without a choice {self._retries + 1} times; "
+            "check OPENAI_BASE_URL. The replies so far are kept."
+        )
 
 
 class OpenAIJudge:
@@ -231,11 +297,9 @@ class OpenAIJudge:
         """One reply for each (item, answer)."""
         return self.chat.ask(self.requests(pairs))
 
-    def dry_run(self, pairs: Iterable[Pair]) -> dict[str, int]:
-        """What judging would send: requests, and their characters (about four a token)."""
-        missing = self.chat.missing(self.requests(pairs))
-        sizes = [len(request["messages"][0]["content"]) for request in missing]
-        return {"requests": len(sizes), "characters": sum(sizes)}
+    def plan(self, pairs: Iterable[Pair]) -> Plan:
+        """What judging these would send."""
+        return Plan.of(self.chat.missing(self.requests(pairs)))
 
     @property
     def record(self) -> dict[str, Any]:
@@ -248,7 +312,9 @@ class OpenAIJudge:
         }
 
 
-def make(settings: Evaluation, benchmarks: Path, rule: Rule | None) -> RuleJudge | OpenAIJudge:
+def make(
+    settings: Evaluation, benchmarks: Path, rule: Rule | None, *, dry_run: bool = False
+) -> RuleJudge | OpenAIJudge:
     """The judge that the settings name.
 
     Args:
@@ -256,6 +322,7 @@ def make(settings: Evaluation, benchmarks: Path, rule: Rule | None) -> RuleJudge
         benchmarks: folder of the benchmarks; `mmhal/judge_prompt.txt` there is used if it exists,
             and replies are kept beside the folder.
         rule: the world's rule, if it has one.
+        dry_run: send nothing, see `Chat`.
 
     Raises:
         NapoError: when the settings want a rule and the world has none.
@@ -269,4 +336,5 @@ def make(settings: Evaluation, benchmarks: Path, rule: Rule | None) -> RuleJudge
         return RuleJudge(rule)
     given = Path(benchmarks) / "mmhal" / OWN_PROMPT
     prompt = given.read_text(encoding="utf-8") if given.is_file() else PROMPT
-    return OpenAIJudge(Chat(settings.judge_model, Path(benchmarks).parent / CACHE), prompt)
+    chat = Chat(settings.judge_model, Path(benchmarks).parent / CACHE, dry_run=dry_run)
+    return OpenAIJudge(chat, prompt)

@@ -32,7 +32,8 @@ def evaluate_run(
     seed: int,
     fingerprints: Mapping[str, str],
     judge: judges.Rule | None = None,
-) -> None:
+    dry_run: bool = False,
+) -> judges.Plan:
     """Evaluate a model on the benchmarks that the settings name.
 
     For each benchmark it writes `<name>.answers.jsonl` (chunk by chunk; an interrupted call goes
@@ -50,13 +51,18 @@ def evaluate_run(
         fingerprints: of model and data, for the record.
         judge: the world's rule that rates an answer of MMHal-Bench, for `settings.judge == "rule"`:
             (item, answer) -> reply.
+        dry_run: send nothing to a judge behind an endpoint; a benchmark that needs it gets its
+            answers and no result.
+
+    Returns:
+        What is still to be sent: nothing, unless this was a dry run.
 
     Raises:
         NapoError: for an unknown benchmark, or what `load` and `evaluate` of a benchmark raise.
     """
     judged = "mmhal" in settings.benchmarks or settings.extractor == "llm"
-    rater = judges.make(settings, benchmarks, judge) if judged else None
-    loaded, done = {}, 0
+    rater = judges.make(settings, benchmarks, judge, dry_run=dry_run) if judged else None
+    loaded, done, unsent = {}, 0, judges.Plan()
     for name in settings.benchmarks:
         scorer = module(name)
         benchmark = scorer.load(benchmarks / name)
@@ -70,7 +76,11 @@ def evaluate_run(
             path = out / f"{name}.answers.jsonl"
             entries = answer(model, processor, requests, path, settings, seed, progress)
             answers = {entry["id"]: entry["answer"] for entry in entries}
-            metrics, items = scorer.evaluate(benchmark, answers, **options.scoring)
+            try:
+                metrics, items = scorer.evaluate(benchmark, answers, **options.scoring)
+            except judges.NothingSent as dry:
+                unsent += dry.plan
+                continue
             with atomic_file(out / f"{name}.items.csv") as temporary:
                 items.to_csv(temporary, index=False, float_format="%.10g")
             named = scorer.options(settings, rater).named  # again: now it is known who judged
@@ -90,6 +100,7 @@ def evaluate_run(
                 "versions": versions(),
             }
             write_json(out / f"{name}.json", result)
+    return unsent
 
 
 def with_intervals(metrics: Mapping[str, float], items: Any, ratios: Mapping[str, Any]) -> dict:
