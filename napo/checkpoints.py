@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
-from napo.workspace import atomic_file, hash_file, read_json, write_json
+from napo.workspace import atomic_file, finished_files, hash_file, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +128,7 @@ class Records:
     def restart(self, step: int) -> None:
         """Forget what was recorded at or after a step."""
         self._held.clear()
-        for part in self.folder.glob("*.parquet"):
+        for part in finished_files(self.folder, "*.parquet"):
             if int(part.stem) > step:
                 part.unlink()
 
@@ -180,7 +180,7 @@ def read_records(run_folder: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    parts = sorted((Path(run_folder) / "records").glob("*.parquet"))
+    parts = finished_files(Path(run_folder) / "records", "*.parquet")
     if not parts:
         raise NapoError(f"{run_folder} holds no records; run notebooks/05_train.ipynb first.")
     return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)

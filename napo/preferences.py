@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
-from napo.workspace import atomic_file
+from napo.workspace import atomic_file, finished_files
 
 if TYPE_CHECKING:
     import datasets
@@ -35,7 +35,7 @@ def shards(folder: Path) -> list[Path]:
     Raises:
         NapoError: when there is none.
     """
-    files = sorted(folder.glob("*.parquet"))
+    files = finished_files(folder, "*.parquet")
     if not files:
         raise NapoError(f"{folder} holds no .parquet file; put the preference rows there.")
     return files

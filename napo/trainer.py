@@ -30,6 +30,7 @@ from napo.errors import NapoError, unknown
 from napo.logprobs import EncodedRow, LogProbs
 from napo.objective import VARIANTS, Objective, mean_records
 from napo.progress import Progress
+from napo.workspace import sweep
 
 if TYPE_CHECKING:
     from napo.config import Training
@@ -507,6 +508,7 @@ def train_run(
     final = folder / ("model" if tune == "full" else "adapter")
     if (folder / "training.json").is_file() and final.is_dir():
         return final
+    sweep(folder)
     objective = VARIANTS[variant] if isinstance(variant, str) else variant
     objective = replace(objective, beta=settings.beta, q_rule=settings.q_rule)
     args = _arguments(folder / "checkpoints", settings, seed, tune)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo import preferences, stages
 from napo.notebook import Session
-from napo.workspace import read_json, require
+from napo.workspace import finished_files, read_json, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +123,7 @@ def agreement(session: Session, annotator: str = "") -> pd.DataFrame | None:
 
     folder = session.workspace.annotations
     mine = annotator or session.profile.annotation.annotator
-    others = sorted(path.stem for path in folder.glob("*.csv") if path.stem != mine)
+    others = [path.stem for path in finished_files(folder, "*.csv") if path.stem != mine]
     if not others:
         return None
     labels = noise.read_labels(folder / f"{mine}.csv")
@@ -177,7 +177,7 @@ def result(folders: list[Path]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for folder in folders:
         require(folder)
-        for path in sorted(folder.glob("*.json")):
+        for path in finished_files(folder, "*.json"):
             content = read_json(path)
             for metric, found in content.get("metrics", {}).items():
                 rows.append({"run": content["run"], "benchmark": content["benchmark"],

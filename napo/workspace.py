@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from typing import Any
 from napo.errors import NapoError
 
 MANIFEST = "manifest.json"
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\..+)?")  # see atomic_file; the number is a process
 SETTINGS = "settings.json"  # kept when Snakemake removes a manifest, so stale files stay named
 
 # Which notebook makes a folder, for the sentence that a missing input gets.
@@ -91,6 +93,29 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def finished_files(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder that match a pattern, in order, without those of unfinished writers."""
+    return sorted(path for path in folder.glob(pattern) if not _TEMPORARY.fullmatch(path.name))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers left there that were killed; those that still run keep theirs."""
+    for path in folder.rglob(".*.part*"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and not _runs(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys sorted, so that the same value is the same bytes."""
     with atomic_file(path) as temporary:
@@ -130,6 +155,8 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
         NapoError: when other settings began or finished it, naming those that differ.
     """
     wanted = json_value(settings)
+    if not complete(folder):
+        sweep(folder)
     if not (folder / SETTINGS).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SETTINGS, wanted)
@@ -156,6 +183,7 @@ def finish(folder: Path, keep_open: str = "") -> dict[str, Any]:
         for path in folder.rglob("*")
         if path.is_file()
         and path.name not in (MANIFEST, SETTINGS)
+        and not _TEMPORARY.fullmatch(path.name)
         and not (keep_open and path.match(keep_open))
     )
     manifest = {

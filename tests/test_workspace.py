@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -12,6 +15,7 @@ from napo.workspace import (
     complete,
     fingerprint,
     finish,
+    finished_files,
     read_json,
     require,
     run_name,
@@ -113,3 +117,19 @@ def test_json_cut_short_is_a_sentence(tmp_path):
 def test_runs_are_named_by_variant_tuning_and_seed(tmp_path):
     assert run_name("A1", 2) == "A1/seed-2"
     assert Workspace(tmp_path, "tiny").run("A1", 0, "lora").parts[-2:] == ("A1-lora", "seed-0")
+
+
+def test_what_a_killed_writer_left_is_not_there_and_goes_when_work_goes_on(tmp_path):
+    folder = tmp_path / "rows"
+    begin(folder, {"a": 1})
+    (folder / "shard-0.parquet").write_text("whole")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = folder / f".shard-1.{ended.pid}.part.parquet"
+    running = folder / f".shard-2.{os.getpid()}.part.parquet"
+    for path in (left, running):
+        path.write_text("half")
+    assert finished_files(folder, "*.parquet") == [folder / "shard-0.parquet"]
+    assert begin(folder, {"a": 1})
+    assert not left.exists() and running.exists()
+    assert list(finish(folder)["files"]) == ["shard-0.parquet"]
