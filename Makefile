@@ -17,7 +17,7 @@ setup: $(READY) ## make the environment (.venv) from the lock
 
 # torch has a line of its own: its CPU and CUDA builds share a version.
 $(READY): requirements.lock pyproject.toml
-	@echo "Setting up .venv (about three minutes the first time)"
+	@echo "Setting up .venv (two to three minutes the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "napo needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -56,7 +56,7 @@ base-model: setup ## pretrain the tiny base model again and compare its scores
 	@$(BIN)/papermill notebooks/00_icon_world.ipynb data/tiny/notebooks/00_icon_world-pretrained.ipynb \
 	  -p pretrain True -k python3 --log-output --no-progress-bar
 
-bench: setup ## a training step's time and memory: TRL, the released layout, ours (15 minutes)
+bench: setup ## a training step's time and memory: TRL, the released layout, ours (13 minutes)
 	@$(BIN)/python -m bench.engine
 
 lock: setup ## write requirements.lock from what .venv holds

@@ -39,7 +39,7 @@ VISION_WIDTH, VISION_LAYERS, HEADS = 256, 6, 8
 FEED_FORWARD, VISION_FEED_FORWARD = 1376, 1024
 QUESTION, SHORTEST, LONGEST = 40, 64, 110
 VISUAL = (SIZE // PATCH) ** 2
-TARGETS = {  # of the plan: ratio of step rates, ratio of peak memory, of ours to the floor
+TARGETS = {  # what was aimed at: ratio of step rates, ratio of peak memory, of ours to the floor
     "trl": (10.0, 0.40),
     "released": (5.0, 0.55),
     "floor": 1.3,
@@ -378,7 +378,7 @@ def _run(way: str, count: int, negatives: int, steps: int, threads: int) -> dict
 
 
 def compare(rounds: int, steps: int, threads: int) -> dict[str, Any]:
-    """The three ways in turns: medians of all steps, and the largest memory."""
+    """The three ways in turns: medians of all steps and of the peaks of memory."""
     results: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     for number in range(rounds):
         for way in WAYS:

@@ -1,11 +1,11 @@
-"""Choose the tiny scale's learning rate and epochs on the validation split.
+"""Choose the tiny scale's learning rate on the validation split.
 
     python -m bench.select_hyperparameters
 
 The rule was fixed before looking: train `dpo` and `A2` (one seed that no table uses) at each
 setting, and take the setting with the largest mean of LP and CB over the two. One setting serves
 all variants, as in the paper. The validation split's scenes, instances and images share nothing
-with the benchmarks that the tables report. Writes data/selection/selection.csv.
+with the benchmarks that the tables report. Writes data/selection/selection-<tune>.csv.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The extra table: other robust losses in the place of NaPO's, which the paper does not compare.
 
-Every row is the full method (A1) with its two NaPO terms replaced, the weights gamma kept, so that
-rows differ in the loss alone. `make baselines` trains them.
+A row is the full method (A1) with its two NaPO terms replaced and the rule of the weights gamma
+kept, so that rows differ in the loss alone; the last two rows add to A1 what their names say.
+`make baselines` trains them.
 """
 
 from __future__ import annotations
@@ -68,9 +69,10 @@ def table(results: Results) -> Table:
     frame = pd.DataFrame(rows, index=pd.Index(NAMES.values(), name="row"))
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
     notes = (
-        "Not in the paper. Each row is A1 with both of its NaPO terms changed in the same way, "
-        "weights γ kept, trained at A1's learning rate; the differences to A1 are paired, with "
-        "95 % intervals. `make baselines` trains what is not run.",
+        "Not in the paper. A row is A1 with both of its NaPO terms changed in the same way, the "
+        "rule of the weights γ kept, at A1's learning rate; the last two rows add to A1 what their "
+        "names say. Differences to A1 are paired, with 95 % intervals. `make baselines` trains "
+        "what is not run.",
         "Dr. DPO, ROPO and β-DPO stand for their losses: ROPO's dropping of samples and β-DPO's "
         "filter and moving threshold are left out.",
         *scored(results, ("vlind", "object_halbench", "amber")),

@@ -130,7 +130,7 @@ class Records:
         self._held.clear()
         for part in finished_files(self.folder, "*.parquet"):
             if int(part.stem) > step:
-                part.unlink()
+                part.unlink(missing_ok=True)  # every process comes by
 
     def flush(self, step: int) -> None:
         """Write what is held as the part that ends before `step`; rows of all processes."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -567,8 +567,3 @@ def token_logprobs(
     if not (torch.is_grad_enabled() and hidden.requires_grad):
         return torch.cat([score(*chunk) for chunk in chunks])
     return torch.cat([checkpoint(score, *chunk, use_reentrant=False) for chunk in chunks])
-
-
-def with_reference(batch: Batch, rows: Sequence[Mapping[str, Any]]) -> Batch:
-    """The batch with the reference's log-probs of its rows."""
-    return replace(batch, reference=LogProbs.from_rows(rows, batch.responses))

@@ -215,7 +215,7 @@ def collect(
         folder: the results folder.
         variants: names in `napo.objective.VARIANTS`; "base" is looked for too.
         seeds: the seeds of the trained variants.
-        tune: "full" or "lora".
+        tune: "full", "lora" or "qlora".
 
     Raises:
         NapoError: when a finished run's files are missing or damaged.

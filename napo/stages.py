@@ -419,7 +419,7 @@ def evaluate(
     profile, workspace = session.profile, session.workspace
     path, adapter, name = profile.model.location, None, "base"
     if model:
-        path, name = model, f"model-{Path(model).name}"
+        path, name = model, f"model-{Path(model).name}-{models.fingerprint(model)[:8]}"
     elif variant != "base":
         check_variant(variant)
         run = workspace.run(variant, seed, tune)

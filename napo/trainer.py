@@ -30,7 +30,7 @@ from napo.errors import NapoError, unknown
 from napo.logprobs import EncodedRow, LogProbs
 from napo.objective import VARIANTS, Objective, mean_records
 from napo.progress import Progress
-from napo.workspace import sweep
+from napo.workspace import fingerprint, json_value, read_json, sweep, write_json
 
 if TYPE_CHECKING:
     from napo.config import Training
@@ -104,6 +104,11 @@ class NaPOTrainer(Trainer):
     ) -> None:
         if args.n_gpu > 1:
             args._n_gpu = 1  # DataParallel would slip in without a word; see accelerate launch
+        if kwargs.get("eval_dataset") is not None or args.eval_strategy != "no":
+            raise NapoError(
+                "NaPOTrainer does not evaluate while it trains; leave out eval_dataset and "
+                "eval_strategy, and evaluate with notebooks/06_evaluate.ipynb."
+            )
         if args.reference not in REFERENCES:
             raise unknown("reference", args.reference, REFERENCES)
         self._adapter_off = args.reference == "adapter_off"
@@ -150,7 +155,8 @@ class NaPOTrainer(Trainer):
         self.objective = objective
         self.loss_is_scaled_for_ga = False  # the loss is a mean over the micro-batch
         self.records = Records(Path(args.output_dir).parent / "records")
-        self._recent: deque[dict[str, Tensor]] = deque(maxlen=max(1, int(args.logging_steps)))
+        logged = max(1, int(args.logging_steps)) * args.gradient_accumulation_steps
+        self._recent: deque[dict[str, Tensor]] = deque(maxlen=logged)
         self._sampler = EpochSampler(len(rows), whole, args.seed)
         self.add_callback(_Epochs(self._sampler))
 
@@ -172,6 +178,9 @@ class NaPOTrainer(Trainer):
             "accumulation": args.gradient_accumulation_steps,
             "processes": args.world_size,
             "max_length": args.max_length,
+            "max_grad_norm": args.max_grad_norm,
+            "bf16": args.bf16,
+            "corruption": args.corruption,
             "reference": args.reference,
             "trained": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
         }
@@ -384,8 +393,6 @@ class EncodedRows(Dataset):
         return LogProbs.from_rows(scored, self._responses)
 
     def _digest(self) -> str:
-        from napo.workspace import fingerprint
-
         if self._reference is not None:
             return fingerprint([len(self), self._reference.sum.tolist()])
         columns = {"chosen" if r == logprobs.CORRUPTED else r: 0 for r in self._responses}
@@ -429,7 +436,7 @@ class _Epochs(TrainerCallback):
 
 
 class _Line(TrainerCallback):
-    """The progress line of a run; its last checkpoint is left to the final weights."""
+    """The progress line of a run; the last step writes no checkpoint, but the final weights."""
 
     def __init__(self, label: str, rows: int) -> None:
         self._label, self._rows = label, rows
@@ -485,7 +492,8 @@ def train_run(
         run_folder: the run's folder.
         model_path: the base model.
         rows: RLAIF-V-Bias with the reference's columns (a dataset or a sequence of dicts).
-        variant: a name in `VARIANTS`, or an objective of one's own.
+        variant: a name in `VARIANTS`, which takes `beta` and `q_rule` from the settings, or an
+            objective of one's own, which is taken as it is.
         settings: a `napo.config.Training`.
         seed: decides the order of the rows and an adapter's first weights.
         tune: "full" (vision tower frozen), "lora", or "qlora": LoRA on a base whose language model
@@ -500,17 +508,31 @@ def train_run(
         The folder of the final weights.
 
     Raises:
-        NapoError: for an unknown variant, settings that do not fit, or as `NaPOTrainer`.
+        NapoError: for an unknown variant, settings that do not fit, a run folder that was finished
+            with other settings, or as `NaPOTrainer`.
     """
     if tune not in TUNES:
         raise unknown("tune", tune, TUNES)
     folder = Path(run_folder)
     final = folder / ("model" if tune == "full" else "adapter")
+    objective = variant
+    if isinstance(variant, str):
+        objective = replace(VARIANTS[variant], beta=settings.beta, q_rule=settings.q_rule)
+    made_from = json_value(
+        {
+            **settings.model_dump(),
+            "objective": repr(objective),
+            "seed": seed,
+            "tune": tune,
+            "dtype": dtype,
+            "image_mode": image_mode,
+        }
+    )
     if (folder / "training.json").is_file() and final.is_dir():
+        _refuse_other(folder, made_from)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return final
     sweep(folder)
-    objective = VARIANTS[variant] if isinstance(variant, str) else variant
-    objective = replace(objective, beta=settings.beta, q_rule=settings.q_rule)
     args = _arguments(folder / "checkpoints", settings, seed, tune)
     model, processor = models.load(
         model_path,
@@ -540,12 +562,19 @@ def train_run(
     if args.should_save:
         checkpoints.draft(final)
     trainer.accelerator.wait_for_everyone()
+    if trainer.is_fsdp_enabled:  # of shards alone, Trainer saves no model
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(part), _internal_call=True)
     if args.should_save:
+        if not list(part.glob("*.safetensors")):
+            raise NapoError(
+                f"No weights were written to {part}; the checkpoints in {folder / 'checkpoints'} "
+                "are kept. Check the launcher's settings for saving."
+            )
         shutil.rmtree(final, ignore_errors=True)
         os.replace(part, final)
+        _describe(folder, trainer, batch, made_from)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        _describe(folder, trainer, batch)
     trainer.accelerator.wait_for_everyone()
     return final
 
@@ -598,9 +627,17 @@ def _lora(settings: Training) -> Any:
     )
 
 
-def _describe(folder: Path, trainer: NaPOTrainer, batch: int) -> None:
-    from napo.workspace import write_json
+def _refuse_other(folder: Path, made_from: Mapping[str, Any]) -> None:
+    there = read_json(folder / "training.json")["made_from"]
+    changed = sorted(k for k in {*there, *made_from} if there.get(k) != made_from.get(k))
+    if changed:
+        raise NapoError(
+            f"{folder} was trained with other settings ({', '.join(changed)} differ); "
+            "use another run folder, or delete this one."
+        )
 
+
+def _describe(folder: Path, trainer: NaPOTrainer, batch: int, made_from: Mapping[str, Any]) -> None:
     args = trainer.args
     write_json(
         folder / "training.json",
@@ -610,7 +647,7 @@ def _describe(folder: Path, trainer: NaPOTrainer, batch: int) -> None:
             # q averages one micro-batch over all processes (accumulation does not widen it).
             "q_batch": args.per_device_train_batch_size * args.world_size,
             "trained_parameters": trainer.run_identity["trained"],
-            "objective": repr(trainer.objective),
+            "made_from": dict(made_from),
         },
     )
 

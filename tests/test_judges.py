@@ -18,6 +18,12 @@ pytest.importorskip("openai")
 ITEM = {"image_content": ["Cat", "Mat"], "question": "What {is} it?", "gt_answer": "A cat."}
 
 
+def emptied(reply):
+    """The reply as a filter leaves it: without a text."""
+    choice = reply["choices"][0]
+    return {**reply, "choices": [{**choice, "message": {"role": "assistant", "content": ""}}]}
+
+
 class Server:
     """An OpenAI-compatible endpoint that records what it is asked and rates by the answer."""
 
@@ -43,6 +49,8 @@ class Server:
                 )
                 if status == "late":
                     time.sleep(1)
+                if status == "empty":
+                    told, status = json.dumps(emptied(reply)), 200
                 if status == "torn":
                     told, status = told[:-20], 200
                 self.send_response(status if isinstance(status, int) else 504)
@@ -137,7 +145,7 @@ def test_a_dry_run_counts_what_would_be_sent_and_sends_nothing(server, tmp_path)
     assert judge(tmp_path, dry_run=True).replies(pairs(2)) == judge(tmp_path).replies(pairs(2))
 
 
-@pytest.mark.parametrize("trouble", ["torn", "late"])
+@pytest.mark.parametrize("trouble", ["torn", "empty", "late"])
 def test_a_reply_that_is_torn_or_late_is_asked_for_again(server, tmp_path, monkeypatch, trouble):
     monkeypatch.setattr(judges, "PAUSE", 0.001)
     server.failures = [trouble]
@@ -146,7 +154,9 @@ def test_a_reply_that_is_torn_or_late_is_asked_for_again(server, tmp_path, monke
     assert len(server.asked) == 2
 
 
-@pytest.mark.parametrize("trouble, told", [("torn", "without a choice"), ("late", "Timeout")])
+@pytest.mark.parametrize(
+    "trouble, told", [("torn", "without a text"), ("empty", "without a text"), ("late", "Timeout")]
+)
 def test_an_endpoint_that_never_sends_a_whole_reply_is_named(
     server, tmp_path, monkeypatch, trouble, told
 ):
@@ -216,7 +226,7 @@ def test_the_settings_choose_the_judge(tmp_path):
 
 
 def test_an_official_prompt_beside_the_benchmark_is_used_and_said(tmp_path):
-    path = tmp_path / "benchmarks/mmhal" / judges.OWN_PROMPT
+    path = tmp_path / "benchmarks/mmhal" / judges.GIVEN_PROMPT
     path.parent.mkdir(parents=True)
     path.write_text("Official. {} {} {} {}")
     settings = Evaluation(judge="openai", judge_model="big")

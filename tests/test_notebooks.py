@@ -151,7 +151,8 @@ def test_any_checkpoint_can_be_evaluated_by_its_path(made, tmp_path):
         "06_evaluate", tmp_path, "-p", "workspace", str(workspace.root), "-p", "model", str(model)
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    named = read_json(workspace.result("model-model") / "vlind.json")["metrics"]
+    (result,) = workspace.results.glob("model-model-*")
+    named = read_json(result / "vlind.json")["metrics"]
     assert named == read_json(workspace.result("A1/seed-0") / "vlind.json")["metrics"]
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import engine_fixtures as engine
@@ -219,6 +220,27 @@ def test_a_finished_run_is_not_run_again(finished, base, rows, monkeypatch):
     tune, folder = finished
     monkeypatch.setattr(NaPOTrainer, "train", lambda *a, **k: pytest.fail("trained again"))
     train_run(folder, base, rows, "A1", SETTINGS, seed=0, tune=tune)
+
+
+def test_a_run_folder_of_other_settings_is_refused_and_left_alone(finished, base, rows):
+    tune, folder = finished
+    before = digest(folder)
+    other = SETTINGS.model_copy(update={"beta": 0.5})
+    with pytest.raises(NapoError, match=r"other settings \(beta, objective, seed differ\)"):
+        train_run(folder, base, rows, "A1", other, seed=3, tune=tune)
+    assert digest(folder) == before
+
+
+def test_an_objective_of_ones_own_keeps_its_beta(base, rows, tmp_path):
+    own = replace(VARIANTS["dpo"], beta=0.7)
+    train_run(tmp_path, base, rows, own, SETTINGS.model_copy(update={"epochs": 1}), seed=0)
+    told = json.loads((tmp_path / "training.json").read_text())["made_from"]
+    assert "beta=0.7" in told["objective"]
+
+
+def test_evaluation_inside_training_is_refused_not_wrong(base, rows, tmp_path):
+    with pytest.raises(NapoError, match="does not evaluate while it trains"):
+        trainer(base, rows, tmp_path, eval_strategy="steps")
 
 
 @pytest.mark.parametrize("name", ["mdpo", "random", "LB1", "A1-original", "q-0.5", "ipo"])

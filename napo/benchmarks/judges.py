@@ -30,7 +30,7 @@ Pair = tuple[Mapping[str, Any], str]  # an item of the benchmark and the model's
 CACHE = "judge.sqlite"
 PAUSE = 0.5  # seconds before a malformed reply is asked for again; doubled each time
 CHARACTERS_A_TOKEN = 4  # of English text, for estimates
-OWN_PROMPT = "judge_prompt.txt"
+GIVEN_PROMPT = "judge_prompt.txt"
 
 # The structure of the official prompt in our own words; the rating lines are the benchmark's.
 PROMPT = """\
@@ -248,11 +248,14 @@ class Chat:
             # A body that is no JSON comes back as its text, or fails to be read.
             except ValueError:
                 reply = None
-            if getattr(reply, "choices", None):
-                return reply.choices[0].message.content or "", reply.model or self.model
-            time.sleep(min(8.0, PAUSE * 2**attempt))
+            choices = getattr(reply, "choices", None)
+            # An empty text, as a filter leaves it, would be read as the worst rating.
+            if choices and choices[0].message.content:
+                return choices[0].message.content, reply.model or self.model
+            if attempt < self._retries:
+                time.sleep(min(8.0, PAUSE * 2**attempt))
         raise NapoError(
-            f"The judge {self.model!r} sent a reply without a choice {self._retries + 1} times; "
+            f"The judge {self.model!r} sent a reply without a text {self._retries + 1} times; "
             "check OPENAI_BASE_URL. The replies so far are kept."
         )
 
@@ -334,7 +337,7 @@ def make(
                 "evaluation.judge to openai and evaluation.judge_model to the judge's name."
             )
         return RuleJudge(rule)
-    given = Path(benchmarks) / "mmhal" / OWN_PROMPT
+    given = Path(benchmarks) / "mmhal" / GIVEN_PROMPT
     prompt = given.read_text(encoding="utf-8") if given.is_file() else PROMPT
     chat = Chat(settings.judge_model, Path(benchmarks).parent / CACHE, dry_run=dry_run)
     return OpenAIJudge(chat, prompt)
