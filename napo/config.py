@@ -55,9 +55,11 @@ class Model(Settings):
     """The base model, which is also the reference."""
 
     path: str = "napo.icon_world:checkpoint"  # folder, hub id, or package:folder inside it
+    revision: str = ""  # of a hub id: the commit that is fetched and loaded
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["sdpa", "eager", "flex_attention"] = "sdpa"
     image_mode: Literal["crop", "pad"] = "crop"  # one switch for all stages
+    architecture: dict[str, Any] = {}  # values of its config.json, for the budget before a download
 
     @property
     def location(self) -> str:
@@ -87,11 +89,13 @@ class Decoding(Settings):
 class Data(Settings):
     """The preference rows."""
 
-    source: str = ""  # folder of RLAIF-V as downloaded; empty: the world makes the rows
-    count: int = Field(default=1000, gt=0)  # rows used (tiny: made)
+    source: str = ""  # folder of RLAIF-V, or of JSONL and images; empty: the world makes the rows
+    count: int = Field(default=0, ge=0)  # rows used, from the first on (tiny: made); 0: all
+    expected: int = Field(default=0, ge=0)  # rows that the published data has; 0: not known
+    bad_rows: Literal["stop", "skip"] = "stop"  # what a row does that cannot be used
     p_typical: float = Field(default=0.5, ge=0, le=1)  # icon world: share of typical colours
     seed: int = 7
-    shard_rows: int = Field(default=256, gt=0)  # rows a shard of RLAIF-V-Bias holds
+    shard_rows: int = Field(default=256, gt=0)  # rows built, scored and written at a time
 
 
 class Masks(Settings):
@@ -101,6 +105,7 @@ class Masks(Settings):
     text: Literal["mask_token", "drop"] = "mask_token"
     decoding: Decoding = Decoding()
     batch_size: int = Field(default=128, gt=0)
+    engine: Literal["transformers", "vllm"] = "transformers"  # what generates
 
 
 class Annotation(Settings):
@@ -114,6 +119,7 @@ class Annotation(Settings):
 class Training(Settings):
     """One training run; the variant's terms are `napo.objective.VARIANTS`."""
 
+    tune: Literal["full", "lora", "qlora"] = "full"  # what a notebook trains if it is not told
     beta: float = Field(default=0.1, gt=0)  # §4.1
     learning_rate: float = Field(default=5e-7, gt=0)  # §4.1
     lora_learning_rate: float = Field(default=2e-5, gt=0)  # LoRA wants a larger step
@@ -139,6 +145,7 @@ class Training(Settings):
 class Evaluation(Settings):
     """How the four benchmarks are asked and scored."""
 
+    source: str = ""  # folder of the four downloads; empty: data/<profile>/benchmarks
     benchmarks: tuple[str, ...] = ("vlind", "object_halbench", "amber", "mmhal")
     sizes: dict[str, int] = {}  # icon world: how many instances each benchmark is made with
     seed: int = 1234  # icon world: the scenes of the benchmarks
@@ -153,10 +160,34 @@ class Evaluation(Settings):
     judge_model: str = ""
 
 
+class Launch(Settings):
+    """How the stages that use several GPUs are started (`accelerate launch`)."""
+
+    processes: int = Field(default=1, ge=0)  # 0: one for each GPU that is visible
+    strategy: Literal["ddp", "zero2", "zero3", "fsdp2"] = "ddp"  # a file of napo/accelerate
+
+
+class Source(Settings):
+    """Something to download (`make fetch`), or to get by hand."""
+
+    name: str  # what it is, in a word or two
+    to: str  # where it goes, a folder relative to the workspace; empty: the hub's cache
+    repo: str = ""  # on the Hugging Face hub; empty: see `url` or `manual`
+    kind: Literal["model", "dataset"] = "dataset"
+    revision: str = ""  # the commit; empty: the newest, which is then recorded
+    files: tuple[str, ...] = ()  # patterns; empty: all
+    url: dict[str, str] = {}  # file name -> address
+    manual: str = ""  # what a person has to do where no program may
+    holds: dict[str, int] = {}  # pattern -> how many such files there are when it is complete
+    gigabytes: float = Field(default=0.0, ge=0)
+    licence: str = ""
+
+
 class Profile(Settings):
     """One scale of the reproduction."""
 
     name: str
+    extends: str = ""  # the profile whose values hold where this one says nothing
     title: str = ""
     world: World = World()
     model: Model = Model()
@@ -165,6 +196,8 @@ class Profile(Settings):
     annotation: Annotation = Annotation()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
+    launch: Launch = Launch()
+    sources: tuple[Source, ...] = ()
     variants: tuple[str, ...] = (
         "dpo", "mdpo", "A1", "A2", "A3", "LB1", "LB2", "VB1", "VB2", "random", "LB-sum", "VB-mean",
     )  # fmt: skip
@@ -207,9 +240,20 @@ def load_profile(name: str) -> Profile:
     Raises:
         NapoError: for an unknown profile or key, or a value out of its range, naming file and key.
     """
+    path, content = _read(name, ())
+    try:
+        return Profile(**{"name": path.stem, **content})
+    except ValidationError as error:
+        raise _sentence(path.name, error) from None
+
+
+def _read(name: str, children: tuple[str, ...]) -> tuple[Path, dict[str, Any]]:
+    """A profile's file and its values, on top of those of the profile that it extends."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     if not path.is_file():
         raise unknown("profile", name, known_profiles())
+    if name in children:
+        raise NapoError(f"{path.name} extends itself ({' -> '.join((*children, name))}).")
     try:
         content = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
@@ -217,10 +261,21 @@ def load_profile(name: str) -> Profile:
         raise NapoError(f"{path.name} is not valid YAML ({problem}); correct it.") from None
     if not isinstance(content, dict):
         raise NapoError(f"{path.name} must hold keys and values, such as 'seeds: \"0,1,2\"'.")
-    try:
-        return Profile(**{"name": path.stem, **content})
-    except ValidationError as error:
-        raise _sentence(path.name, error) from None
+    parent = content.get("extends")
+    if not parent:
+        return path, content
+    below = _read(str(parent), (*children, name))[1]
+    below.pop("name", None)
+    return path, _over(below, content)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Values of one profile on top of another's, section by section."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _over(merged[key], value) if both else value
+    return merged
 
 
 def _sentence(file: str, error: ValidationError) -> NapoError:
