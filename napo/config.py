@@ -137,7 +137,7 @@ class Training(Settings):
     lora_r: int = Field(default=64, gt=0)
     lora_alpha: int = Field(default=128, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    lora_targets: str = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+    lora_targets: str = ""  # names with commas; empty: the family's
     save_steps: int = Field(default=200, gt=0)  # a checkpoint to resume from
     logits_mb: int = Field(default=256, gt=0)  # float32 logits held at any time
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napo import modality
-from napo.logprobs import pad_id, unwrap
+from napo import families, modality
+from napo.logprobs import has_axes, pad_id, unwrap
 from napo.modality import PromptInputs
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ class _Answerer:
         # No answer consists of these, and one that did would decode to nothing.
         never = {self.visual, tokenizer.unk_token_id, tokenizer.bos_token_id, self.pad}
         self.never = sorted(never - {None} - set(self.ends))
-        # This family's features can be put in place of image tokens by hand, and shared.
-        self.shares = self.inner.config.model_type == "llava"
+        self.shares = families.of_config(self.inner.config).shares_features
+        self.typed = has_axes(self.inner)
         self.images_at_a_time = IMAGE_BATCH
         if self.shares:
             config = self.inner.config
@@ -177,6 +177,8 @@ class _Answerer:
         else:
             stacked = modality.stack_pixels([prompt.pixels for prompt, _ in inputs])
             model_inputs = {"input_ids": ids, "attention_mask": seen, **self._move(stacked)}
+            if self.typed:  # from these, and nothing else, it makes its positions
+                model_inputs["mm_token_type_ids"] = (ids == self.visual).int()
         return self._library(model_inputs, places)
 
     def _decode(

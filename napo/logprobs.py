@@ -302,15 +302,46 @@ def response_logprobs(model: nn.Module, batch: Batch, *, logits_mb: float = 256)
     inputs = {"input_ids": batch.input_ids, **batch.pixels, "use_cache": False}
     if batch.layout == "shared":
         inputs["attention_mask"] = attention_mask(batch.segments, inner)
-        inputs["position_ids"] = batch.positions
+        inputs["position_ids"] = position_ids(batch, inner)
     else:
         inputs["attention_mask"] = (batch.segments != _PADDING).long()
+        if has_axes(inner):
+            inputs["position_ids"] = position_ids(batch, inner)
     with _logprobs_for_logits(inner, batch, logits_mb):
         values = model(**inputs).logits
     shape = batch.counted.shape
     # Placing before summing keeps the order of additions fixed, unlike index_add on a GPU.
     placed = values.new_zeros(shape).masked_scatter(batch.counted, values)
     return LogProbs(placed.sum(-1).view_as(batch.tokens), batch.tokens, batch.responses)
+
+
+def has_axes(model: nn.Module) -> bool:
+    """Whether positions have axes of time, height and width, as in Qwen2.5-VL."""
+    return hasattr(getattr(model, "model", None), "get_rope_index")
+
+
+def position_ids(batch: Batch, model: nn.Module) -> Tensor:
+    """Positions of a batch's tokens as the model takes them.
+
+    Args:
+        batch: from `collate`.
+        model: the unwrapped model.
+
+    Returns:
+        Shape (sequences, length); for a model with axes and a batch with images (3, sequences,
+        length). An image then takes fewer positions than tokens, and responses go on from there.
+    """
+    if not (has_axes(model) and batch.pixels):
+        return batch.positions
+    prompt = batch.segments == _PROMPT
+    visual = (batch.input_ids == model.config.image_token_id) & prompt
+    axes, shift = model.model.get_rope_index(
+        batch.input_ids,
+        visual.int(),
+        image_grid_thw=batch.pixels["image_grid_thw"],
+        attention_mask=prompt.long(),
+    )
+    return torch.where(prompt, axes, batch.positions + shift.view(-1, 1))
 
 
 def attention_mask(segments: Tensor, model: nn.Module) -> Any:
@@ -346,12 +377,13 @@ def choose_layout(model: nn.Module, *, warn: bool = True) -> str:
     """ "shared" where the model takes a 4-D mask and positions, else "padded", said in the log."""
     config = unwrap(model).config
     text = config.get_text_config()
+    several = "mrope_section" in (getattr(text, "rope_parameters", None) or {})
     reason = ""
     if getattr(config, "is_encoder_decoder", False):
         reason = "it is an encoder-decoder"
     elif text._attn_implementation not in ("sdpa", "eager", "flex_attention"):
         reason = f"{text._attn_implementation} takes no mask of four dimensions"
-    elif "mrope_section" in (getattr(text, "rope_parameters", None) or {}):
+    elif several and not has_axes(unwrap(model)):
         reason = "its positions have several axes"
     elif any(kind != "full_attention" for kind in getattr(text, "layer_types", None) or ()):
         reason = "not all of its layers attend to everything before them"

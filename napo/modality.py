@@ -1,12 +1,13 @@
-"""The one place that knows a model family's chat template, image tokens and masks.
+"""Prompts as token ids and pixels, with one modality hidden where Eqs. 7 and 8 ask for it.
 
-A prompt becomes token ids and pixels here, with one modality hidden where Eqs. 7 and 8 ask for it.
 LLaVA has no [MASK] token; `<unk>`'s embedding stands for it, one for each token that is hidden.
+What differs between model families is in `napo.families`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from napo import families
 from napo.errors import NapoError, unknown
 
 if TYPE_CHECKING:
@@ -32,11 +34,11 @@ class PromptInputs:
 
     Attributes:
         ids: token ids, image tokens expanded.
-        pixels: what the image processor made of the one image (leading dimension 1 each), or empty.
+        pixels: what the image processor made of the one image, or empty.
     """
 
     ids: list[int]
-    pixels: dict[str, torch.Tensor] = field(default_factory=dict)
+    pixels: dict[str, Any] = field(default_factory=dict)
 
 
 def render(processor: ProcessorMixin, question: str, *, image: bool) -> str:
@@ -44,14 +46,33 @@ def render(processor: ProcessorMixin, question: str, *, image: bool) -> str:
 
     Args:
         processor: a processor with a chat template.
-        question: the user's text; a literal image token in it is taken out.
+        question: the user's text; the tokenizer's special tokens in it are taken out.
         image: whether the prompt holds an image.
 
     Raises:
         NapoError: when the processor has no chat template.
     """
-    question = question.replace(processor.image_token, "").strip()
-    return _chat(processor, question, image=image)
+    return _chat(processor, plain(processor, question), image=image)
+
+
+def plain(processor: ProcessorMixin, text: str) -> str:
+    """A text from data without what this tokenizer reads as special: an image, a turn, an end.
+
+    Args:
+        processor: the processor.
+        text: a question or a response.
+    """
+    special = _special(processor)
+    while (without := special.sub("", text)) != text:  # what is taken out may leave another behind
+        text = without
+    return text.strip()
+
+
+@lru_cache(maxsize=16)
+def _special(processor: ProcessorMixin) -> re.Pattern[str]:
+    known = processor.tokenizer.added_tokens_decoder.values()
+    found = {token.content for token in known if token.special} | {processor.image_token}
+    return re.compile("|".join(re.escape(token) for token in sorted(found, key=len, reverse=True)))
 
 
 def prompt_inputs(
@@ -61,7 +82,7 @@ def prompt_inputs(
     *,
     image_mask: str | None = None,
     text_mask: str | None = None,
-    pixels: dict[str, torch.Tensor] | None = None,
+    pixels: dict[str, Any] | None = None,
 ) -> PromptInputs:
     """Token ids and pixels of a prompt, with a modality hidden if asked for.
 
@@ -149,8 +170,10 @@ def corrupt_image(image: Image.Image, key: str) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def image_pixels(processor: ProcessorMixin, image: Image.Image) -> dict[str, torch.Tensor]:
+def image_pixels(processor: ProcessorMixin, image: Image.Image) -> dict[str, Any]:
     """Pixels of one image, ready for the model; the same preprocessing at every stage.
+
+    Values that are no tensors (Idefics3's rows and columns) say how many visual tokens there are.
 
     `processor.image_mode` (set by `napo.models.load`) says whether the image is first padded to a
     square with the processor's mean colour ("pad") or left to the processor's own crop ("crop").
@@ -162,7 +185,13 @@ def image_pixels(processor: ProcessorMixin, image: Image.Image) -> dict[str, tor
         square = Image.new("RGB", (side, side), colour)
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         image = square
-    return dict(processor.image_processor(images=[image], return_tensors="pt"))
+    family = families.of_processor(processor)
+    pixels = dict(
+        processor.image_processor(images=[image], return_tensors="pt", **family.image_arguments)
+    )
+    for name in family.layout:
+        pixels[name] = torch.as_tensor(pixels[name]).tolist()
+    return pixels
 
 
 def same_length_for_all_images(processor: ProcessorMixin) -> bool:
@@ -172,10 +201,11 @@ def same_length_for_all_images(processor: ProcessorMixin) -> bool:
     return len({processor.replace_image_token(pixels, 0) for pixels in images}) == 1
 
 
-def stack_pixels(pixels: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def stack_pixels(pixels: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Pixels of several prompts as one batch; prompts without an image add nothing.
 
-    Families that cut an image into a varying number of tiles are padded with empty tiles.
+    Families that cut an image into a varying number of tiles are padded with empty tiles; those
+    that lay patches end to end need none.
     """
     held = [entry for entry in pixels if entry]
     if not held:
@@ -183,6 +213,8 @@ def stack_pixels(pixels: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.T
     stacked = {}
     for name in held[0]:
         parts = [entry[name] for entry in held]
+        if not isinstance(parts[0], torch.Tensor):
+            continue
         size = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
         padded = []
         for part in parts:
@@ -204,13 +236,14 @@ def response_ids(processor: ProcessorMixin, prompt: str, answers: Sequence[str])
     Args:
         processor: the processor.
         prompt: what `render` gave.
-        answers: the assistant's texts; white space around them does not count.
+        answers: the assistant's texts; white space around them does not count, and special tokens
+            in them are taken out.
     """
     tokenizer = processor.tokenizer
     # Visual tokens say nothing about the boundary; the text after them does.
     tail = prompt.rpartition(processor.image_token)[2]
     gap = _gap(processor, processor.chat_template)
-    answers = [answer.strip() for answer in answers]
+    answers = [plain(processor, answer) for answer in answers]
     texts = [tail, *(tail + gap + answer for answer in answers)]
     before, *joined = tokenizer(texts, add_special_tokens=False)["input_ids"]
     found = []
@@ -225,15 +258,19 @@ def mask_token_id(processor: ProcessorMixin) -> int:
     """The id of the token that stands for [MASK].
 
     Raises:
-        NapoError: when the tokenizer has no unknown token.
+        NapoError: when the tokenizer has neither an unknown token nor one that its family names.
     """
-    unk = processor.tokenizer.unk_token_id
-    if unk is None:
-        raise NapoError(
-            "This model's tokenizer has no <unk> token to stand for [MASK]; "
-            "use the masks that need none: image 'drop' or 'blank_white', text 'drop'."
-        )
-    return unk
+    tokenizer = processor.tokenizer
+    if tokenizer.unk_token_id is not None:
+        return tokenizer.unk_token_id
+    vocabulary = tokenizer.get_vocab()
+    for token in families.of_processor(processor).mask_tokens:
+        if token in vocabulary:
+            return vocabulary[token]
+    raise NapoError(
+        "This model's tokenizer has no <unk> token to stand for [MASK]; "
+        "use the masks that need none: image 'drop' or 'blank_white', text 'drop'."
+    )
 
 
 def _prompt_ids(

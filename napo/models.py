@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napo import families
 from napo.errors import NapoError, unknown
 
 if TYPE_CHECKING:
@@ -23,10 +24,6 @@ _PROCESSOR_FILES = (
     "*processor_config.json",
     "chat_template*",
 )
-
-
-# Modules that adapters and quantisation leave alone: the vision tower and the projector.
-NOT_LANGUAGE = r".*(vision_tower|vision_model|visual|multi_modal_projector|connector)\b.*"
 
 
 def load(
@@ -52,8 +49,8 @@ def load(
         four_bit: hold the language model's linear layers in 4 bits (NF4, Dettmers et al. 2023).
 
     Raises:
-        NapoError: when the folder does not load, a weight is missing or unexpected, or 4 bits are
-            asked for without bitsandbytes.
+        NapoError: when the folder does not load, its family is not known, a weight is missing or
+            unexpected, or 4 bits are asked for without bitsandbytes.
     """
     import torch
     from transformers import AutoModelForImageTextToText
@@ -63,7 +60,10 @@ def load(
         path, adapter = _base_of(Path(path)), path
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    extra = {"quantization_config": _four_bits(dtype), "device_map": device} if four_bit else {}
+    family = family_of(path)
+    extra = {}
+    if four_bit:
+        extra = {"quantization_config": _four_bits(dtype, family), "device_map": device}
     try:
         with without_bars():
             model, report = AutoModelForImageTextToText.from_pretrained(
@@ -84,7 +84,22 @@ def load(
     return (model if four_bit else model.to(device)).eval(), processor
 
 
-def _four_bits(dtype: str) -> BitsAndBytesConfig:
+def family_of(path: str | Path) -> families.Family:
+    """The family of a model folder or hub id.
+
+    Raises:
+        NapoError: when it has no config.json, or its family is not known.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return families.of_config(AutoConfig.from_pretrained(str(path)))
+    except (OSError, ValueError) as error:
+        problem = str(error).strip().splitlines()[0]
+        raise NapoError(f"The model {path} does not load: {problem}") from None
+
+
+def _four_bits(dtype: str, family: families.Family) -> BitsAndBytesConfig:
     from transformers import BitsAndBytesConfig
     from transformers.utils import is_bitsandbytes_available
 
@@ -95,7 +110,7 @@ def _four_bits(dtype: str) -> BitsAndBytesConfig:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["lm_head", NOT_LANGUAGE],
+        llm_int8_skip_modules=["lm_head", family.image_parts],
     )
 
 
@@ -107,16 +122,19 @@ def load_processor(path: str | Path, *, image_mode: str = "crop") -> ProcessorMi
     """
     from transformers import AutoProcessor
 
+    family = family_of(path)
+    kind = families.image_only_processor(family) or AutoProcessor
     try:
         with warnings.catch_warnings():
             # Without torchvision the image processor's Pillow version is the one that is meant.
             warnings.simplefilter("ignore")
-            processor = AutoProcessor.from_pretrained(str(path))
+            processor = kind.from_pretrained(str(path))
     except (OSError, ValueError, ImportError) as error:
         problem = str(error).strip().splitlines()[0]
         raise NapoError(f"The processor of {path} does not load: {problem}") from None
     if getattr(processor, "image_processor", None) is None:
         raise NapoError(f"{path} has no image processor; it is not a model for images and text.")
+    processor.chat_template = processor.chat_template or family.template or None
     processor.image_mode = image_mode
     return processor
 
@@ -208,14 +226,14 @@ def fingerprint(path: str | Path) -> str:
 
 def freeze_vision_tower(model: PreTrainedModel) -> None:
     """Keep the vision tower as it is; the language model and the projector are trained."""
-    frozen = False
+    family, frozen = families.of_config(model.config), False
     for name, parameter in model.named_parameters():
-        if "vision_tower" in name or "vision_model" in name or name.startswith("visual."):
+        if family.is_frozen(name):
             parameter.requires_grad_(False)
             frozen = True
     if not frozen:
         raise NapoError(
-            f"{type(model).__name__} has no part called vision_tower or vision_model to freeze; "
+            f"{type(model).__name__} has no parameter called {family.frozen} to freeze; "
             "use tune: lora."
         )
 

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from napo import checkpoints, logprobs, modality, models
+from napo import checkpoints, families, logprobs, modality, models
 from napo.checkpoints import Records, read_records
 from napo.errors import NapoError, unknown
 from napo.logprobs import EncodedRow, LogProbs
@@ -338,7 +338,8 @@ class EncodedRows(Dataset):
         if len(rows) == 0:
             raise NapoError("There are no rows to train on.")
         first = self._encode(0)
-        pixels = sum(t.nbytes for prompt in first.prompts for t in prompt.pixels.values())
+        held = [value for prompt in first.prompts for value in prompt.pixels.values()]
+        pixels = sum(value.nbytes for value in held if isinstance(value, Tensor))
         if len(rows) * (pixels + 4096) <= CACHE_BYTES:
             self._kept = [first, *(self._encode(at) for at in range(1, len(rows)))]
         else:
@@ -499,7 +500,7 @@ def train_run(
         tune: "full" (vision tower frozen), "lora", or "qlora": LoRA on a base whose language model
             is held in 4 bits. That base is another reference than the rows', so it is scored anew
             at each step, the adapter switched off.
-        dtype: of the weights in training.
+        dtype: of the weights in training; full tuning with `settings.bf16` keeps them in float32.
         attention: "sdpa", "eager" or "flex_attention".
         image_mode: "crop" or "pad".
         label: how the progress line calls the run.
@@ -534,6 +535,8 @@ def train_run(
         return final
     sweep(folder)
     args = _arguments(folder / "checkpoints", settings, seed, tune)
+    if tune == "full" and settings.bf16:
+        dtype = "float32"  # a step of 5e-7 is lost in weights of 8 bits; products are in bfloat16
     model, processor = models.load(
         model_path,
         dtype=dtype,
@@ -548,7 +551,7 @@ def train_run(
         objective=objective,
         train_dataset=rows,
         processing_class=processor,
-        peft_config=None if tune == "full" else _lora(settings),
+        peft_config=None if tune == "full" else _lora(settings, families.of_config(model.config)),
     )
     trainer.remove_callback(PrinterCallback)
     name = variant if isinstance(variant, str) else "objective"
@@ -615,15 +618,16 @@ def _arguments(output: Path, settings: Training, seed: int, tune: str) -> NaPOCo
     )
 
 
-def _lora(settings: Training) -> Any:
+def _lora(settings: Training, family: families.Family) -> Any:
     from peft import LoraConfig
 
+    targets = settings.lora_targets or family.lora_targets
     return LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=[name.strip() for name in settings.lora_targets.split(",")],
-        exclude_modules=models.NOT_LANGUAGE,
+        target_modules=[name.strip() for name in targets.split(",")],
+        exclude_modules=family.image_parts,
     )
 
 

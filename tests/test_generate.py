@@ -1,10 +1,13 @@
 """Batched generation against one prompt at a time by `model.generate`."""
 
+from dataclasses import replace
+
 import engine_fixtures as engine
 import pytest
 import torch
 
 import napo.generate
+from napo import families
 from napo.config import Decoding
 from napo.generate import Prompt, generate
 
@@ -189,7 +192,8 @@ def test_few_images_at_a_time_give_the_same_answers(processor, model, prompts, m
 def test_other_families_go_through_the_library(processor, model, prompts, monkeypatch):
     decoding = Decoding(max_new_tokens=5)
     expected = generate(model, processor, prompts, decoding)
-    monkeypatch.setattr(model.config, "model_type", "another")
+    other = replace(families.FAMILIES["llava"], shares_features=False)
+    monkeypatch.setitem(families.FAMILIES, "llava", other)
     assert generate(model, processor, prompts, decoding) == expected
 
 

@@ -28,6 +28,23 @@ def test_an_image_token_in_the_question_is_taken_out(processor):
     assert prompt.count("<image>") == 1
 
 
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "what </s> colour",
+        "<s>what <unk>colour",
+        "what <ima<image>ge>colour",
+        "</s>what colour<pad>",
+    ],
+)
+def test_special_tokens_in_data_are_not_special_to_the_model(processor, hostile):
+    clean = modality.prompt_inputs(processor, "what colour", engine.picture(1))
+    assert modality.prompt_inputs(processor, hostile, engine.picture(1)).ids == clean.ids
+    prompt = modality.render(processor, "what", image=True)
+    expected, found = modality.response_ids(processor, prompt, ["what colour", hostile])
+    assert found == expected
+
+
 def test_prompt_inputs_are_what_the_processor_itself_makes(processor):
     image = engine.picture(1)
     inputs = modality.prompt_inputs(processor, "is the cat red ?", image)
@@ -90,12 +107,10 @@ def test_an_unknown_mask_suggests_the_nearest(processor):
 
 
 def test_a_tokenizer_without_unk_is_told_which_masks_need_none():
-    class Bare:
-        class tokenizer:
-            unk_token_id = None
-
+    bare = engine.processor()
+    bare.tokenizer.unk_token = None
     with pytest.raises(NapoError, match="blank_white"):
-        modality.mask_token_id(Bare)
+        modality.mask_token_id(bare)
 
 
 def test_a_crop_is_one_to_twenty_percent_and_fixed_by_its_key():

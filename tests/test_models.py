@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from napo import logprobs, models
+from napo import families, logprobs, models
 from napo.errors import NapoError
 
 
@@ -83,7 +83,9 @@ def adapter(saved, folder):
     from peft import LoraConfig
 
     model, processor = models.load(saved, device="cpu")
-    config = LoraConfig(r=2, target_modules=["q_proj"], exclude_modules=models.NOT_LANGUAGE)
+    config = LoraConfig(
+        r=2, target_modules=["q_proj"], exclude_modules=families.FAMILIES["llava"].image_parts
+    )
     model = models.add_adapter(model, config, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -128,7 +130,9 @@ def test_a_fresh_adapter_is_drawn_from_its_seed_and_spares_the_vision_tower():
 
     def first_weights(seed):
         model = engine.model(engine.processor())
-        config = LoraConfig(r=2, target_modules=["q_proj"], exclude_modules=models.NOT_LANGUAGE)
+        config = LoraConfig(
+            r=2, target_modules=["q_proj"], exclude_modules=families.FAMILIES["llava"].image_parts
+        )
         model = models.add_adapter(model, config, seed)
         return {n: p for n, p in model.named_parameters() if "lora_A" in n}
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from napo import checkpoints, logprobs, models
+from napo import checkpoints, families, logprobs, models
 from napo.config import Training
 from napo.errors import NapoError
 from napo.objective import VARIANTS
@@ -298,7 +298,9 @@ def adapted(base, rows, folder, reference, **changes):
         **settings,
         **changes,
     )
-    lora = LoraConfig(r=4, target_modules=["q_proj"], exclude_modules=models.NOT_LANGUAGE)
+    lora = LoraConfig(
+        r=4, target_modules=["q_proj"], exclude_modules=families.FAMILIES["llava"].image_parts
+    )
     made = NaPOTrainer(model, args, VARIANTS["A1"], rows, processor, peft_config=lora)
     made.train()
     return [entry for entry in made.state.log_history if "vision_biased_psi_sum" in entry]
