@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce baselines test test-long lint lab figures base-model bench lock clean
+.PHONY: help setup reproduce baselines fetch check test test-long test-paper-shape lint lab figures base-model bench lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -32,12 +32,21 @@ reproduce: setup ## every notebook, from data to Tables 1-4 and Figs. 3-4
 baselines: setup ## the other robust losses in NaPO's place, and the extra table
 	@$(BIN)/python -m napo.pipeline --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) --baselines
 
+fetch: setup ## what PROFILE needs: a dry run with sizes and licences; YES=1 downloads it
+	@$(BIN)/python -m napo.fetch --profile $(PROFILE) --workspace "$(WORKSPACE)" $(if $(YES),--yes)
+
+check: setup ## what is missing or wrong before PROFILE's first GPU hour
+	@$(BIN)/python -m napo.check --profile $(PROFILE) --workspace "$(WORKSPACE)"
+
 test: setup lint ## lint, unit tests, and every notebook at smoke scale
 	@$(BIN)/python -m pytest -n 2
 	@$(BIN)/python -m pytest -m notebooks
 
 test-long: setup ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m long
+
+test-paper-shape: setup ## LLaVA-1.5's true shape with two layers, every stage (ten minutes, 15 GB)
+	@$(BIN)/python -m pytest -m paper_shape -s
 
 lint: setup
 	@$(BIN)/ruff check --no-cache .

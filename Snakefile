@@ -15,7 +15,7 @@ workdir: config.get("workspace", workflow.basedir)
 DATA = f"data/{settings.name}"
 FIGURES = f"figures/{settings.name}"
 NOTEBOOKS = f"{workflow.basedir}/notebooks"
-TUNE = config.get("tune", "full")
+TUNE = config.get("tune", settings.training.tune)
 SUFFIX = "" if TUNE == "full" else f"-{TUNE}"
 SEEDS = config.get("seeds", settings.seeds)
 
@@ -38,6 +38,10 @@ def of(*sections):
     """A hash of the profile's sections that a rule depends on: a change of theirs reruns it."""
     return fingerprint(settings.model_dump(include={"world", "model", *sections}))
 
+
+# GPUs of a job that uses several; evaluations take one each and run side by side. See
+# napo/snakemake/ for a node with several GPUs and for SLURM.
+GPUS = int(config.get("gpus", settings.launch.processes if settings.launch.processes > 1 else 0))
 
 # The executed notebook is the log: it is kept, and named, when a job fails.
 PAPERMILL = (
@@ -64,12 +68,15 @@ rule report:
         PAPERMILL + "-p seeds '" + SEEDS + "' -p tune " + TUNE
 
 
+# Rows and benchmarks are made by the profile's world, or downloaded and checked.
+MADE = [f"{DATA}/source/manifest.json", f"{DATA}/benchmarks/manifest.json"]
+ROWS, BENCHMARKS = MADE if settings.world.make_rows else [f"{DATA}/check.json"] * 2
+
 if settings.world.make_rows:
 
     rule icon_world:
         output:
-            DATA + "/source/manifest.json",
-            DATA + "/benchmarks/manifest.json",
+            MADE,
         log:
             DATA + "/notebooks/00_icon_world.ipynb",
         params:
@@ -78,10 +85,20 @@ if settings.world.make_rows:
         shell:
             PAPERMILL
 
+else:
+
+    rule check:
+        output:
+            ROWS,
+        params:
+            settings=of("data", "evaluation"),
+        shell:
+            f"python -m napo.check --profile {PROFILE} --workspace ."
+
 
 rule build_biased_data:
     input:
-        DATA + "/source/manifest.json",
+        ROWS,
     output:
         DATA + "/rows/manifest.json",
         DATA + "/reference/current.json",
@@ -90,6 +107,8 @@ rule build_biased_data:
     params:
         notebook="01_build_biased_data",
         settings=of("data", "masks"),
+    resources:
+        gpus=GPUS,
     shell:
         PAPERMILL
 
@@ -144,13 +163,15 @@ rule train:
     params:
         notebook="05_train",
         settings=of("training"),
+    resources:
+        gpus=GPUS,
     shell:
         PAPERMILL + "-p variant {wildcards.variant} -p seeds '" + SEEDS + "' -p tune " + TUNE
 
 
 rule evaluate:
     input:
-        DATA + "/benchmarks/manifest.json",
+        BENCHMARKS,
         [f"{DATA}/runs/{{variant}}{SUFFIX}/seed-{seed}/manifest.json" for seed in seeds(SEEDS)],
     output:
         [f"{DATA}/results/{{variant}}{SUFFIX}/seed-{seed}/manifest.json" for seed in seeds(SEEDS)],
@@ -159,13 +180,15 @@ rule evaluate:
     params:
         notebook="06_evaluate",
         settings=of("evaluation"),
+    resources:
+        gpus=min(GPUS, 1),
     shell:
         PAPERMILL + "-p variant {wildcards.variant} -p seeds '" + SEEDS + "' -p tune " + TUNE
 
 
 rule evaluate_base:
     input:
-        DATA + "/benchmarks/manifest.json",
+        BENCHMARKS,
     output:
         DATA + "/results/base/manifest.json",
     log:
@@ -173,5 +196,7 @@ rule evaluate_base:
     params:
         notebook="06_evaluate",
         settings=of("evaluation"),
+    resources:
+        gpus=min(GPUS, 1),
     shell:
         PAPERMILL + "-p variant base"

@@ -63,10 +63,14 @@ class Model(Settings):
 
     @property
     def location(self) -> str:
-        """The path to load from, a folder of a package resolved."""
+        """The path to load from: a folder of a package, or a hub id's fetched commit, resolved.
+
+        Raises:
+            NapoError: when the package is not installed, or the commit was not fetched.
+        """
         package, colon, folder = self.path.partition(":")
         if not colon or "/" in package:
-            return self.path
+            return self._fetched() if self.revision else self.path
         try:
             return str(Path(str(importlib.resources.files(package))) / folder)
         except ModuleNotFoundError:
@@ -74,6 +78,17 @@ class Model(Settings):
                 f"model.path names the package {package!r}, which is not installed; "
                 "give a folder, a hub id, or package:folder."
             ) from None
+
+    def _fetched(self) -> str:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.path, "config.json", revision=self.revision)
+        if not isinstance(found, str):
+            raise NapoError(
+                f"{self.path} at {self.revision[:8]} is not in the hub's cache; "
+                "fetch it with make fetch PROFILE=... YES=1."
+            )
+        return str(Path(found).parent)
 
 
 class Decoding(Settings):

@@ -194,6 +194,22 @@ def image_pixels(processor: ProcessorMixin, image: Image.Image) -> dict[str, Any
     return pixels
 
 
+def as_seen(processor: ProcessorMixin, image: Image.Image) -> Image.Image:
+    """The picture as the model gets it: padded or cropped, at its size, colours put back.
+
+    Of a family that cuts an image into tiles it is the first one; of one that lays patches end to
+    end (Qwen) the picture at the size that it is cut up at.
+    """
+    made, pixels = processor.image_processor, image_pixels(processor, image)
+    if "image_grid_thw" in pixels:
+        _, rows, columns = pixels["image_grid_thw"][0].tolist()
+        return image.convert("RGB").resize((columns * made.patch_size, rows * made.patch_size))
+    values = pixels["pixel_values"].flatten(0, -4)[0].numpy()
+    spread, mean = np.array(made.image_std), np.array(made.image_mean)
+    colours = values.transpose(1, 2, 0) * spread + mean
+    return Image.fromarray((colours * 255).round().clip(0, 255).astype(np.uint8))
+
+
 def same_length_for_all_images(processor: ProcessorMixin) -> bool:
     """Whether every image makes as many visual tokens, as in LLaVA-1.5, whatever its shape."""
     shapes = ((64, 64), (256, 32), (32, 256))

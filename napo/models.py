@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -43,7 +45,7 @@ def load(
             the base that the adapter names.
         dtype: "float32", "bfloat16" or "float16".
         attention: "sdpa", "eager" or "flex_attention".
-        device: where the model goes; by default the first GPU, or the CPU.
+        device: where the model goes; by default this process's GPU, or the CPU.
         adapter: the folder of a LoRA adapter to put on top.
         image_mode: "crop" or "pad", see `napo.modality.image_pixels`.
         four_bit: hold the language model's linear layers in 4 bits (NF4, Dettmers et al. 2023).
@@ -59,7 +61,8 @@ def load(
     if adapter is None and (Path(path) / "adapter_config.json").is_file():
         path, adapter = _base_of(Path(path)), path
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        mine = os.environ.get("LOCAL_RANK", "0")  # of several processes, each has a GPU
+        device = f"cuda:{mine}" if torch.cuda.is_available() else "cpu"
     family = family_of(path)
     extra = {}
     if four_bit:
@@ -200,6 +203,38 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftMo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(model, config)
+
+
+def merge(adapter: str | Path, folder: str | Path, *, base: str | Path = "") -> Path:
+    """Write a model that a LoRA adapter is merged into, in its base's precision.
+
+    Args:
+        adapter: the adapter's folder, such as a run's `adapter/`.
+        folder: where the model goes; it must not exist.
+        base: the base model; by default the one that the adapter names.
+
+    Raises:
+        NapoError: when the folder exists, or either does not load.
+    """
+    folder, adapter = Path(folder), Path(adapter)
+    if folder.exists():
+        raise NapoError(f"{folder} exists; name another folder for the merged model.")
+    path = str(base) or _base_of(adapter)
+    model, processor = load(path, dtype=_stored_dtype(path), device="cpu", adapter=adapter)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    with without_bars():
+        model.merge_and_unload().save_pretrained(part)
+    processor.save_pretrained(part)
+    part.rename(folder)
+    return folder
+
+
+def _stored_dtype(path: str) -> str:
+    from transformers import AutoConfig
+
+    stored = getattr(AutoConfig.from_pretrained(path), "dtype", None)
+    return str(stored or "float32").rpartition(".")[2]
 
 
 def fingerprint(path: str | Path) -> str:

@@ -6,11 +6,11 @@ import ast
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from napo.config import Profile, load_profile, seeds
+from napo.config import Profile, Training, load_profile, seeds
 from napo.errors import NapoError, unknown
 from napo.workspace import Workspace
 
@@ -27,6 +27,17 @@ class Session:
     def seeds(self, text: str = "") -> list[int]:
         """The seeds of a parameter such as "0,1,2"; empty: the profile's."""
         return seeds(text or self.profile.seeds)
+
+    def tune(self, text: str = "") -> str:
+        """What is trained: "full", "lora" or "qlora"; empty: as the profile says.
+
+        Raises:
+            NapoError: for another word.
+        """
+        known = get_args(Training.model_fields["tune"].annotation)
+        if text and text not in known:
+            raise unknown("tune", text, known)
+        return text or self.profile.training.tune
 
 
 def start() -> Session:
@@ -52,7 +63,7 @@ def start() -> Session:
 def session(profile: str, workspace: str = "") -> Session:
     """The session of a profile (name or YAML path) and a workspace folder, for use in scripts."""
     settings = load_profile(profile)
-    _set_threads(settings.threads)
+    set_threads(settings.threads)
     return Session(settings, Workspace.open(workspace, settings.name))
 
 
@@ -98,7 +109,7 @@ def _injected_names(cells: Iterable[str]) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def _set_threads(count: int) -> None:
+def set_threads(count: int) -> None:
     """One thread count everywhere: a count of 1 or 2 gives different last bits."""
     os.environ["OMP_NUM_THREADS"] = str(count)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

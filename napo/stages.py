@@ -6,11 +6,12 @@ and seals the folder with a manifest when it is complete (see `napo.workspace`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo import preferences
+from napo import launch, preferences, sources
 from napo.config import Profile
 from napo.errors import NapoError, unknown
 from napo.notebook import Session
@@ -21,6 +22,7 @@ from napo.workspace import (
     complete,
     fingerprint,
     finish,
+    finished_files,
     json_value,
     manifest_fingerprint,
     read_json,
@@ -129,61 +131,133 @@ def make_benchmarks(session: Session) -> Path:
 def source_folder(session: Session) -> Path:
     """Where this profile's preference rows are: made by the world, or downloaded."""
     given = session.profile.data.source
-    return Path(given).expanduser() if given else session.workspace.source
+    return session.workspace.path(given) if given else session.workspace.source
+
+
+def benchmarks_folder(session: Session) -> Path:
+    """Where the four benchmarks are: made by the world, or downloaded."""
+    given = session.profile.evaluation.source
+    return session.workspace.path(given) if given else session.workspace.benchmarks
+
+
+def _benchmarks_fingerprint(session: Session) -> str:
+    """What the benchmarks hold: their manifest, or names and sizes of what was downloaded."""
+    folder = benchmarks_folder(session)
+    if not session.profile.evaluation.source:
+        return manifest_fingerprint(require(folder))
+    wanted = [folder / name for name in session.profile.evaluation.benchmarks]
+    for path in wanted:
+        if not path.is_dir():
+            raise NapoError(
+                f"{path} is not there; fetch it (make fetch PROFILE={session.profile.name} YES=1)."
+            )
+    files = sorted(file for path in wanted for file in path.rglob("*") if file.is_file())
+    return fingerprint(
+        [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
+    )
 
 
 def build_rows(session: Session) -> Path:
     """Build RLAIF-V-Bias: the base model answers each row with one modality masked (Eqs. 7, 8)."""
-    from napo.generate import Prompt, generate
-
     profile, folder = session.profile, session.workspace.rows
-    source, masks = source_folder(session), profile.masks
+    data = profile.data.model_dump(include={"count", "bad_rows", "shard_rows", "seed"})
     settings = {
         "source": _source_fingerprint(session),
-        **masks.model_dump(),
+        **data,
+        **profile.masks.model_dump(),
         **_model_settings(profile),
     }
     if begin(folder, settings):
-        model, processor = base_model(profile)
-        files = preferences.shards(source)
-        done = sum((folder / path.name).is_file() for path in files)
-        with Progress(len(files), "build biased responses", "shards", done=done) as progress:
-
-            def biased(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-                hidden = {
-                    "language_biased": {"image_mask": masks.image},
-                    "vision_biased": {"text_mask": masks.text},
-                }
-                generated = {
-                    name: generate(
-                        model,
-                        processor,
-                        [Prompt(row["question"], row["image"], **mask) for row in rows],
-                        masks.decoding,
-                        batch_size=masks.batch_size,
-                        seed=profile.data.seed,
-                    )
-                    for name, mask in hidden.items()
-                }
-                progress.advance()
-                return preferences.with_biased(rows, generated)
-
-            preferences.map_shards(source, folder, biased, preferences.write_shard)
+        launch.shared(session, build_share)
         finish(folder)
     return folder
 
 
+def build_share(session: Session) -> None:
+    """One process's share of `build_rows`; the first one sees all parts done before it returns."""
+    profile, folder = session.profile, session.workspace.rows
+    source, generate = source_folder(session), _generator(profile)
+    total = sources.number_of_rows(source, profile.data.count)
+    with _Parts(folder, total, profile.data.shard_rows, "build biased responses") as parts:
+        preferences.build(
+            source,
+            folder,
+            generate,
+            size=profile.data.shard_rows,
+            count=profile.data.count,
+            bad_rows=profile.data.bad_rows,
+            worker=launch.worker(),
+            done=parts.done,
+        )
+
+
+def _generator(profile: Profile) -> preferences.Build:
+    """What writes the two biased responses of a batch of rows."""
+    from napo.generate import Prompt, generate
+
+    model, processor = base_model(profile)
+    masks = profile.masks
+    hidden = {
+        "language_biased": {"image_mask": masks.image},
+        "vision_biased": {"text_mask": masks.text},
+    }
+
+    def biased(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            name: generate(
+                model,
+                processor,
+                [Prompt(row["question"], row["image"], **mask) for row in rows],
+                masks.decoding,
+                batch_size=masks.batch_size,
+                seed=profile.data.seed,
+            )
+            for name, mask in hidden.items()
+        }
+
+    return biased
+
+
+class _Parts:
+    """Progress over the parts of all processes, told by the first, which waits for the others.
+
+    It looks at the folder, not at a barrier: a barrier of hours would time out.
+    """
+
+    def __init__(self, folder: Path, rows: int, size: int, label: str) -> None:
+        self._folder, self._rows, self._size = folder, rows, size
+        self._parts = -(-rows // size)
+        self._rank, _ = launch.worker()
+        self._progress = Progress(rows, label, done=self._there())
+
+    def _there(self) -> int:
+        found = len(finished_files(self._folder, "part-*.parquet"))
+        return min(found * self._size, self._rows)
+
+    def done(self, rows: int) -> None:
+        if self._rank == 0:
+            self._progress.advance(self._there() - self._progress.done)
+
+    def __enter__(self) -> _Parts:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._rank:
+            return
+        while error is None and self._there() < self._rows:
+            time.sleep(0.2)
+            self.done(0)
+        self._progress.__exit__(kind, error, trace)
+
+
 def _source_fingerprint(session: Session) -> str:
     if session.profile.data.source:
-        files = preferences.shards(source_folder(session))
-        return fingerprint([(path.name, path.stat().st_size) for path in files])
+        return preferences.source_fingerprint(source_folder(session))
     return manifest_fingerprint(require(session.workspace.source))
 
 
 def score_reference(session: Session) -> Path:
     """Score the four responses (and the chosen one under a corrupted image) by the base model."""
-    from napo.logprobs import score_reference as score
-
     profile, workspace = session.profile, session.workspace
     settings = {
         "rows": manifest_fingerprint(require(workspace.rows)),
@@ -193,27 +267,32 @@ def score_reference(session: Session) -> Path:
     }
     folder = workspace.reference(fingerprint(settings))
     if begin(folder, settings):
-        model, processor = base_model(profile)
-        files = preferences.shards(workspace.rows)
-        done = sum((folder / path.name).is_file() for path in files)
-        with Progress(len(files), "score by the reference", "shards", done=done) as progress:
-
-            def scored(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
-                progress.advance()
-                return list(
-                    score(
-                        model,
-                        processor,
-                        rows,
-                        responses=settings["responses"],
-                        max_length=settings["max_length"],
-                    )
-                )
-
-            preferences.map_shards(workspace.rows, folder, scored, preferences.write_reference)
+        launch.shared(session, score_share, folder=folder.name)
         finish(folder)
     write_json(workspace.data / "reference" / CURRENT, {"folder": folder.name})
     return folder
+
+
+def score_share(session: Session, folder: str) -> None:
+    """One process's share of `score_reference`."""
+    from napo.logprobs import score_reference as score
+
+    profile, workspace = session.profile, session.workspace
+    target = workspace.reference(folder)
+    model, processor = base_model(profile)
+    responses = [*preferences.RESPONSES, "chosen_corrupted"]
+
+    def scored(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+        limits = {
+            "max_length": profile.training.max_length,
+            "logits_mb": profile.training.logits_mb,
+        }
+        return list(score(model, processor, rows, responses, **limits))
+
+    size = profile.data.shard_rows
+    total = len(preferences.shards(workspace.rows)) * size
+    with _Parts(target, total, size, "score by the reference") as parts:
+        preferences.score(workspace.rows, target, scored, worker=launch.worker(), done=parts.done)
 
 
 def reference_folder(session: Session) -> Path:
@@ -326,46 +405,54 @@ def check_variant(name: str) -> None:
         raise unknown("variant", name, VARIANTS)
 
 
-def train(session: Session, variant: str, seed: int, tune: str = "full") -> Path:
+def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
     """Train one variant with one seed; the run folder holds weights, records and manifest."""
-    from napo.trainer import train_run
-
     check_variant(variant)
     profile, workspace = session.profile, session.workspace
+    tune = session.tune(tune)
     folder = workspace.run(variant, seed, tune)
     settings = {
         "variant": variant,
         "seed": seed,
-        "tune": tune,
         "reference": reference_folder(session).name,
         "rows": manifest_fingerprint(require(workspace.rows)),
         **profile.training.model_dump(),
+        "tune": tune,
         **_model_settings(profile),
     }
     if begin(folder, settings):
-        train_run(
-            folder,
-            model_path=profile.model.location,
-            rows=biased_rows(session),
-            variant=variant,
-            settings=profile.training,
-            seed=seed,
-            tune=tune,
-            dtype=profile.model.dtype,
-            attention=profile.model.attention,
-            image_mode=profile.model.image_mode,
-        )
+        run = {"variant": variant, "seed": seed, "tune": tune}
+        launch.shared(session, train_share, profile.launch.strategy, **run)
         finish(folder)
     return folder
 
 
-def records(session: Session, variant: str, seeds: str = "", tune: str = "full") -> pd.DataFrame:
+def train_share(session: Session, variant: str, seed: int, tune: str) -> None:
+    """One process of a training run."""
+    from napo.trainer import train_run
+
+    profile = session.profile
+    train_run(
+        session.workspace.run(variant, seed, tune),
+        model_path=profile.model.location,
+        rows=biased_rows(session),
+        variant=variant,
+        settings=profile.training,
+        seed=seed,
+        tune=tune,
+        dtype=profile.model.dtype,
+        attention=profile.model.attention,
+        image_mode=profile.model.image_mode,
+    )
+
+
+def records(session: Session, variant: str, seeds: str = "", tune: str = "") -> pd.DataFrame:
     """The per-example records of a variant's runs, with the columns `variant` and `seed`."""
     import pandas as pd
 
     from napo.checkpoints import read_records
 
-    frames = []
+    frames, tune = [], session.tune(tune)
     for seed in session.seeds(seeds):
         folder = session.workspace.run(variant, seed, tune)
         require(folder)
@@ -377,7 +464,7 @@ def evaluate_all(
     session: Session,
     variant: str,
     seeds: str = "",
-    tune: str = "full",
+    tune: str = "",
     model: str = "",
     dry_run: bool = False,
 ) -> list[Path]:
@@ -404,7 +491,7 @@ def evaluate(
     session: Session,
     variant: str,
     seed: int = 0,
-    tune: str = "full",
+    tune: str = "",
     model: str = "",
     dry_run: bool = False,
 ) -> Path:
@@ -422,6 +509,7 @@ def evaluate(
         path, name = model, f"model-{Path(model).name}-{models.fingerprint(model)[:8]}"
     elif variant != "base":
         check_variant(variant)
+        tune = session.tune(tune)
         run = workspace.run(variant, seed, tune)
         require(run)
         name = run_name(variant, seed, tune)
@@ -430,7 +518,7 @@ def evaluate(
     settings = {
         **profile.evaluation.model_dump(),
         "evaluated": models.fingerprint(adapter or path),
-        "benchmarks_data": manifest_fingerprint(require(workspace.benchmarks)),
+        "benchmarks_data": _benchmarks_fingerprint(session),
         **_model_settings(profile),
     }
     if begin(folder, settings):
@@ -444,7 +532,7 @@ def evaluate(
         unsent = runner.evaluate_run(
             loaded,
             processor,
-            workspace.benchmarks,
+            benchmarks_folder(session),
             folder,
             settings=profile.evaluation,
             run=name,
@@ -459,22 +547,24 @@ def evaluate(
     return folder
 
 
-def all_results(session: Session, seeds: str = "", tune: str = "full") -> Results:
+def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
     """The finished runs of the profile's variants and baselines."""
     from napo.results import collect
 
     profile = session.profile
     names = (*profile.variants, *profile.baselines)
+    tune = session.tune(tune)
     return collect(session.workspace.results, names, session.seeds(seeds), tune)
 
 
-def write_report(session: Session, results: Results, tune: str = "full") -> Path:
+def write_report(session: Session, results: Results, tune: str = "") -> Path:
     """Write Tables 1 to 4, the extra one, the summary and `report.html`, and seal their folder."""
     from napo import baselines, report, views
     from napo.results import HALVES, METRICS, claims, measurements, summary
     from napo.tables import tables
 
     profile, folder = session.profile, session.workspace.tables
+    tune = session.tune(tune)
     settings = {
         "profile": profile.model_dump(),
         "tune": tune,

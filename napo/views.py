@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo import preferences, stages
+from napo import preferences, sources, stages
 from napo.notebook import Session
 from napo.workspace import finished_files, read_json, require
 
@@ -46,9 +46,7 @@ def source(session: Session) -> pd.DataFrame:
     import pandas as pd
 
     require(session.workspace.source)
-    rows = [row for path in preferences.shards(session.workspace.source)
-            for row in preferences.read_shard(path)]  # fmt: skip
-    truth = [json.loads(row["truth"]) for row in rows]
+    truth = [json.loads(row["truth"]) for row in sources.texts(session.workspace.source)]
     frame = pd.DataFrame(
         {
             "kind": [entry["question"]["kind"] for entry in truth],
@@ -62,33 +60,40 @@ def mask_examples(session: Session) -> list[tuple[str, Image.Image | None, str]]
     """One row under each mask: title, the image that the model gets (or None), and the text."""
     from napo import modality, models
 
-    row = next(preferences.read_rows(stages.source_folder(session)))
+    row = sources.first_row(stages.source_folder(session))
     processor = models.load_processor(
         session.profile.model.location, image_mode=session.profile.model.image_mode
     )
-    decode, unk = processor.tokenizer.decode, processor.tokenizer.unk_token
-    shown = [("as asked", row["image"], row["question"])]
+    decode = processor.tokenizer.decode
+    seen = modality.as_seen(processor, row["image"])
+    shown = [("the picture", row["image"], ""), ("as asked", seen, row["question"])]
     for mask in modality.IMAGE_MASKS:
         image = modality.mask_image(row["image"], mask)
-        hidden = mask == "mask_token"
-        text = f"[MASK] for every visual token\n{row['question']}" if hidden else row["question"]
-        shown.append((f"image: {mask}", None if hidden else image, text))
+        if mask == "mask_token":
+            inputs = modality.prompt_inputs(processor, row["question"], row["image"])
+            count = inputs.ids.count(processor.image_token_id)
+            text = f"{count} x [MASK] for its visual tokens\n{row['question']}"
+            shown.append((f"image: {mask}", None, text))
+        else:
+            seen_so = None if image is None else modality.as_seen(processor, image)
+            shown.append((f"image: {mask}", seen_so, row["question"]))
     for mask in modality.TEXT_MASKS:
         ids = modality.prompt_inputs(processor, row["question"], text_mask=mask).ids
-        text = decode(ids, skip_special_tokens=False).replace(unk, "[MASK]")
-        shown.append((f"question: {mask}", row["image"], text))
+        text = decode(ids, skip_special_tokens=False)
+        if mask == "mask_token":
+            hidden = processor.tokenizer.convert_ids_to_tokens(modality.mask_token_id(processor))
+            text = text.replace(hidden, "[MASK]")
+        shown.append((f"question: {mask}", seen, text))
     return shown
 
 
 def row_examples(session: Session, count: int = 4) -> list[tuple[Image.Image, str]]:
     """Rows of RLAIF-V-Bias as pictures with their question and four responses."""
-    shown = []
-    for row in preferences.read_rows(session.workspace.rows):
+    data, shown = stages.biased_rows(session, reference=False), []
+    for row in (data[at] for at in range(min(count, len(data)))):
         lines = [f"Q: {row['question']}"]
         lines += [f"{_SHORT.get(name, name)}: {row[name]}" for name in preferences.RESPONSES]
         shown.append((row["image"], "\n".join(lines)))
-        if len(shown) == count:
-            break
     return shown
 
 
@@ -209,7 +214,7 @@ def report_content(
     results: Results,
     tables: Sequence[Table],
     claims: pd.DataFrame,
-    tune: str = "full",
+    tune: str,
 ) -> ReportContent:
     """The report: what the claims came to, Tables 1 to 4, Figs. 3 and 4, training, settings."""
     from napo import figures, noise

@@ -247,6 +247,10 @@ class Workspace:
             raise NapoError(f"The workspace {path} is read-only; name another with `workspace`.")
         return cls(path, profile)
 
+    def path(self, name: str) -> Path:
+        """A folder that a profile names: absolute, in the home folder, or under the root."""
+        return self.root / Path(name).expanduser()
+
     @property
     def data(self) -> Path:
         """Everything this profile generates, figures apart."""

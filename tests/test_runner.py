@@ -161,5 +161,5 @@ def test_a_value_that_is_not_defined_is_null_and_json_stays_valid():
 
 def test_a_picture_that_does_not_decode_is_named(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"no picture")
-    with pytest.raises(NapoError, match="image of 17/a1 does not open"):
+    with pytest.raises(NapoError, match="image of 17/a1 cannot be used"):
         Request("17/a1", "What?", tmp_path / "x.jpg").open()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,13 +37,12 @@ class Request:
         Raises:
             NapoError: when it does not decode.
         """
-        from PIL import Image, UnidentifiedImageError
+        from napo.pictures import BadPicture, open_rgb
 
-        source = io.BytesIO(self.image) if isinstance(self.image, bytes) else self.image
         try:
-            return Image.open(source).convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise NapoError(f"The image of {self.id} does not open ({error}).") from None
+            return open_rgb(self.image)
+        except BadPicture as problem:
+            raise NapoError(f"The image of {self.id} cannot be used, {problem}.") from None
 
 
 @dataclass(frozen=True)

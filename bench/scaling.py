@@ -1,0 +1,170 @@
+"""Building RLAIF-V-Bias and the reference cache at 1,000, 10,000 and 100,000 rows: memory and rate.
+
+    python -m bench.scaling            (writes data/bench/scaling.json; about ten minutes)
+
+The rows have the published RLAIF-V's columns, JPEG pictures of 320 x 240 pixels and responses of
+its lengths. A stub that costs the same for every row stands for the model, so what is measured is
+ours: reading, checking, decoding, writing, joining. Every measurement is a process of its own; its
+peak memory is what the operating system saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SIZES = (1_000, 10_000, 100_000)
+SHARD = 6_000  # rows a file, as published: 83,132 rows in 14 files
+PART = 256
+OUT = Path("data/bench/scaling.json")
+STAGES = ("build", "reference", "train")
+
+
+def make_source(folder: Path, count: int) -> None:
+    """Write rows with RLAIF-V's columns; few pictures, many times, so that this is quick."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(64):
+        coarse = rng.integers(0, 255, (15, 20, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(coarse).resize((320, 240), Image.Resampling.BICUBIC).save(
+            buffer, "JPEG", quality=85
+        )
+        pictures.append(buffer.getvalue())
+    words = "a picture of the red and small bus near one green tree".split()
+    folder.mkdir(parents=True)
+    for start in range(0, count, SHARD):
+        numbers = range(start, min(start + SHARD, count))
+        said = [" ".join(rng.choice(words, 80)) for _ in range(32)]
+        table = pa.Table.from_pylist(
+            [
+                {
+                    "ds_name": "made",
+                    "image": {"bytes": pictures[n % 64], "path": f"{n}.jpg"},
+                    "question": f"What is in picture {n}?",
+                    "chosen": said[n % 32],
+                    "rejected": said[(n + 7) % 32],
+                    "origin_dataset": "made",
+                    "origin_split": "{}",
+                    "idx": str(n),
+                    "image_path": f"{n}.jpg",
+                }
+                for n in numbers
+            ]
+        )
+        pq.write_table(table, folder / f"rows_{start // SHARD:03d}.parquet", row_group_size=1000)
+
+
+def build(folder: Path) -> None:
+    """Build the rows, the model a stub."""
+    from napo import preferences
+    from napo.generate import Generated
+
+    def stub(rows: list[dict[str, Any]]) -> dict[str, list[Generated]]:
+        said = [
+            Generated(f"A picture of {sum(row['image'].getpixel((0, 0)))}.", 6, False)
+            for row in rows
+        ]
+        return {name: said for name in preferences.BIASED}
+
+    preferences.build(folder / "source", folder / "rows", stub, size=PART)
+
+
+def reference(folder: Path) -> None:
+    """Score the rows, the model a stub."""
+    from napo import preferences
+
+    responses = (*preferences.RESPONSES, "chosen_corrupted")
+
+    def stub(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": row["id"],
+                **{f"{name}_logp": -float(row["image"].getpixel((1, 1))[0]) for name in responses},
+                **{f"{name}_tokens": 80 for name in responses},
+            }
+            for row in rows
+        ]
+
+    preferences.score(folder / "rows", folder / "reference", stub)
+
+
+def train(folder: Path) -> None:
+    """What training reads: the joined data set, and a thousand rows of it in random order."""
+    import numpy as np
+
+    from napo import preferences
+
+    preferences.IN_MEMORY_BYTES = 0  # mapped from disk at every size, as the paper's data is
+    data = preferences.load(folder / "rows", folder / "reference")
+    for at in np.random.default_rng(0).integers(0, len(data), 1000).tolist():
+        row = data[at]
+        if row["image"].size != (320, 240) or row["chosen_tokens"] != 80:
+            raise SystemExit(f"Row {at} came back changed.")
+
+
+def one(stage: str, folder: Path) -> None:
+    """One measurement, in this process."""
+    import pyarrow.parquet
+    import torch  # noqa: F401  the ground every stage stands on, so that peaks compare
+
+    ground = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    globals()[stage](folder)
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"seconds": seconds, "peak_mb": peak / 1024, "ground_mb": ground / 1024}))
+
+
+def measure(size: int, work: Path) -> list[dict[str, Any]]:
+    """All stages at one size, each in a process of its own."""
+    folder = work / str(size)
+    make_source(folder / "source", size)
+    found = []
+    for stage in STAGES:
+        call = [sys.executable, "-m", "bench.scaling", "--one", stage, "--folder", str(folder)]
+        done = subprocess.run(call, capture_output=True, text=True, check=True)
+        result = json.loads(done.stdout.splitlines()[-1])
+        rows = 1000 if stage == "train" else size
+        found.append({"rows": size, "stage": stage, "rate": rows / result["seconds"], **result})
+        print(
+            f"{size:>7} rows, {stage:<9}: {result['seconds']:7.1f} s, {rows / result['seconds']:6.0f} "
+            f"rows/s, peak {result['peak_mb']:5.0f} MB",
+            flush=True,
+        )
+    shutil.rmtree(folder)
+    return found
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.scaling", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--one", choices=STAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        one(given.one, given.folder)
+        return
+    with tempfile.TemporaryDirectory() as work:
+        found = [result for size in given.sizes for result in measure(size, Path(work))]
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
