@@ -2,6 +2,7 @@
 # make test                       the tests that take minutes in all; `make test-long` the others
 PROFILE ?= tiny
 WORKSPACE ?=
+ON ?=
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,7 +28,8 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: setup ## every notebook, from data to Tables 1-4 and Figs. 3-4
-	@$(BIN)/python -m napo.pipeline --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES)
+	@$(BIN)/python -m napo.pipeline --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) \
+	  $(if $(ON),--workflow-profile napo/snakemake/$(ON))
 
 baselines: setup ## the other robust losses in NaPO's place, and the extra table
 	@$(BIN)/python -m napo.pipeline --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) --baselines

@@ -3,6 +3,7 @@
 #   snakemake -n                                   the plan
 #   snakemake --cores 2 --nolock --rerun-incomplete    run it (`make reproduce` does, and shows progress)
 #   snakemake ... --config profile=smoke workspace=/some/folder
+#   snakemake ... --workflow-profile napo/snakemake/slurm    GPUs, memory and time of each rule
 from pathlib import Path
 
 from napo.config import load_profile, seeds
@@ -38,10 +39,6 @@ def of(*sections):
     """A hash of the profile's sections that a rule depends on: a change of theirs reruns it."""
     return fingerprint(settings.model_dump(include={"world", "model", *sections}))
 
-
-# GPUs of a job that uses several; evaluations take one each and run side by side. See
-# napo/snakemake/ for a node with several GPUs and for SLURM.
-GPUS = int(config.get("gpus", settings.launch.processes if settings.launch.processes > 1 else 0))
 
 # The executed notebook is the log: it is kept, and named, when a job fails.
 PAPERMILL = (
@@ -107,8 +104,6 @@ rule build_biased_data:
     params:
         notebook="01_build_biased_data",
         settings=of("data", "masks"),
-    resources:
-        gpus=GPUS,
     shell:
         PAPERMILL
 
@@ -163,8 +158,6 @@ rule train:
     params:
         notebook="05_train",
         settings=of("training"),
-    resources:
-        gpus=GPUS,
     shell:
         PAPERMILL + "-p variant {wildcards.variant} -p seeds '" + SEEDS + "' -p tune " + TUNE
 
@@ -180,8 +173,6 @@ rule evaluate:
     params:
         notebook="06_evaluate",
         settings=of("evaluation"),
-    resources:
-        gpus=min(GPUS, 1),
     shell:
         PAPERMILL + "-p variant {wildcards.variant} -p seeds '" + SEEDS + "' -p tune " + TUNE
 
@@ -196,7 +187,5 @@ rule evaluate_base:
     params:
         notebook="06_evaluate",
         settings=of("evaluation"),
-    resources:
-        gpus=min(GPUS, 1),
     shell:
         PAPERMILL + "-p variant base"

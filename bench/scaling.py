@@ -45,7 +45,7 @@ def make_source(folder: Path, count: int) -> None:
             buffer, "JPEG", quality=85
         )
         pictures.append(buffer.getvalue())
-    words = "a picture of the red and small bus near one green tree".split()
+    words = ["a", "picture", "of", "the", "red", "bus", "near", "one", "green", "tree"]
     folder.mkdir(parents=True)
     for start in range(0, count, SHARD):
         numbers = range(start, min(start + SHARD, count))
@@ -119,8 +119,8 @@ def train(folder: Path) -> None:
 
 def one(stage: str, folder: Path) -> None:
     """One measurement, in this process."""
-    import pyarrow.parquet
-    import torch  # noqa: F401  the ground every stage stands on, so that peaks compare
+    import pyarrow.parquet  # noqa: F401
+    import torch  # noqa: F401  the ground that every stage stands on, so that peaks compare
 
     ground = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
@@ -142,8 +142,8 @@ def measure(size: int, work: Path) -> list[dict[str, Any]]:
         rows = 1000 if stage == "train" else size
         found.append({"rows": size, "stage": stage, "rate": rows / result["seconds"], **result})
         print(
-            f"{size:>7} rows, {stage:<9}: {result['seconds']:7.1f} s, {rows / result['seconds']:6.0f} "
-            f"rows/s, peak {result['peak_mb']:5.0f} MB",
+            f"{size:>7} rows, {stage:<9}: {result['seconds']:7.1f} s, "
+            f"{rows / result['seconds']:6.0f} rows/s, peak {result['peak_mb']:5.0f} MB",
             flush=True,
         )
     shutil.rmtree(folder)

@@ -82,6 +82,12 @@ def load(
         raise NapoError(f"The model {path} does not load: {problem}") from None
     _refuse_incomplete(path, report)
     processor = load_processor(path, image_mode=image_mode)
+    asked, known = processor.image_token_id, getattr(model.config, "image_token_id", None)
+    if asked != known:
+        raise NapoError(
+            f"{path}: its processor's image token has id {asked} and its config.json says {known}; "
+            "get the model's files again."
+        )
     if adapter is not None:
         model = with_adapter(model, adapter)
     return (model if four_bit else model.to(device)).eval(), processor

@@ -13,14 +13,15 @@ from PIL import Image
 VOCABULARY, IMAGE_TOKEN, PAD_TOKEN = 32_064, 32_000, 32_001
 # The conversation format of llava-hf's checkpoints, written anew.
 TEMPLATE = (
-    "{% for turn in messages %}{% if turn['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
+    "{% for turn in messages %}"
+    "{% if turn['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
     "{% for part in turn['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
     "{% for part in turn['content'] if part['type'] == 'text' %}{{ part['text'] }}"
     "{% if turn['role'] == 'user' %} {% else %}</s>{% endif %}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 TEXT = """What is the colour of the bus in the picture? The bus is red and it stands near a tree.
-Describe this image in detail. A man in a blue shirt walks a small dog along the street. USER ASSISTANT
+Describe this image in detail. A man in a blue shirt walks a small dog along the street.
 There are two people on the left and a white car on the right. Is the statement true or false?"""
 
 
@@ -58,7 +59,8 @@ def tokenizer():
     core.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", 1)]
     )
-    made = PreTrainedTokenizerFast(
+    core.add_special_tokens(["<image>", "<pad>"])  # in the order in which llava-hf added them
+    return PreTrainedTokenizerFast(
         tokenizer_object=core,
         bos_token="<s>",
         eos_token="</s>",
@@ -66,9 +68,6 @@ def tokenizer():
         pad_token="<pad>",
         extra_special_tokens={"image_token": "<image>"},
     )
-    # The order in which llava-hf added them.
-    made.add_tokens(["<image>", "<pad>"], special_tokens=True)
-    return made
 
 
 def processor():

@@ -62,6 +62,21 @@ def test_weights_that_do_not_fit_are_an_error(copy, problem):
         models.load(copy, device="cpu")
 
 
+def test_a_processor_of_another_model_is_refused(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "image_token_id": 7}))
+    with pytest.raises(NapoError, match=r"image token has id 4 and its config.json says 7"):
+        models.load(copy, device="cpu")
+
+
+def test_a_merged_model_scores_like_its_adapter(saved, tmp_path):
+    expected = adapter(saved, tmp_path / "adapter")
+    merged = models.merge(tmp_path / "adapter", tmp_path / "merged")
+    assert torch.allclose(scores(*models.load(merged, device="cpu")), expected, rtol=1e-4)
+    with pytest.raises(NapoError, match="merged exists"):
+        models.merge(tmp_path / "adapter", merged)
+
+
 def test_a_folder_without_a_model_is_one_sentence(tmp_path):
     with pytest.raises(NapoError, match="does not load"):
         models.load(tmp_path)

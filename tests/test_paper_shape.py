@@ -6,14 +6,14 @@ make test-paper-shape     (about ten minutes on two cores, 15 GB)
 import resource
 import time
 from contextlib import contextmanager
+from functools import lru_cache
 
 import paper_fixtures as paper
-import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 
-from napo import logprobs, modality, models, sources, stages
+from napo import logprobs, modality, models, preferences, sources, stages
 from napo.notebook import session
 from napo.workspace import read_json
 
@@ -52,9 +52,14 @@ def made(tmp_path_factory):
     return session(str(root / "two-layers.yaml"), str(root))
 
 
-@pytest.fixture(scope="module")
+@lru_cache(maxsize=1)
+def loaded(path):
+    return models.load(path, device="cpu", image_mode="pad")
+
+
+@pytest.fixture
 def base(made):
-    return stages.base_model(made.profile)
+    return loaded(made.profile.model.path)
 
 
 def test_the_model_is_llava_15s(base):
@@ -132,10 +137,11 @@ def test_every_text_mask_makes_a_prompt_of_the_real_processor(base):
     )
 
 
-def test_every_stage_from_rlaif_v_to_a_result(made, base):
+def test_every_stage_from_rlaif_v_to_a_result(made):
+    loaded.cache_clear()  # its memory is not a stage's
     with measured("build biased data, 4 rows"):
         rows = stages.build_rows(made)
-    built = pq.read_table(rows).to_pylist()
+    built = list(preferences.load(rows))
     assert [row["id"] for row in built] == ["0", "1", "2", "3"]
     assert all(row["language_biased"] and row["vision_biased"] for row in built)
     with measured("reference log-probs, 4 rows, 5 responses"):
@@ -145,25 +151,25 @@ def test_every_stage_from_rlaif_v_to_a_result(made, base):
     assert read_json(lora / "training.json")["steps"] == 1
     with measured("merge the adapter"):
         merged = models.merge(lora / "adapter", made.workspace.root / "merged")
-    batch = logprobs.collate([stages.biased_rows(made)[0]], base[1])
     values = []
     for path in (lora / "adapter", merged):
         with measured(f"reload {path.name} and score a row"), torch.no_grad():
-            loaded = models.load(path, device="cpu")[0]
-            values.append(logprobs.response_logprobs(loaded, batch).sum)
-            del loaded
+            model, processor = models.load(path, device="cpu")
+            batch = logprobs.collate([built[0]], processor)
+            values.append(logprobs.response_logprobs(model, batch).sum)
+            del model
     torch.testing.assert_close(*values, rtol=1e-4, atol=1e-3)
     with measured("evaluate one instance of VLind-Bench with LoRA"):
         result = read_json(stages.evaluate(made, "A1", 0, "lora") / "vlind.json")
     assert result["answers"]["count"] == 8 and result["metrics"]["LP"]["n"] == 1
 
 
-def test_one_full_step_changes_the_language_model_only(made, base):
+def test_one_full_step_changes_the_language_model_only(made):
     stages.score_reference(made)
     with measured("one full step, 4 rows, 3 pairs"):
         folder = stages.train(made, "A1", 0, "full")
     trained, _ = models.load(folder / "model", device="cpu")
-    before, after = base[0].state_dict(), trained.state_dict()
+    before, after = loaded(made.profile.model.path)[0].state_dict(), trained.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any("layers.1" in name for name in changed)
     assert any("multi_modal_projector" in name for name in changed)
