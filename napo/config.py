@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.resources
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -248,7 +247,6 @@ def known_profiles() -> list[str]:
     return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
-@lru_cache
 def load_profile(name: str) -> Profile:
     """Read a profile by name, or by the path of a YAML file.
 

@@ -14,10 +14,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from platform import node
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from napo.errors import NapoError
 
@@ -48,6 +53,28 @@ def processes(session: Session) -> int:
             "lower it, or set it to 0 for one process a GPU."
         )
     return wanted or max(1, there)
+
+
+@contextmanager
+def one_gpu(session: Session) -> Iterator[str | None]:
+    """A GPU for a job that takes one, while others do the same beside it: its name, such as cuda:2.
+
+    None where there is no choice: without GPUs, or with one, as SLURM gives it to a job.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count < 2:
+        yield None
+        return
+    session.workspace.data.mkdir(parents=True, exist_ok=True)
+    locks = [FileLock(session.workspace.data / f".gpu-{node()}-{at}.lock") for at in range(count)]
+    while True:
+        for at, lock in enumerate(locks):
+            with suppress(Timeout), lock.acquire(timeout=0):
+                yield f"cuda:{at}"
+                return
+        time.sleep(1.0)
 
 
 def shared(

@@ -178,13 +178,7 @@ def image_pixels(processor: ProcessorMixin, image: Image.Image) -> dict[str, Any
     `processor.image_mode` (set by `napo.models.load`) says whether the image is first padded to a
     square with the processor's mean colour ("pad") or left to the processor's own crop ("crop").
     """
-    image = image.convert("RGB")
-    if getattr(processor, "image_mode", "crop") == "pad" and image.width != image.height:
-        side = max(image.size)
-        colour = tuple(round(255 * mean) for mean in processor.image_processor.image_mean)
-        square = Image.new("RGB", (side, side), colour)
-        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-        image = square
+    image = prepared(processor, image)
     family = families.of_processor(processor)
     pixels = dict(
         processor.image_processor(images=[image], return_tensors="pt", **family.image_arguments)
@@ -192,6 +186,18 @@ def image_pixels(processor: ProcessorMixin, image: Image.Image) -> dict[str, Any
     for name in family.layout:
         pixels[name] = torch.as_tensor(pixels[name]).tolist()
     return pixels
+
+
+def prepared(processor: ProcessorMixin, image: Image.Image) -> Image.Image:
+    """The image that the image processor gets: RGB, padded to a square if `image_mode` says so."""
+    image = image.convert("RGB")
+    if getattr(processor, "image_mode", "crop") != "pad" or image.width == image.height:
+        return image
+    side = max(image.size)
+    colour = tuple(round(255 * mean) for mean in processor.image_processor.image_mean)
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
 
 
 def as_seen(processor: ProcessorMixin, image: Image.Image) -> Image.Image:

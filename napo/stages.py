@@ -7,7 +7,8 @@ and seals the folder with a manifest when it is complete (see `napo.workspace`).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from napo.annotator import Annotator
+    from napo.generate import Generated, Prompt
     from napo.results import Results
 
 CURRENT = "current.json"
@@ -193,10 +195,9 @@ def build_share(session: Session) -> None:
 
 def _generator(profile: Profile) -> preferences.Build:
     """What writes the two biased responses of a batch of rows."""
-    from napo.generate import Prompt, generate
+    from napo.generate import Prompt
 
-    model, processor = base_model(profile)
-    masks = profile.masks
+    masks, answer = profile.masks, _engine(profile)
     hidden = {
         "language_biased": {"image_mask": masks.image},
         "vision_biased": {"text_mask": masks.text},
@@ -204,18 +205,25 @@ def _generator(profile: Profile) -> preferences.Build:
 
     def biased(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return {
-            name: generate(
-                model,
-                processor,
-                [Prompt(row["question"], row["image"], **mask) for row in rows],
-                masks.decoding,
-                batch_size=masks.batch_size,
-                seed=profile.data.seed,
-            )
+            name: answer([Prompt(row["question"], row["image"], **mask) for row in rows])
             for name, mask in hidden.items()
         }
 
     return biased
+
+
+def _engine(profile: Profile) -> Callable[[Sequence[Prompt]], list[Generated]]:
+    """The base model as something that answers prompts, through transformers or vLLM."""
+    masks, seed = profile.masks, profile.data.seed
+    if masks.engine == "vllm":
+        from napo import vllm_engine
+
+        return partial(vllm_engine.load(profile), decoding=masks.decoding, seed=seed)
+    from napo.generate import generate
+
+    model, processor = base_model(profile)
+    settings = {"decoding": masks.decoding, "batch_size": masks.batch_size, "seed": seed}
+    return lambda prompts: generate(model, processor, prompts, **settings)
 
 
 class _Parts:
@@ -522,25 +530,27 @@ def evaluate(
         **_model_settings(profile),
     }
     if begin(folder, settings):
-        loaded, processor = models.load(
-            path,
-            dtype=profile.model.dtype,
-            attention=profile.model.attention,
-            image_mode=profile.model.image_mode,
-            adapter=adapter,
-        )
-        unsent = runner.evaluate_run(
-            loaded,
-            processor,
-            benchmarks_folder(session),
-            folder,
-            settings=profile.evaluation,
-            run=name,
-            seed=seed,
-            fingerprints={k: settings[k] for k in ("evaluated", "benchmarks_data")},
-            judge=profile.world.function("judge_by_truth"),
-            dry_run=dry_run,
-        )
+        with launch.one_gpu(session) as device:
+            loaded, processor = models.load(
+                path,
+                dtype=profile.model.dtype,
+                attention=profile.model.attention,
+                image_mode=profile.model.image_mode,
+                adapter=adapter,
+                device=device,
+            )
+            unsent = runner.evaluate_run(
+                loaded,
+                processor,
+                benchmarks_folder(session),
+                folder,
+                settings=profile.evaluation,
+                run=name,
+                seed=seed,
+                fingerprints={k: settings[k] for k in ("evaluated", "benchmarks_data")},
+                judge=profile.world.function("judge_by_truth"),
+                dry_run=dry_run,
+            )
         if unsent.requests:
             raise judges.NothingSent(unsent)
         finish(folder)

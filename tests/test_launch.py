@@ -49,6 +49,18 @@ def test_more_gpus_than_there_are_is_a_sentence(tmp_path, monkeypatch):
     assert launch.processes(session(tmp_path, 0)) == 1
 
 
+def test_jobs_of_one_gpu_take_different_ones(tmp_path, monkeypatch):
+    made = session(tmp_path)
+    with launch.one_gpu(made) as alone:
+        assert alone is None
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with launch.one_gpu(made) as first, launch.one_gpu(made) as second:
+        assert {first, second} == {"cuda:0", "cuda:1"}
+    with launch.one_gpu(made) as again:
+        assert again == "cuda:0"
+
+
 def test_gpus_are_launched_by_accelerate_with_the_strategys_file(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     call = launch.command(tmp_path / "spec.json", 8, "fsdp2")

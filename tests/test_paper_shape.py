@@ -130,11 +130,13 @@ def test_every_text_mask_makes_a_prompt_of_the_real_processor(base):
     plain = modality.prompt_inputs(processor, question, image).ids
     masked = modality.prompt_inputs(processor, question, image, text_mask="mask_token").ids
     dropped = modality.prompt_inputs(processor, question, image, text_mask="drop").ids
-    hidden = masked.count(0)
-    assert len(masked) == len(plain) and len(plain) - len(dropped) in (hidden, hidden + 1)
-    assert processor.decode([i for i in masked if i not in (0, paper.IMAGE_TOKEN)]).split() == (
-        processor.decode([i for i in dropped if i != paper.IMAGE_TOKEN]).split()
-    )
+    hidden = [at for at, token in enumerate(masked) if token == 0]
+    assert hidden == list(range(hidden[0], hidden[-1] + 1)) and len(masked) == len(plain)
+    assert [token for token in masked if token] == plain[: hidden[0]] + plain[hidden[-1] + 1 :]
+    assert "colour" in processor.decode([plain[at] for at in hidden])
+    assert processor.decode(plain[hidden[-1] + 1 :]).split() == ["ASSISTANT:"]
+    empty = modality.render(processor, "", image=True).replace("<image>", "<image>" * 576)
+    assert dropped == processor.tokenizer(empty)["input_ids"]
 
 
 def test_every_stage_from_rlaif_v_to_a_result(made):

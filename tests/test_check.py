@@ -1,0 +1,101 @@
+"""What `make check` says before a GPU hour is spent."""
+
+import json
+import shutil
+
+import pytest
+import test_sources as web
+import yaml
+
+from napo import check, stages
+from napo.notebook import session
+from napo.objective import VARIANTS
+from napo.workspace import read_json
+
+
+@pytest.fixture(scope="module")
+def benchmarks(tmp_path_factory):
+    made = session("smoke", str(tmp_path_factory.mktemp("smoke")))
+    return stages.make_benchmarks(made)
+
+
+def profile(tmp_path, rows, benchmarks, **changes):
+    """A profile that reads downloads, with the tiny model, in a workspace of its own."""
+    web.write(tmp_path / "in" / "rows", rows)
+    if not (tmp_path / "benchmarks").exists():
+        shutil.copytree(benchmarks, tmp_path / "benchmarks")
+    settings = {
+        "seeds": "0",
+        "data": {"source": "in/rows", "expected": len(rows), "bad_rows": "skip"},
+        "evaluation": {"source": "benchmarks"},
+        "training": {"max_length": 512, "batch_size": 4, "micro_batch_size": 4},
+        **changes,
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return session(str(path), str(tmp_path))
+
+
+def said(session, state):
+    return [finding.text for finding in check.check(session) if finding.state == state]
+
+
+def rows(count=8, **changes):
+    made = [web.published(number) for number in range(count)]
+    made[4] |= changes
+    return made
+
+
+def test_whole_data_has_no_fault_and_opens_the_pipeline(tmp_path, benchmarks, capsys):
+    made = profile(tmp_path, rows(), benchmarks)
+    assert said(made, "fault") == []
+    path = str(tmp_path / "mine.yaml")
+    assert check.main(["--profile", path, "--workspace", str(tmp_path)]) == 0
+    assert "8 rows can be used" in capsys.readouterr().out
+    assert read_json(made.workspace.data / "check.json")["findings"]
+    assert VARIANTS  # the profile's variants are known by name
+
+
+@pytest.mark.parametrize("name", web.SPOILT)
+def test_a_bad_row_is_named_before_anything_runs(tmp_path, benchmarks, name):
+    changes, why = web.SPOILT[name]
+    (tmp_path / "secret.png").write_bytes(web.encoded(web.picture()))
+    made = profile(tmp_path, rows(**changes), benchmarks)
+    (text,) = said(made, "note")[:1]
+    assert "1 rows cannot be used (they will be left out)" in text
+    assert "4" in text and why.split(r"\(")[0].split(" (")[0] in text
+    strict = profile(tmp_path, rows(**changes), benchmarks, data={"source": "in/rows"})
+    assert "the build would stop" in said(strict, "fault")[0]
+
+
+def test_special_tokens_and_template_words_are_counted(tmp_path, benchmarks):
+    made = profile(tmp_path, rows(question="What <image> is 4? USER: hi </s>"), benchmarks)
+    notes = " ".join(said(made, "note"))
+    assert "1 rows hold a special token, which is taken out: ids 4" in notes
+    assert "1 questions hold a word of a chat template" in notes
+
+
+def test_a_wrong_count_a_long_prompt_and_a_bad_batch_are_faults(tmp_path, benchmarks):
+    made = profile(tmp_path, rows(), benchmarks, data={"source": "in/rows", "expected": 9})
+    assert "holds 8 rows where 9 are expected" in said(made, "fault")[0]
+    short = profile(tmp_path, rows(), benchmarks, training={"max_length": 20})
+    assert "its prompt alone has" in said(short, "fault")[0]
+    odd = profile(tmp_path, rows(), benchmarks, training={"batch_size": 6, "micro_batch_size": 4})
+    assert "not a multiple" in said(odd, "fault")[0]
+
+
+def test_missing_things_are_faults_and_the_rest_is_still_looked_at(tmp_path, benchmarks, capsys):
+    made = profile(
+        tmp_path, rows(), benchmarks, model={"path": "nobody/nothing", "revision": "abc"}
+    )
+    image = next((tmp_path / "benchmarks" / "vlind").rglob("*.jpg"))
+    image.unlink()
+    template = tmp_path / "benchmarks" / "mmhal" / "response_template.json"
+    template.write_text(json.dumps(json.loads(template.read_text())[1:]))
+    faults = said(made, "fault")
+    assert "nobody/nothing at abc is not in the hub's cache; fetch it" in faults[0]
+    assert any("vlind" in text.lower() and "no image" in text for text in faults)
+    assert any("mmhal" in text and "are expected" in text for text in faults)
+    assert check.main(["--profile", str(tmp_path / "mine.yaml"), "--workspace", str(tmp_path)]) == 1
+    assert "3 faults" in capsys.readouterr().err
+    assert not (made.workspace.data / "check.json").exists()
