@@ -308,9 +308,14 @@ def _folder(path: str | Path) -> Path:
 def _base_of(adapter: Path) -> str:
     from peft import PeftConfig
 
-    base = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    config = PeftConfig.from_pretrained(str(adapter))
+    base, revision = config.base_model_name_or_path, config.revision
     if not base:
         raise NapoError(f"{adapter} does not name its base model; load the base with `adapter`.")
+    if revision:
+        from napo.config import Model
+
+        return Model(path=base, revision=revision).location
     return base
 
 

@@ -483,6 +483,7 @@ def train_run(
     dtype: str = "float32",
     attention: str = "sdpa",
     image_mode: str = "crop",
+    hub: tuple[str, str] | None = None,
     label: str = "",
 ) -> Path:
     """Train one variant with one seed; an interrupted call goes on from its last checkpoint.
@@ -503,6 +504,7 @@ def train_run(
         dtype: of the weights in training; full tuning with `settings.bf16` keeps them in float32.
         attention: "sdpa", "eager" or "flex_attention".
         image_mode: "crop" or "pad".
+        hub: id and revision on the hub that an adapter names as its base, in place of the path.
         label: how the progress line calls the run.
 
     Returns:
@@ -553,6 +555,9 @@ def train_run(
         processing_class=processor,
         peft_config=None if tune == "full" else _lora(settings, families.of_config(model.config)),
     )
+    if hub and tune != "full":
+        adapter = trainer.model.peft_config["default"]
+        adapter.base_model_name_or_path, adapter.revision = hub
     trainer.remove_callback(PrinterCallback)
     name = variant if isinstance(variant, str) else "objective"
     label = label or f"train {name} seed {seed}"

@@ -163,7 +163,7 @@ def test_every_stage_from_rlaif_v_to_a_result(made):
     torch.testing.assert_close(*values, rtol=1e-4, atol=1e-3)
     with measured("evaluate one instance of VLind-Bench with LoRA"):
         result = read_json(stages.evaluate(made, "A1", 0, "lora") / "vlind.json")
-    assert result["answers"]["count"] == 8 and result["metrics"]["LP"]["n"] == 1
+    assert result["answers"]["count"] == 8 and result["metrics"]["d_macro"]["n"] == 1
 
 
 def test_one_full_step_changes_the_language_model_only(made):

@@ -122,6 +122,27 @@ def test_the_saved_weights_load_and_differ_from_the_base(finished, base):
         assert '"use_cache": false' not in (folder / "model" / "config.json").read_text()
 
 
+def test_an_adapter_of_a_fetched_base_names_the_hub_and_no_path(base, rows, tmp_path):
+    few = SETTINGS.model_copy(update={"epochs": 1})
+    hub = ("llava-hf/llava-1.5-7b-hf", "73d3444")
+    train_run(tmp_path, base, rows, "dpo", few, seed=0, tune="lora", hub=hub)
+    told = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (told["base_model_name_or_path"], told["revision"]) == hub
+    with pytest.raises(NapoError, match="at 73d3444 is not in the hub's cache; fetch it"):
+        models.load(tmp_path / "adapter")
+    models.load(base, adapter=tmp_path / "adapter", device="cpu")
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_bfloat16_training_keeps_full_weights_in_float32(base, rows, tmp_path, tune):
+    half = SETTINGS.model_copy(update={"epochs": 1, "bf16": True})
+    bare = [{k: v for k, v in row.items() if not k.endswith(("_logp", "_tokens"))} for row in rows]
+    train_run(tmp_path, base, bare, "dpo", half, seed=0, tune=tune, dtype="bfloat16")
+    (file,) = tmp_path.glob("*/*.safetensors")
+    kinds = {str(value.dtype) for value in load_file(file).values()}
+    assert kinds == {"torch.float32"}
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(finished, base, rows, tmp_path):
     tune, folder = finished
     for seed, same in ((0, True), (1, False)):

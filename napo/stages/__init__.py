@@ -1,0 +1,42 @@
+"""The stages: each ties one profile and workspace to the modules that do the work.
+
+A notebook calls one or two of these. Each stage claims its folder, skips what is already there,
+and seals the folder with a manifest when it is complete (see `napo.workspace`).
+"""
+
+from napo.stages.build import build_rows, score_reference
+from napo.stages.inputs import (
+    base_model,
+    benchmarks_folder,
+    biased_rows,
+    reference_folder,
+    source_folder,
+)
+from napo.stages.labels import all_margins, annotate, annotator, margins
+from napo.stages.report import all_results, write_report
+from napo.stages.runs import check_variant, evaluate, evaluate_all, records, train
+from napo.stages.world import make_benchmarks, make_rows, pretrain
+
+__all__ = [
+    "all_margins",
+    "all_results",
+    "annotate",
+    "annotator",
+    "base_model",
+    "benchmarks_folder",
+    "biased_rows",
+    "build_rows",
+    "check_variant",
+    "evaluate",
+    "evaluate_all",
+    "make_benchmarks",
+    "make_rows",
+    "margins",
+    "pretrain",
+    "records",
+    "reference_folder",
+    "score_reference",
+    "source_folder",
+    "train",
+    "write_report",
+]

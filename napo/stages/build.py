@@ -1,0 +1,171 @@
+"""RLAIF-V-Bias and the reference's log-probs, in one process or several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napo import launch, preferences, sources
+from napo.config import Profile
+from napo.notebook import Session
+from napo.progress import Progress
+from napo.stages.inputs import CURRENT, base_model, model_settings, source_folder
+from napo.workspace import (
+    begin,
+    fingerprint,
+    finish,
+    finished_files,
+    manifest_fingerprint,
+    require,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from napo.generate import Generated, Prompt
+
+
+def build_rows(session: Session) -> Path:
+    """Build RLAIF-V-Bias: the base model answers each row with one modality masked (Eqs. 7, 8)."""
+    profile, folder = session.profile, session.workspace.rows
+    data = profile.data.model_dump(include={"count", "bad_rows", "shard_rows", "seed"})
+    settings = {
+        "source": _source_fingerprint(session),
+        **data,
+        **profile.masks.model_dump(),
+        **model_settings(profile),
+    }
+    if begin(folder, settings):
+        launch.shared(session, build_share)
+        finish(folder)
+    return folder
+
+
+def build_share(session: Session) -> None:
+    """One process's share of `build_rows`; the first one sees all parts done before it returns."""
+    profile, folder = session.profile, session.workspace.rows
+    source, generate = source_folder(session), _generator(profile)
+    total = sources.number_of_rows(source, profile.data.count)
+    with _Parts(folder, total, profile.data.shard_rows, "build biased responses") as parts:
+        preferences.build(
+            source,
+            folder,
+            generate,
+            size=profile.data.shard_rows,
+            count=profile.data.count,
+            bad_rows=profile.data.bad_rows,
+            worker=launch.worker(),
+            done=parts.done,
+        )
+
+
+def _generator(profile: Profile) -> preferences.Build:
+    """What writes the two biased responses of a batch of rows."""
+    from napo.generate import Prompt
+
+    masks, answer = profile.masks, _engine(profile)
+    hidden = {
+        "language_biased": {"image_mask": masks.image},
+        "vision_biased": {"text_mask": masks.text},
+    }
+
+    def biased(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            name: answer([Prompt(row["question"], row["image"], **mask) for row in rows])
+            for name, mask in hidden.items()
+        }
+
+    return biased
+
+
+def _engine(profile: Profile) -> Callable[[Sequence[Prompt]], list[Generated]]:
+    """The base model as something that answers prompts, through transformers or vLLM."""
+    masks, seed = profile.masks, profile.data.seed
+    if masks.engine == "vllm":
+        from napo import vllm_engine
+
+        return partial(vllm_engine.load(profile), decoding=masks.decoding, seed=seed)
+    from napo.generate import generate
+
+    model, processor = base_model(profile)
+    settings = {"decoding": masks.decoding, "batch_size": masks.batch_size, "seed": seed}
+    return lambda prompts: generate(model, processor, prompts, **settings)
+
+
+class _Parts:
+    """Progress over the parts of all processes, told by the first, which waits for the others.
+
+    It looks at the folder, not at a barrier: a barrier of hours would time out.
+    """
+
+    def __init__(self, folder: Path, rows: int, size: int, label: str) -> None:
+        self._folder, self._rows, self._size = folder, rows, size
+        self._parts = -(-rows // size)
+        self._rank, _ = launch.worker()
+        self._progress = Progress(rows, label, done=self._there())
+
+    def _there(self) -> int:
+        found = len(finished_files(self._folder, "part-*.parquet"))
+        return min(found * self._size, self._rows)
+
+    def done(self, rows: int) -> None:
+        if self._rank == 0:
+            self._progress.advance(self._there() - self._progress.done)
+
+    def __enter__(self) -> _Parts:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._rank:
+            return
+        while error is None and self._there() < self._rows:
+            time.sleep(0.2)
+            self.done(0)
+        self._progress.__exit__(kind, error, trace)
+
+
+def _source_fingerprint(session: Session) -> str:
+    if session.profile.data.source:
+        return preferences.source_fingerprint(source_folder(session))
+    return manifest_fingerprint(require(session.workspace.source))
+
+
+def score_reference(session: Session) -> Path:
+    """Score the four responses (and the chosen one under a corrupted image) by the base model."""
+    profile, workspace = session.profile, session.workspace
+    settings = {
+        "rows": manifest_fingerprint(require(workspace.rows)),
+        "responses": [*preferences.RESPONSES, "chosen_corrupted"],
+        "max_length": profile.training.max_length,
+        **model_settings(profile),
+    }
+    folder = workspace.reference(fingerprint(settings))
+    if begin(folder, settings):
+        launch.shared(session, score_share, folder=folder.name)
+        finish(folder)
+    write_json(workspace.data / "reference" / CURRENT, {"folder": folder.name})
+    return folder
+
+
+def score_share(session: Session, folder: str) -> None:
+    """One process's share of `score_reference`."""
+    from napo.logprobs import score_reference as score
+
+    profile, workspace = session.profile, session.workspace
+    target = workspace.reference(folder)
+    model, processor = base_model(profile)
+    responses = [*preferences.RESPONSES, "chosen_corrupted"]
+
+    def scored(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+        limits = {
+            "max_length": profile.training.max_length,
+            "logits_mb": profile.training.logits_mb,
+        }
+        return list(score(model, processor, rows, responses, **limits))
+
+    size = profile.data.shard_rows
+    total = len(preferences.shards(workspace.rows)) * size
+    with _Parts(target, total, size, "score by the reference") as parts:
+        preferences.score(workspace.rows, target, scored, worker=launch.worker(), done=parts.done)

@@ -1,0 +1,101 @@
+"""What the stages start from: the model, rows, reference log-probs, benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napo import preferences
+from napo.config import Profile
+from napo.errors import NapoError
+from napo.notebook import Session
+from napo.workspace import fingerprint, manifest_fingerprint, read_json, require
+
+if TYPE_CHECKING:
+    import datasets
+
+CURRENT = "current.json"  # names the reference that belongs to the rows there
+
+
+def base_model(profile: Profile) -> tuple[Any, Any]:
+    """The base model of a profile, which is also the reference, and its processor."""
+    from napo import models
+
+    return models.load(
+        profile.model.location,
+        dtype=profile.model.dtype,
+        attention=profile.model.attention,
+        image_mode=profile.model.image_mode,
+    )
+
+
+def model_settings(profile: Profile) -> dict[str, Any]:
+    """What of the model decides a stage's output, for the settings of its folder."""
+    from napo import models
+
+    return {
+        "model": models.fingerprint(profile.model.location),
+        **profile.model.model_dump(exclude={"path"}),
+        "threads": profile.threads,
+    }
+
+
+def source_folder(session: Session) -> Path:
+    """Where this profile's preference rows are: made by the world, or downloaded."""
+    given = session.profile.data.source
+    return session.workspace.path(given) if given else session.workspace.source
+
+
+def benchmarks_folder(session: Session) -> Path:
+    """Where the four benchmarks are: made by the world, or downloaded."""
+    given = session.profile.evaluation.source
+    return session.workspace.path(given) if given else session.workspace.benchmarks
+
+
+def benchmarks_fingerprint(session: Session) -> str:
+    """What the benchmarks hold: their manifest, or names and sizes of what was downloaded."""
+    folder = benchmarks_folder(session)
+    if not session.profile.evaluation.source:
+        return manifest_fingerprint(require(folder))
+    wanted = [folder / name for name in session.profile.evaluation.benchmarks]
+    for path in wanted:
+        if not path.is_dir():
+            raise NapoError(
+                f"{path} is not there; fetch it (make fetch PROFILE={session.profile.name} YES=1)."
+            )
+    files = sorted(file for path in wanted for file in path.rglob("*") if file.is_file())
+    return fingerprint(
+        [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
+    )
+
+
+def reference_folder(session: Session) -> Path:
+    """The reference log-probs that belong to these rows, this model and this preprocessing.
+
+    Raises:
+        NapoError: when there are none, or those there were made from something else, naming it.
+    """
+    profile, workspace = session.profile, session.workspace
+    current = workspace.data / "reference" / CURRENT
+    if not current.is_file():
+        raise NapoError(
+            f"{current.parent} holds no reference log-probs; "
+            "run notebooks/01_build_biased_data.ipynb first."
+        )
+    folder = workspace.reference(read_json(current)["folder"])
+    made = require(folder)["settings"]
+    now = {"rows": manifest_fingerprint(require(workspace.rows)), **model_settings(profile)}
+    changed = sorted(key for key, value in now.items() if made.get(key) != value)
+    if changed:
+        raise NapoError(
+            f"The reference log-probs in {folder} are stale ({', '.join(changed)} changed since); "
+            "run notebooks/01_build_biased_data.ipynb again."
+        )
+    return folder
+
+
+def biased_rows(session: Session, reference: bool = True) -> datasets.Dataset:
+    """RLAIF-V-Bias, with the reference's log-probs joined to it."""
+    require(session.workspace.rows)
+    folder = reference_folder(session) if reference else None
+    return preferences.load(session.workspace.rows, folder)

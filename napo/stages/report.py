@@ -1,0 +1,73 @@
+"""Tables 1 to 4 and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napo.notebook import Session
+from napo.workspace import (
+    atomic_file,
+    begin,
+    complete,
+    finish,
+    json_value,
+    manifest_fingerprint,
+    read_json,
+    remove,
+    require,
+)
+
+if TYPE_CHECKING:
+    from napo.results import Results
+
+
+def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
+    """The finished runs of the profile's variants and baselines."""
+    from napo.results import collect
+
+    profile = session.profile
+    names = (*profile.variants, *profile.baselines)
+    tune = session.tune(tune)
+    return collect(session.workspace.results, names, session.seeds(seeds), tune)
+
+
+def write_report(session: Session, results: Results, tune: str = "") -> Path:
+    """Write Tables 1 to 4, the extra one, the summary and `report.html`, and seal their folder."""
+    from napo import baselines, report, views
+    from napo.results import HALVES, METRICS, claims, measurements, summary
+    from napo.tables import tables
+
+    profile, folder = session.profile, session.workspace.tables
+    tune = session.tune(tune)
+    settings = {
+        "profile": profile.model_dump(),
+        "tune": tune,
+        "results": {
+            run: manifest_fingerprint(require(session.workspace.result(run)))
+            for runs in results.runs.values()
+            for run in runs
+        },
+    }
+    if complete(folder) and read_json(folder / "settings.json") == json_value(settings):
+        return folder / "report.html"
+    remove(folder)  # made from results alone, in seconds
+    begin(folder, settings)
+    papers = results.only(profile.variants)
+    made = tables(papers, scale=profile.scale, model=profile.paper_model)
+    extra = baselines.table(results)
+    for table in (*made.values(), extra):
+        table.write(folder)
+    frames = {
+        "summary": summary(results, METRICS + HALVES),
+        "claims": claims(papers),
+        "measurements": measurements(results),
+    }
+    for name, frame in frames.items():
+        with atomic_file(folder / f"{name}.csv") as temporary:
+            frame.to_csv(temporary, index=False, float_format="%.6g")
+    content = views.report_content(session, papers, [*made.values(), extra], frames["claims"], tune)
+    with atomic_file(folder / "report.html") as temporary:
+        temporary.write_text(report.build(content), encoding="utf-8")
+    finish(folder)
+    return folder / "report.html"

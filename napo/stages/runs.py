@@ -1,0 +1,174 @@
+"""Train a variant, and evaluate it, the base or any checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napo import launch
+from napo.errors import unknown
+from napo.notebook import Session
+from napo.stages.inputs import (
+    benchmarks_fingerprint,
+    benchmarks_folder,
+    biased_rows,
+    model_settings,
+    reference_folder,
+)
+from napo.workspace import begin, finish, manifest_fingerprint, require, run_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def check_variant(name: str) -> None:
+    """Stop on a variant that does not exist, with the nearest that does."""
+    from napo.objective import VARIANTS
+
+    if name not in VARIANTS:
+        raise unknown("variant", name, VARIANTS)
+
+
+def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
+    """Train one variant with one seed; the run folder holds weights, records and manifest."""
+    check_variant(variant)
+    profile, workspace = session.profile, session.workspace
+    tune = session.tune(tune)
+    folder = workspace.run(variant, seed, tune)
+    settings = {
+        "variant": variant,
+        "seed": seed,
+        "reference": reference_folder(session).name,
+        "rows": manifest_fingerprint(require(workspace.rows)),
+        **profile.training.model_dump(),
+        "tune": tune,
+        **model_settings(profile),
+    }
+    if begin(folder, settings):
+        run = {"variant": variant, "seed": seed, "tune": tune}
+        launch.shared(session, train_share, profile.launch.strategy, **run)
+        finish(folder)
+    return folder
+
+
+def train_share(session: Session, variant: str, seed: int, tune: str) -> None:
+    """One process of a training run."""
+    from napo.trainer import train_run
+
+    profile = session.profile
+    train_run(
+        session.workspace.run(variant, seed, tune),
+        model_path=profile.model.location,
+        rows=biased_rows(session),
+        variant=variant,
+        settings=profile.training,
+        seed=seed,
+        tune=tune,
+        dtype=profile.model.dtype,
+        attention=profile.model.attention,
+        image_mode=profile.model.image_mode,
+        hub=(profile.model.path, profile.model.revision) if profile.model.revision else None,
+    )
+
+
+def records(session: Session, variant: str, seeds: str = "", tune: str = "") -> pd.DataFrame:
+    """The per-example records of a variant's runs, with the columns `variant` and `seed`."""
+    import pandas as pd
+
+    from napo.checkpoints import read_records
+
+    frames, tune = [], session.tune(tune)
+    for seed in session.seeds(seeds):
+        folder = session.workspace.run(variant, seed, tune)
+        require(folder)
+        frames.append(read_records(folder).assign(variant=variant, seed=seed))
+    return pd.concat(frames, ignore_index=True)
+
+
+def evaluate_all(
+    session: Session,
+    variant: str,
+    seeds: str = "",
+    tune: str = "",
+    model: str = "",
+    dry_run: bool = False,
+) -> list[Path]:
+    """Evaluate every seed of a variant; the base and a named checkpoint are one run each.
+
+    Raises:
+        NothingSent: in a dry run, with what all of them would send to a judge.
+    """
+    from napo.benchmarks.judges import NothingSent, Plan
+
+    alone = bool(model) or variant == "base"
+    folders, unsent = [], Plan()
+    for seed in [0] if alone else session.seeds(seeds):
+        try:
+            folders.append(evaluate(session, variant, seed, tune, model, dry_run))
+        except NothingSent as dry:
+            unsent += dry.plan
+    if unsent.requests:
+        raise NothingSent(unsent)
+    return folders
+
+
+def evaluate(
+    session: Session,
+    variant: str,
+    seed: int = 0,
+    tune: str = "",
+    model: str = "",
+    dry_run: bool = False,
+) -> Path:
+    """Answer and score the four benchmarks with a run, the base, or any checkpoint (`model`).
+
+    Raises:
+        NothingSent: in a dry run that came to a judge behind an endpoint; the answers are kept.
+    """
+    from napo import models
+    from napo.benchmarks import judges, runner
+
+    profile, workspace = session.profile, session.workspace
+    path, adapter, name = profile.model.location, None, "base"
+    if model:
+        path, name = model, f"model-{Path(model).name}-{models.fingerprint(model)[:8]}"
+    elif variant != "base":
+        check_variant(variant)
+        tune = session.tune(tune)
+        run = workspace.run(variant, seed, tune)
+        require(run)
+        name = run_name(variant, seed, tune)
+        path, adapter = (run / "model", None) if tune == "full" else (path, run / "adapter")
+    folder = workspace.result(name)
+    settings = {
+        **profile.evaluation.model_dump(),
+        "evaluated": models.fingerprint(adapter or path),
+        "benchmarks_data": benchmarks_fingerprint(session),
+        **model_settings(profile),
+    }
+    if begin(folder, settings):
+        with launch.one_gpu(session) as device:
+            loaded, processor = models.load(
+                path,
+                dtype=profile.model.dtype,
+                attention=profile.model.attention,
+                image_mode=profile.model.image_mode,
+                adapter=adapter,
+                device=device,
+            )
+            unsent = runner.evaluate_run(
+                loaded,
+                processor,
+                benchmarks_folder(session),
+                folder,
+                settings=profile.evaluation,
+                run=name,
+                seed=seed,
+                fingerprints={k: settings[k] for k in ("evaluated", "benchmarks_data")},
+                judge=profile.world.function("judge_by_truth"),
+                dry_run=dry_run,
+            )
+        if unsent.requests:
+            raise judges.NothingSent(unsent)
+        finish(folder)
+    return folder

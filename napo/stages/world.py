@@ -1,0 +1,76 @@
+"""What other profiles download, made by a profile's world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napo import preferences
+from napo.errors import NapoError
+from napo.notebook import Session
+from napo.progress import Progress
+from napo.stages.inputs import base_model, model_settings
+from napo.workspace import begin, finish
+
+
+def pretrain(session: Session, seed: int = 0, threads: int = 2) -> Path:
+    """Pretrain the icon world's base model in the workspace (the package's stays as it is)."""
+    import torch
+
+    make = session.profile.world.function("pretrain")
+    if make is None:
+        raise NapoError(f"Profile {session.profile.name} has no base model to pretrain.")
+    folder = session.workspace.data / "base-model"
+    if begin(folder, {"seed": seed, "threads": threads}):
+        torch.set_num_threads(threads)
+        make(folder, seed=seed)
+        torch.set_num_threads(session.profile.threads)
+        finish(folder)
+    return folder
+
+
+def make_rows(session: Session) -> Path:
+    """Write the preference rows that another profile would download (RLAIF-V's columns)."""
+    profile, folder = session.profile, session.workspace.source
+    make = profile.world.function("make_rows")
+    if make is None:
+        raise NapoError(
+            f"Profile {profile.name} has no world.make_rows: its rows are downloaded, "
+            "so set data.source to their folder and go on with 01_build_biased_data."
+        )
+    settings = {**profile.data.model_dump(), **model_settings(profile)}
+    if begin(folder, settings):
+        model, processor = base_model(profile)
+        count, size = profile.data.count, profile.data.shard_rows
+        with Progress(count, "make preference rows") as progress:
+            rows = make(
+                model,
+                processor,
+                count=count,
+                seed=profile.data.seed,
+                p_typical=profile.data.p_typical,
+                progress=progress,
+            )
+        for number, start in enumerate(range(0, count, size)):
+            shard = [
+                {**row, "image": preferences.image_bytes(row["image"])}
+                for row in rows[start : start + size]
+            ]
+            preferences.write_shard(folder / f"shard-{number:05d}.parquet", shard)
+        finish(folder)
+    return folder
+
+
+def make_benchmarks(session: Session) -> Path:
+    """Write the four benchmarks in the formats of their official downloads."""
+    profile, folder = session.profile, session.workspace.benchmarks
+    make = profile.world.function("make_benchmarks")
+    if make is None:
+        raise NapoError(
+            f"Profile {profile.name} has no world.make_benchmarks: its benchmarks are downloaded "
+            f"to {folder}."
+        )
+    settings = profile.evaluation.model_dump(include={"sizes", "seed", "split"})
+    if begin(folder, settings):
+        make(folder, **settings)
+        finish(folder)
+    return folder
