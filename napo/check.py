@@ -60,6 +60,7 @@ def check(session: Session, quick: bool = False) -> list[Finding]:
     except NapoError as problem:
         found.append(Finding("model", "fault", str(problem)))
     parts: dict[str, Callable[[], Iterator[Finding]]] = {
+        "downloads": lambda: downloads(session),
         "rows": lambda: rows(session, processor, quick),
         **{
             name: lambda name=name: benchmark(session, name, quick)
@@ -86,6 +87,17 @@ def _processor(session: Session) -> ProcessorMixin:
     if "mask_token" in (session.profile.masks.image, session.profile.masks.text):
         modality.mask_token_id(processor)
     return processor
+
+
+def downloads(session: Session) -> Iterator[Finding]:
+    """What the profile's sources still lack."""
+    from napo import fetch
+
+    for item in fetch.status(session.profile, session.workspace):
+        if item.to and item.state != "complete":  # the model was looked at before
+            lacks = f" ({', '.join(item.lacks[:SHOWN])})" if item.lacks else ""
+            hand = ", which also says what to do by hand" if item.manual else ""
+            yield Finding(item.name, "fault", f"{item}{lacks}: make fetch with YES=1{hand}.")
 
 
 def rows(session: Session, processor: ProcessorMixin | None, quick: bool) -> Iterator[Finding]:

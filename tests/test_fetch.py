@@ -16,8 +16,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from napo.config import Profile, Source, load_profile
+from napo.downloads import arrange, download, unpack
 from napo.errors import NapoError
-from napo.fetch import RECORD, arrange, download, fetch, items, main, status, unpack
+from napo.fetch import RECORD, fetch, items, main, status
 from napo.workspace import Workspace, read_json, write_json
 
 OLD, NEW = "a" * 40, "b" * 40
