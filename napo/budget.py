@@ -2,244 +2,102 @@
 
     python -m napo.budget --profile llava-1.5-7b --gpus 8 --gpu-memory 80
 
-A prediction by arithmetic, from the model's config alone. `bench/budget_check.py` holds the part
-that a CPU can run (one process, float32 and bfloat16 autocast, full and LoRA) against the measured
-peak of tensor memory. What is assumed:
+Arithmetic on the model's config. `python -m bench.budget_check` holds the memory of ddp on one
+device, which a CPU can run, against measured peaks: float32, autocast and bfloat16, full and LoRA;
+tests/test_budget.py holds FLOPs against torch's counter. The memory of several GPUs, of zero2,
+fsdp2 and qlora, and all hours have not been held against anything.
 
-Units. GB is 10^9 bytes. A card sold as "80 GB" holds 80 GiB, 85.9 GB; a run fits if its tensors and
-2 GB (CUDA context, cuBLAS and NCCL buffers) stay below the number that was given, so the difference
-is left for what the allocator cannot use.
+Units. GB is 10^9 bytes. A run fits if its tensors and 2 GB (CUDA context, cuBLAS, NCCL) stay below
+the given memory. A card sold as 80 GB holds 80 GiB, 85.9 GB; what the allocator cannot use of its
+pages is not counted.
 
-Lengths. All rows are of the mean lengths that are given; a padded batch is as long as its longest
-row, so ask again with the longest responses before a run that only just fits. The defaults, 40
-tokens of question with its template and 90 a response with its end token, are guesses of the size
-that `bench/engine.py` uses, not measured on RLAIF-V.
+Lengths. Every row has the mean lengths. A padded batch is as long as its longest row, so ask again
+with the longest responses before a run that only just fits. The defaults, 40 tokens of question
+with its template and 90 a response with its end token, are guesses, not measured on RLAIF-V.
 
-Peak. Activations shrink in the backward pass while gradients grow, so the columns of `table` are
-what is held at the worst moment of a steady step, which the last column names: "vocabulary" (all
-activations, a chunk of logits and their gradients), "layers" (the backward pass of a decoder layer),
-"forward" (its end), "update" (the optimiser). Gradients are set to None between steps, and held
-throughout where micro-batches are accumulated.
-
-Weights. Full tuning trains the language model and the projector, the vision tower is frozen.
-- ddp: parameters, gradients and two AdamW moments in float32, products in bfloat16 by autocast, which
-  keeps a bfloat16 copy of a weight for as long as the graph needs it. More than one process adds
-  the reducer's buckets, as large as the gradients (gradient_as_bucket_view is off by default).
-- zero2 (DeepSpeed, bf16): a whole bfloat16 model; gradients (bfloat16), masters and two moments
-  (float32) sharded; the gradients' float32 copy at the update; a bucket of 5e8 gradients.
-- fsdp2: float32 shards of all of these; whole in bfloat16 are the layer at work, the next one, and
-  the parts outside layers (embedding, output layer, projector).
-LoRA: the base in the profile's dtype, frozen; the adapters in float32 (zero2: bfloat16 with masters).
-QLoRA: the language model's linear layers in NF4, 4 bits + 8/64 + 32/(64 x 256) of doubly quantised
-constants a weight (Dettmers et al. 2023); one weight at a time in the dtype. The reference is cached
-log-probs, no second model; qlora passes once more with the adapter off. The sum of qlora and zero2 or
-fsdp2 is arithmetic: napo has not run it.
-
-Activations. What autograd saves in a Llama-like layer, tensor by tensor (`_layer`); with checkpointing
-one input a layer, and one layer at a time made again. SDPA turns the boolean mask into one of the
-products' dtype, (rows, 1, L, L), in every layer; no kernel it chooses for masks of this kind
-holds L x L scores a head (the CPU's flash kernel neither). Eager attention does, flex does without.
-
-FLOPs. 2 a weight and token forward, 4 backward (2 where the weight is frozen), 2 more where layers are
-checkpointed; attention computes all L x L pairs. Hours: FLOPs over GPUs x peak x utilisation. Peaks:
-A100, 312 TFLOP/s dense bfloat16 and 2.039 TB/s (NVIDIA's A100 80GB SXM data sheet). A generated
-token reads all weights and the caches of its batch, at the same utilisation of the bandwidth; all
-responses of a batch end at the mean length. The paper's hours: Section 4.1, 8 A100 80GB.
+FLOPs. A weight costs 2 a token forward and 4 backward (2 where frozen), a checkpointed layer 2
+more; attention computes all L x L pairs. Hours are FLOPs over GPUs x peak x utilisation. Defaults:
+A100 80GB SXM, 312 TFLOP/s dense bfloat16 and 2.039 TB/s (NVIDIA's data sheet). A step of generation
+reads the weights once for a batch and the caches of its rows, at that share of the bandwidth; all
+responses end at the mean length. The paper's hours are those of Section 4.1, on 8 A100 80GB; what
+its generation did in parallel is not known, so one row at a time stands beside this profile's.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
+import json
+import math
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napo.config import Profile, load_profile
+from napo import families
+from napo.config import Profile, Training, load_profile
 from napo.errors import NapoError, unknown
+from napo.footprint import RESPONSES, Lengths, Run, Shape, peak, shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TUNES = ("full", "lora", "qlora")
 STRATEGIES = ("ddp", "zero2", "fsdp2")
-PAPER_HOURS = {"data": 24.0, "training": 7.0}  # §4.1
-RESPONSES = 4  # chosen, rejected, language-biased, vision-biased
-NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
-CONTEXT_BYTES = 2e9
-_BUCKET = 5e8  # DeepSpeed's reduce_bucket_size, elements
-_ROOM = 12  # bytes a logit: its log-softmax and the gradient of either; as napo.logprobs has it
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+PARTS = ("parameters", "gradients", "optimiser", "activations", "logits")
+SHARED = "shared prefix: one sequence"
+PAPER = {"data": 24.0, "training": 7.0}  # hours, §4.1
 GB = 1e9
+CONTEXT = 2e9  # bytes
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A model in numbers; parameters are counted on the meta device, nothing is allocated."""
+class Load:
+    """A row in one pass: lengths of its sequences, positions that get logits, images."""
 
-    layers: int
-    width: int
-    feed_forward: int
-    heads: int
-    kv_heads: int
-    head_dim: int
+    sequences: tuple[int, ...]
     vocabulary: int
-    image_tokens: int  # 0: the config does not say
-    vision_tokens: int
-    vision_width: int
-    vision_layers: int  # that run
-    total: int
-    vision: int  # frozen in full tuning
-    projector: int
-    layer: int  # one decoder layer
-    layer_linear: int  # its linear layers
-    embedding: int
-    head: int  # 0 where it is the embedding
-    largest: int  # linear layer's weights
-    linear: dict[str, tuple[int, int]] = field(hash=False)  # name -> inputs, outputs; of a layer
-
-    @property
-    def trained(self) -> int:
-        """Parameters of full tuning."""
-        return self.total - self.vision
-
-    def adapters(self, rank: int, targets: tuple[str, ...]) -> int:
-        """Parameters of LoRA matrices of this rank on the target layers."""
-        return self.layers * rank * sum(sum(self.linear[name]) for name in targets)
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Mean tokens of a row; a response counts its end token, a question its template."""
-
-    image: int
-    question: int = 40
-    response: int = 90
-
-    @property
-    def prompt(self) -> int:
-        """Tokens of image and question."""
-        return self.image + self.question
-
-    @property
-    def shared(self) -> int:
-        """One sequence a row; a response's last token predicts nothing and stays out."""
-        return self.prompt + RESPONSES * (self.response - 1)
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes a GPU holds at one moment of a step."""
-
-    parameters: float
-    gradients: float
-    optimiser: float
-    activations: float
-    logits: float
-    moment: str
-
-    @property
-    def total(self) -> float:
-        """All of them."""
-        held = (self.parameters, self.gradients, self.optimiser, self.activations, self.logits)
-        return sum(held)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What decides the memory of a run: the bytes of its numbers, and how it is spread."""
-
-    shape: Shape
-    tune: str
-    strategy: str
-    gpus: int
-    weight: int  # bytes of a frozen or whole weight
-    stream: int  # bytes of a hidden state between layers
-    product: int  # bytes of a matrix product's output
-    targets: tuple[str, ...]  # of LoRA; empty: full
-    rank: int
-    rows: int
-    length: int  # tokens of a row
-    answered: int  # targets of a row
-    logits_mb: int
-    checkpointing: bool
-    attention: str
-    accumulates: bool
-
-    @property
-    def trained(self) -> int:
-        return (
-            self.shape.trained
-            if self.tune == "full"
-            else self.shape.adapters(self.rank, self.targets)
-        )
-
-    @property
-    def casts(self) -> bool:
-        """Whether autocast copies float32 weights."""
-        return self.weight > self.product and self.strategy != "fsdp2"
-
-    @property
-    def tokens(self) -> int:
-        return self.rows * self.length
+    images: int
 
 
 def table(
     profile: str | Profile,
     gpus: int = 8,
     gpu_memory: float = 80,
-    *,
-    question_tokens: int = 40,
-    response_tokens: int = 90,
-    image_tokens: int = 0,
+    **tokens: int,
 ) -> pd.DataFrame:
-    """Memory a GPU in a training step, for every way of tuning and spreading.
+    """Memory a GPU in a training step, for every way of tuning and of spreading it.
 
     Args:
-        profile: a profile, its name or its YAML file.
+        profile: a profile, its name, or the path of its YAML file.
         gpus: processes, one a GPU.
         gpu_memory: of one GPU, GB (10^9 bytes).
-        question_tokens: mean tokens of a question with its template.
-        response_tokens: mean tokens of a response with its end token.
-        image_tokens: visual tokens of an image; 0: as the model's config says.
+        tokens: mean `question_tokens`, `response_tokens`; `image_tokens`, if not the config's.
 
     Returns:
-        A row a pair of `tune` and `strategy` (the index); GB at the worst moment in `parameters`,
-        `gradients`, `optimiser`, `activations`, `logits`, `total`; `fits`; the moment in `peak`.
+        Indexed by `tune` and `strategy`. GB at the worst moment in `parameters`, `gradients`,
+        `optimiser`, `activations`, `logits` and their sum `total`; whether it `fits`; the moment
+        in `peak`.
 
     Raises:
-        NapoError: for a number below 1, a profile that names no model shape, or LoRA targets that
-            the language model does not have.
+        NapoError: for a number below 1, a profile that does not say what the model is, or LoRA
+            targets that its language model does not have.
     """
     import pandas as pd
 
-    profile, shape, lengths = _read(profile, question_tokens, response_tokens, image_tokens)
-    _refuse_small(gpus=gpus, gpu_memory=gpu_memory)
+    profile, shape, lengths = describe(profile, **tokens)
+    _positive(gpus=gpus, gpu_memory=gpu_memory)
     rows = []
-    for tune in TUNES:
-        for strategy in STRATEGIES:
-            worst = peak(_run(profile, shape, lengths, tune, strategy, gpus))
-            rows.append(
-                {
-                    "tune": tune,
-                    "strategy": strategy,
-                    **{name: getattr(worst, name) / GB for name in _COLUMNS},
-                    "fits": worst.total + CONTEXT_BYTES <= gpu_memory * GB,
-                    "peak": worst.moment,
-                }
-            )
+    for tune, strategy in product(TUNES, STRATEGIES):
+        worst = peak(plan(profile, shape, lengths, tune, strategy, gpus))
+        held = {name: getattr(worst, name) / GB for name in (*PARTS, "total")}
+        fits = worst.total + CONTEXT <= gpu_memory * GB
+        rows.append(
+            {"tune": tune, "strategy": strategy} | held | {"fits": fits, "peak": worst.peak}
+        )
     return pd.DataFrame(rows).set_index(["tune", "strategy"])
-
-
-_COLUMNS = ("parameters", "gradients", "optimiser", "activations", "logits", "total")
-
-
-def peak(run: _Run) -> Memory:
-    """The moment of a step at which most memory is held."""
-    return max(_moments(run), key=lambda memory: memory.total)
 
 
 def compute(
@@ -249,76 +107,228 @@ def compute(
     utilisation: float = 0.4,
     tflops: float = 312,
     bandwidth: float = 2.039,
-    question_tokens: int = 40,
-    response_tokens: int = 90,
-    image_tokens: int = 0,
+    **tokens: int,
 ) -> pd.DataFrame:
-    """Tokens, FLOPs and hours of building the data and of training, with and without the prefix.
+    """Tokens, FLOPs and hours of building data and of training, with and without the prefix.
 
     Args:
-        profile: a profile, its name or its YAML file.
+        profile: a profile, its name, or the path of its YAML file; its `training.tune` is trained.
         gpus: processes, one a GPU.
-        utilisation: share of the GPU's peak that is reached, in (0, 1].
+        utilisation: share of the peaks that is reached, above 0 and at most 1.
         tflops: peak of one GPU, TFLOP/s.
         bandwidth: of one GPU's memory, TB/s.
-        question_tokens: mean tokens of a question with its template.
-        response_tokens: mean tokens of a response with its end token.
-        image_tokens: visual tokens of an image; 0: as the model's config says.
+        tokens: as in `table`.
 
     Returns:
-        A row a pair of `stage` and `way` (the index): `tokens` and `vocabulary` (positions at which
-        all words get a logit) a row of the data, `tflop_forward` of one pass, `tflop` of all that
-        is done with the row once (an epoch's step), `hours` of the stage, `paper_hours`.
+        Indexed by `stage` and `way`. For a row of the data `tokens`, `vocabulary` (positions that
+        get logits) and `tflop` (of a training step's share, all epochs alike); `hours` of the
+        stage; `paper_hours`, the paper's own, on 8 A100 80GB.
 
     Raises:
-        NapoError: for a number out of range, or as `table`.
+        NapoError: for a number out of range, a profile without a number of rows, or as `table`.
     """
     import pandas as pd
 
-    profile, shape, lengths = _read(profile, question_tokens, response_tokens, image_tokens)
-    _refuse_small(gpus=gpus)
-    _refuse_nothing(tflops=tflops, bandwidth=bandwidth, utilisation=utilisation)
+    profile, shape, lengths = describe(profile, **tokens)
+    _positive(gpus=gpus, tflops=tflops, bandwidth=bandwidth, utilisation=utilisation)
     if utilisation > 1:
-        raise NapoError(f"utilisation is {utilisation}; it is a share of the peak, 0.4 for 40 %.")
+        raise NapoError(f"utilisation is {utilisation}; give a share of the peak, 0.4 for 40 %.")
     count = profile.data.count or profile.data.expected
     if not count:
         raise NapoError(
-            f"The profile {profile.name} has neither data.count nor data.expected, so nobody can "
-            "say how long it takes; set data.expected to the number of its rows."
+            f"The profile {profile.name} does not say how many rows there are; set data.count or "
+            "data.expected."
         )
-    rate, epochs = gpus * tflops * 1e12 * utilisation, profile.training.epochs
-    stream = gpus * bandwidth * 1e12 * utilisation
-    frame = []
-    for way, passed in _layouts(lengths).items():
-        forward = _forward(shape, passed)
-        step = _step(profile, shape, passed)
-        hours = count * epochs * step / rate / 3600
-        frame.append(("training", way, passed.tokens, passed.vocabulary, forward, step, hours))
-    ours = next(iter(_layouts(lengths).values()))
-    once = _forward(shape, ours)
-    scored = count * once / rate / 3600
-    frame.append(("reference", "shared prefix", ours.tokens, ours.vocabulary, once, once, scored))
-    for way, batch, beams in _generations(profile):
-        tokens, forward = (
-            2 * (lengths.prompt + beams * lengths.response),
-            _generated(shape, lengths, beams),
+    rate, stream = (gpus * utilisation * peak * 1e12 for peak in (tflops, bandwidth))
+    passes = count * profile.training.epochs
+    kind = profile.training.tune
+    targets, rank = _targets(profile, shape, kind), profile.training.lora_r
+    known = PAPER if profile.scale == "paper" and profile.paper_model == "7B" else {}
+    rows = []
+
+    def add(stage: str, way: str, tokens: int, vocabulary: int, flop: float, hours: float) -> None:
+        paper = known.get(stage, float("nan"))
+        rows.append((stage, way, tokens, vocabulary, flop / 1e12, hours / 3600, paper))
+
+    for way, load in layouts(lengths).items():
+        flop = step_flop(shape, load, kind, shape.adapters(rank, targets), profile.training)
+        add("training", way, sum(load.sequences), load.vocabulary, flop, passes * flop / rate)
+    load = layouts(lengths)[SHARED]
+    flop = sum(forward_flop(shape, load).values())
+    add("reference", SHARED, lengths.shared, load.vocabulary, flop, count * flop / rate)
+    decoding = profile.masks.decoding
+    for batch, beams in ((profile.masks.batch_size, decoding.num_beams), (1, 3)):
+        way = f"two responses, {batch} together, beams: {beams}"
+        prompt = Load((lengths.prompt,), 1, 1)
+        said = Load((lengths.response * beams,), lengths.response * beams, 0)
+        first, then = (2 * sum(forward_flop(shape, part).values()) for part in (prompt, said))
+        read = 2 * lengths.response * _read_a_token(profile, shape, lengths, batch, beams)
+        seconds = count * (first / rate + max(then / rate, read / stream))
+        heard = 2 * (lengths.prompt + lengths.response * beams)
+        add("data", way, heard, 2 * lengths.response * beams, first + then, seconds)
+    columns = ["stage", "way", "tokens", "vocabulary", "tflop", "hours", "paper_hours"]
+    return pd.DataFrame(rows, columns=columns).set_index(["stage", "way"])
+
+
+def layouts(lengths: Lengths) -> dict[str, Load]:
+    """What a row costs in each layout: ours, the released code's, and three separate DPO pairs."""
+    whole, said = lengths.prompt + lengths.response, RESPONSES * lengths.response
+    return {
+        SHARED: Load((lengths.shared,), said, 1),
+        "released: four padded sequences": Load((whole,) * 4, 4 * whole, 4),
+        "three DPO pairs: six sequences": Load((whole,) * 6, 6 * whole, 6),
+    }
+
+
+def forward_flop(shape: Shape, load: Load) -> dict[str, float]:
+    """FLOPs of one forward pass over a row, by the part of the model."""
+    tokens, squares = sum(load.sequences), sum(length**2 for length in load.sequences)
+    return {
+        "linear": 2.0 * shape.layers * shape.layer_linear * tokens,
+        "attention": 4.0 * shape.layers * shape.heads * shape.head_dim * squares,
+        "head": 2.0 * shape.width * shape.vocabulary * load.vocabulary,
+        "projector": 2.0 * shape.projector * shape.image_tokens * load.images,
+        "vision": shape.vision_flop * load.images,
+    }
+
+
+def step_flop(shape: Shape, load: Load, tune: str, adapters: int, training: Training) -> float:
+    """FLOPs of a training step for a row: forward, backward, what is made again, and LoRA's."""
+    part = forward_flop(shape, load)
+    again = training.gradient_checkpointing * (part["linear"] + part["attention"])
+    if tune == "full":
+        # Making a layer again stops before its last product, which no gradient needs.
+        last = math.prod(shape.linear["down_proj"]) / shape.layer_linear
+        again -= training.gradient_checkpointing * part["linear"] * last
+        return 3 * sum(part.values()) - 2 * part["vision"] + again
+    forward = sum(part.values())
+    backward = part["linear"] + 2 * part["attention"] + part["head"]
+    adapted = (3 + training.gradient_checkpointing) * 2 * adapters * sum(load.sequences)
+    return forward + backward + again + adapted + (forward if tune == "qlora" else 0)
+
+
+def _read_a_token(
+    profile: Profile, shape: Shape, lengths: Lengths, batch: int, beams: int
+) -> float:
+    """Bytes read for a generated token: a share of the weights, and the caches of its beams."""
+    size = BYTES[profile.model.dtype]
+    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * size
+    context = lengths.prompt + lengths.response / 2
+    weights = (shape.total - shape.frozen - shape.embedding) * size
+    return weights / batch + beams * context * cache
+
+
+def plan(
+    profile: Profile, shape: Shape, lengths: Lengths, tune: str, strategy: str, gpus: int
+) -> Run:
+    """What a profile's training comes to under a way of tuning and of spreading."""
+    training = profile.training
+    targets = _targets(profile, shape, tune)
+    held = BYTES[profile.model.dtype]
+    if tune == "full" and (training.bf16 or strategy == "fsdp2"):
+        held = 4  # masters: by napo.trainer, by accelerate
+    half = training.bf16 or strategy != "ddp"
+    weight = 2 if strategy == "zero2" else held
+    rows = min(training.micro_batch_size, training.batch_size)
+    return Run(
+        shape=shape,
+        lengths=lengths,
+        training=training,
+        tune=tune,
+        strategy=strategy,
+        gpus=gpus,
+        attention=profile.model.attention,
+        targets=targets,
+        trained=shape.adapters(training.lora_r, targets) or shape.total - shape.frozen,
+        weight=weight,
+        stream=2 if strategy != "ddp" else weight,
+        product=2 if half else held,
+        rows=rows,
+        accumulates=training.batch_size > rows * gpus,
+    )
+
+
+def describe(
+    profile: str | Profile,
+    question_tokens: int = 40,
+    response_tokens: int = 90,
+    image_tokens: int = 0,
+) -> tuple[Profile, Shape, Lengths]:
+    """A profile, its model in numbers, and the lengths, checked."""
+    profile = load_profile(profile) if isinstance(profile, str) else profile
+    _positive(question_tokens=question_tokens, response_tokens=response_tokens)
+    if image_tokens:
+        _positive(image_tokens=image_tokens)
+    model = profile.model
+    try:
+        folder = model.location
+    except NapoError:  # a commit that was not fetched: the architecture stands for it
+        folder = ""
+    there = bool(folder) and (Path(folder) / "config.json").is_file()
+    if not there and not model.architecture:
+        raise NapoError(
+            f"The model of profile {profile.name} is not on this machine, and model.architecture "
+            "is empty; put the values of its config.json there."
         )
-        reading = _read_bytes(profile, shape, lengths, batch, beams)
-        seconds = max(forward / rate, _prefill(shape, lengths) / rate + reading / stream)
-        frame.append(
-            (
-                "data",
-                way,
-                tokens,
-                2 * beams * lengths.response,
-                forward,
-                forward,
-                count * seconds / 3600,
-            )
+    shape = shape_of(folder if there else "", json.dumps(model.architecture, sort_keys=True))
+    if image_tokens:
+        shape = replace(shape, image_tokens=image_tokens)
+    if not shape.image_tokens:
+        raise NapoError(
+            f"The config of profile {profile.name}'s model does not say how many tokens an image "
+            "has; give image_tokens."
         )
-    columns = ["stage", "way", "tokens", "vocabulary", "tflop_forward", "tflop", "hours"]
-    result = pd.DataFrame(frame, columns=columns)
-    result[["tflop_forward", "tflop"]] /= 1e12
-    papers = profile.scale == "paper" and profile.paper_model == "7B"
-    result["paper_hours"] = result["stage"].map(PAPER_HOURS if papers else {}).astype(float)
-    return result.set_index(["stage", "way"])
+    return profile, shape, Lengths(shape.image_tokens, question_tokens, response_tokens)
+
+
+def _targets(profile: Profile, shape: Shape, tune: str) -> tuple[str, ...]:
+    """LoRA's linear layers under a way of tuning: the profile's, or all of a layer."""
+    if tune == "full":
+        return ()
+    named = profile.training.lora_targets or families.Family.lora_targets
+    targets = tuple(name.strip() for name in named.split(","))
+    for name in targets:
+        if name not in shape.linear:
+            raise unknown("LoRA target", name, shape.linear)
+    return targets
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise NapoError(f"{name.replace('_', '-')} is {value}; it must be above 0.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m napo.budget", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--profile", required=True, help="name or YAML path")
+    parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--gpu-memory", type=float, default=80, help="GB (10^9) of one GPU")
+    parser.add_argument("--utilisation", type=float, default=0.4, help="share of the peaks")
+    parser.add_argument("--tflops", type=float, default=312, help="peak of one GPU (A100: 312)")
+    parser.add_argument("--bandwidth", type=float, default=2.039, help="TB/s of one GPU's memory")
+    parser.add_argument("--question-tokens", type=int, default=40)
+    parser.add_argument("--response-tokens", type=int, default=90)
+    given = vars(parser.parse_args(arguments))
+    tokens = {name: given.pop(name) for name in ("question_tokens", "response_tokens")}
+    profile, gpus, memory = (given.pop(name) for name in ("profile", "gpus", "gpu_memory"))
+    try:
+        needed = table(profile, gpus, memory, **tokens)
+        spent = compute(profile, gpus, **given, **tokens)
+    except NapoError as error:
+        print(f"napo: {error}", file=sys.stderr)
+        return 1
+    print(f"Memory of each of {gpus} GPUs at the worst moment of a step, GB (10^9 bytes):\n")
+    print(
+        needed.to_string(float_format="%.3g", formatters={"fits": lambda x: "yes" if x else "no"})
+    )
+    print(f"\nA row of the data, and all of them at {given['utilisation']:.0%} of the peaks:\n")
+    print(spent.to_string(float_format="%.3g", na_rep=""))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
