@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce baselines fetch check test test-long test-paper-shape lint lab figures base-model bench lock clean
+.PHONY: help setup reproduce baselines fetch check test test-long test-browser test-paper-shape lint lab figures base-model bench lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -46,6 +46,9 @@ test: setup lint ## lint, unit tests, and every notebook at smoke scale
 
 test-long: setup ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m long
+
+test-browser: setup ## notebook 02 in JupyterLab, driven by keys and mouse (needs chromium-driver)
+	@$(BIN)/python -m pytest -m browser
 
 test-paper-shape: setup ## LLaVA-1.5's true shape with two layers, every stage (ten minutes, 15 GB)
 	@$(BIN)/python -m pytest -m paper_shape -s

@@ -5,6 +5,7 @@ Texts of models and data sets are data: they are escaped, and shown as they are.
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import re
@@ -18,6 +19,7 @@ import ipywidgets as widgets
 import pandas as pd
 
 from napo.errors import NapoError
+from napo.keys import Keys
 from napo.labels import LABELS, read_labels, remove_label, store_label
 from napo.preferences import BIASED
 
@@ -27,17 +29,33 @@ MASKED = {
     "vision_biased": "question masked",
 }
 CHOICES = {  # label -> (button, tooltip, style)
-    "biased": ("Biased (noise-free)", "a bad answer: wrong, or beside the question", "warning"),
-    "unbiased": ("Unbiased (noise)", "a good answer: true, and it answers the question", "success"),
-    "unsure": ("Unsure", "left out of the statistics", ""),
+    "biased": ("1 Biased (noise-free)", "a bad answer: wrong, or beside the question", "warning"),
+    "unbiased": (
+        "2 Unbiased (noise)",
+        "a good answer: true, and it answers the question",
+        "success",
+    ),
+    "unsure": ("3 Unsure", "left out of the statistics", ""),
 }
 MOVES = {
-    "previous": ("Previous", "arrow-left"),
-    "next": ("Next", "arrow-right"),
-    "undo": ("Undo", "undo"),
-    "first": ("First unlabelled", "step-forward"),
+    "previous": ("\u2190 Previous", ""),
+    "next": ("\u2192 Next", ""),
+    "undo": ("U Undo", "undo"),
+    "first": ("F First unlabelled", "step-forward"),
 }
-SIDE = 288  # pixels of the picture's longer side on the screen
+AROUND = "napo-annotator"
+KEYS = {
+    **{str(place): value for place, value in enumerate(CHOICES, 1)},
+    "u": "undo",
+    "Backspace": "undo",
+    "ArrowLeft": "previous",
+    "p": "previous",
+    "ArrowRight": "next",
+    "n": "next",
+    "f": "first",
+    "e": "#input[type=text]",
+}
+SIDE = 240  # pixels of the picture's longer side on the screen
 
 # JupyterLab's own variables, so that it follows the light and the dark theme.
 _CSS = """<style>
@@ -85,7 +103,8 @@ class Annotator(widgets.VBox):
         self._showing = False
         self._build()
         # Buttons above the texts: they stay under the pointer however long a text is.
-        super().__init__(children=[self._style, self._head, self._keys, self._body])
+        super().__init__(children=[self._style, self._head, self._panel, self._body, self.listener])
+        self.add_class(AROUND)
         self._read()
         self.show(self._first_unlabelled() or 0)
 
@@ -100,6 +119,11 @@ class Annotator(widgets.VBox):
         self._done.append((at, before))
         following = self._first_unlabelled(after=at)
         self.show(at if following is None else following)
+
+    def press(self, action: str, item: int) -> None:
+        """Do what a key stands for, if the item that was on the screen is still the one shown."""
+        if item == self._at and action in self._actions:
+            self._actions[action]()
 
     def undo(self) -> None:
         """Take back the last label given here, and show its item."""
@@ -123,8 +147,7 @@ class Annotator(widgets.VBox):
         row = self._rows[id]
         there = self._labels.get((id, kind))
         first, second = marked(row["chosen"], row[kind])
-        self.picture.value = _png(row["image"])
-        self.picture.alt = "The picture that the question is about"
+        self.picture.value = _img(row["image"])
         self.question.value = _box("Question", "", escaped(row["question"]))
         self.chosen.value = _box("Chosen response", "", first)
         self.response.value = _box(f"{KINDS[kind].capitalize()} response", MASKED[kind], second)
@@ -138,6 +161,7 @@ class Annotator(widgets.VBox):
         said = f"Labelled {there['label']}, saved." if there else "Not labelled yet."
         self._say(said + " It equals the chosen response, which is noise by definition." * same)
         self._count()
+        self.listener.item = self._at  # last: whoever sees this number sees the item
 
     # --- the parts ----------------------------------------------------------------------------
 
@@ -147,7 +171,7 @@ class Annotator(widgets.VBox):
         self.progress.layout.width = "200px"
         self.counts, self.said = widgets.HTML(), widgets.HTML()
         self._head = widgets.HBox([self.progress, self.counts])
-        self.picture = widgets.Image(format="png")
+        self.picture = widgets.HTML()
         self.picture.layout.margin = "8px 16px 0 0"
         self.picture.layout.flex, self.picture.layout.align_self = "0 0 auto", "flex-start"
         self.question, self.chosen, self.response = (widgets.HTML() for _ in range(3))
@@ -157,29 +181,33 @@ class Annotator(widgets.VBox):
         pair = widgets.HBox([self.chosen, self.response])
         pair.layout.flex_flow, pair.layout.grid_gap = "row wrap", "0 12px"
         texts = widgets.VBox([self.question, pair])
-        texts.layout.flex, texts.layout.min_width = "1 1 320px", "0"
+        texts.layout.flex, texts.layout.min_width = "1 1 290px", "0"
         self._body = widgets.HBox([self.picture, texts])
         self._body.layout.flex_flow = "row wrap"
-        self.note = widgets.Text(placeholder="note, if any", continuous_update=False)
+        self.note = widgets.Text(
+            placeholder="E: a note, if any", tooltip="note", continuous_update=False
+        )
         self.note.layout.width = "320px"
         self.note.observe(self._note_changed, "value")
-        self.buttons = {
-            value: self._button(text, lambda value=value: self.label(value), tooltip, style)
-            for value, (text, tooltip, style) in CHOICES.items()
-        }
-        actions = {
+        self._actions: dict[str, Callable[[], None]] = {
+            **{value: lambda value=value: self.label(value) for value in CHOICES},
             "previous": lambda: self.show(self._at - 1),
             "next": lambda: self.show(self._at + 1),
             "undo": self.undo,
             "first": lambda: self.show(self._first_unlabelled() or 0),
         }
+        self.buttons = {
+            value: self._button(text, self._actions[value], tooltip, style)
+            for value, (text, tooltip, style) in CHOICES.items()
+        }
         for name, (text, icon) in MOVES.items():
-            self.buttons[name] = self._button(text, actions[name], icon=icon)
+            self.buttons[name] = self._button(text, self._actions[name], icon=icon)
         rows = [widgets.HBox([self.buttons[name] for name in names]) for names in (CHOICES, MOVES)]
         for row in rows:
             row.layout.flex_flow = "row wrap"
         rows[0].children += (self.note,)
-        self._keys = widgets.VBox([*rows, self.said])
+        self._panel = widgets.VBox([*rows, self.said])
+        self.listener = Keys(AROUND, KEYS, "Label biased responses", self.press)
 
     def _button(
         self,
@@ -283,7 +311,7 @@ def _box(name: str, remark: str, content: str) -> str:
     )
 
 
-def _png(image: Any) -> bytes:
+def _img(image: Any) -> str:
     """The picture at its size on the screen; icons keep their pixels."""
     from PIL import Image
 
@@ -292,7 +320,9 @@ def _png(image: Any) -> bytes:
     how = Image.Resampling.NEAREST if scale > 3 else Image.Resampling.LANCZOS
     buffer = io.BytesIO()
     image.convert("RGB").resize(size, how).save(buffer, format="PNG")
-    return buffer.getvalue()
+    content = base64.b64encode(buffer.getvalue()).decode()
+    alt = "The picture that the question is about"
+    return f'<img alt="{alt}" src="data:image/png;base64,{content}">'
 
 
 def _sampled(rows: Any, samples: Sequence[str]) -> dict[str, Mapping[str, Any]]:

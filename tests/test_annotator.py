@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napo import noise
-from napo.annotator import Annotator, escaped, marked
+from napo.annotator import KEYS, Annotator, escaped, marked
 from napo.errors import NapoError
 
 HOSTILE = [
@@ -198,7 +198,7 @@ def test_it_takes_a_dataset_and_decodes_only_what_was_sampled(tmp_path):
     features = {name: datasets.Value("string") for name in row("a")} | {"image": datasets.Image()}
     data = datasets.Dataset.from_list([row("a"), row("b")], features=datasets.Features(features))
     tool = Annotator(data, ["b"], tmp_path / "ann.csv", "ann")
-    assert list(tool._rows) == ["b"] and bytes(tool.picture.value).startswith(b"\x89PNG")
+    assert list(tool._rows) == ["b"] and "data:image/png;base64," in tool.picture.value
 
 
 words = st.lists(st.sampled_from(["the", "cat", "is", "red", "<b>", "&"]), max_size=8)
@@ -219,3 +219,42 @@ def test_marked_texts_keep_every_word_and_mark_only_differences(first, second):
 def test_paragraphs_stay_paragraphs():
     one, _ = marked("first line\nsecond line", "first line")
     assert one == "first line <mark>\nsecond line</mark>"
+
+
+def test_keys_do_what_the_buttons_do(open_it):
+    tool = open_it()
+    for key in ("1", "2", "3"):
+        tool.press(KEYS[key], tool.listener.item)
+    assert stored(open_it.path) == [
+        ("b", "language_biased", "biased"),
+        ("b", "vision_biased", "unbiased"),
+        ("a", "language_biased", "unsure"),
+    ]
+    tool.press(KEYS["u"], tool.listener.item)
+    assert len(stored(open_it.path)) == 2 and tool.listener.item == 2
+    tool.press(KEYS["ArrowLeft"], tool.listener.item)
+    tool.press(KEYS["p"], tool.listener.item)
+    assert tool.listener.item == 0
+    tool.press(KEYS["f"], tool.listener.item)
+    assert tool.listener.item == 2
+    tool.press(KEYS["n"], tool.listener.item)
+    assert tool.listener.item == 3
+
+
+def test_a_key_that_comes_after_the_item_has_changed_labels_nothing(open_it):
+    tool = open_it()
+    seen = tool.listener.item
+    tool.press("biased", seen)
+    tool.press("biased", seen)  # pressed twice before the next item was on the screen
+    assert len(stored(open_it.path)) == 1
+    tool.press("no such action", tool.listener.item)
+    assert len(stored(open_it.path)) == 1
+
+
+def test_every_action_has_a_key_and_every_button_says_its_own(open_it):
+    tool = open_it()
+    assert set(KEYS.values()) >= set(tool.buttons)
+    for name, button in tool.buttons.items():
+        said = button.description.split()[0]
+        spoken = {"\u2190": "ArrowLeft", "\u2192": "ArrowRight"}.get(said, said.lower())
+        assert KEYS[spoken] == name

@@ -44,7 +44,15 @@ def made(tmp_path_factory):
         "model": {"path": str(root / "model"), "revision": "", "dtype": "float32"},
         "data": {"expected": 4, "shard_rows": 2},
         "masks": {"decoding": {"max_new_tokens": 8}, "batch_size": 2},
-        "training": {"epochs": 1, "batch_size": 4, "micro_batch_size": 1},
+        # One step: of a warm-up it would be the first, whose rate is 0.
+        "training": {
+            "epochs": 1,
+            "batch_size": 4,
+            "micro_batch_size": 1,
+            "warmup_ratio": 0.0,
+            "learning_rate": 1.0e-5,
+            "lora_learning_rate": 1.0e-3,
+        },
         "evaluation": {"benchmarks": ["vlind"], "decoding": {"max_new_tokens": 8}, "batch_size": 2},
         "launch": {"processes": 1, "strategy": "ddp"},
     }

@@ -1,0 +1,90 @@
+"""Keys for a widget in JupyterLab: what is pressed inside it, told to Python.
+
+ipywidgets has no keyboard events; this is an anywidget of a few lines that listens on the element
+around it. JupyterLab's own shortcuts rest while that element has the focus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anywidget
+import traitlets
+
+_LISTEN = """
+function render({ model, el }) {
+  el.style.display = "none";
+  const listen = (root) => {
+    root.tabIndex = 0;
+    root.setAttribute("role", "group");
+    root.setAttribute("aria-label", model.get("label"));
+    root.setAttribute("data-lm-suppress-shortcuts", "true");
+    const heard = (event) => {
+      const writing = event.target.matches("input, textarea, select");
+      if (writing) {
+        if (event.key === "Escape" || event.key === "Enter") root.focus();
+        event.stopPropagation();
+        return;
+      }
+      if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+      const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+      const action = model.get("bindings")[name];
+      if (!action) return;
+      event.preventDefault();
+      event.stopPropagation();
+      if (action.startsWith("#")) {
+        root.querySelector(action.slice(1))?.focus();
+        return;
+      }
+      // With the item that is on the screen: a key that comes too late labels nothing.
+      model.send({ action, item: model.get("item") });
+    };
+    root.addEventListener("keydown", heard);
+    root.focus({ preventScroll: true });
+    return () => root.removeEventListener("keydown", heard);
+  };
+  let stop = () => {};
+  let tries = 0;
+  const attach = () => {
+    const root = el.closest("." + model.get("around"));
+    if (root) stop = listen(root);
+    else if (tries++ < 600) requestAnimationFrame(attach);
+  };
+  attach();
+  return () => stop();
+}
+export default { render };
+"""
+
+
+class Keys(anywidget.AnyWidget):
+    """Listens for keys on the element around it.
+
+    Args:
+        around: the CSS class of that element.
+        keys: key (as browsers name it, letters in lower case) -> action; an action that starts
+            with `#` moves the focus to what its CSS selector finds, and is not told.
+        label: what a screen reader calls the element.
+        pressed: called with an action and the number of the item that was on the screen.
+    """
+
+    _esm = _LISTEN
+    around = traitlets.Unicode().tag(sync=True)
+    bindings = traitlets.Dict().tag(sync=True)
+    label = traitlets.Unicode().tag(sync=True)
+    item = traitlets.Int(0).tag(sync=True)
+
+    def __init__(
+        self,
+        around: str,
+        keys: Mapping[str, str],
+        label: str,
+        pressed: Callable[[str, int], None],
+    ) -> None:
+        super().__init__(around=around, bindings=dict(keys), label=label)
+        self._pressed = pressed
+        self.on_msg(self._heard)
+
+    def _heard(self, _: Any, content: Mapping[str, Any], __: Any) -> None:
+        self._pressed(str(content.get("action", "")), int(content.get("item", -1)))

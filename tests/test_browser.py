@@ -1,0 +1,298 @@
+"""Notebook 02 in a browser: JupyterLab on loopback, Debian's Chromium, real keys and clicks.
+
+make test-browser      (installs nothing but what .venv needs; wants chromium and chromedriver)
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from napo import stages
+from napo.labels import read_labels
+from napo.notebook import session
+
+pytestmark = pytest.mark.browser
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+TOKEN = "loopback"
+PICTURES = os.environ.get("NAPO_SCREENSHOTS", "")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """Rows of the smoke profile, and notebook 02 set to label them."""
+    root = tmp_path_factory.mktemp("lab")
+    made = session("smoke", str(root))
+    stages.make_rows(made)
+    stages.build_rows(made)
+    book = json.loads((NOTEBOOKS / "02_annotate_noise.ipynb").read_text())
+    cell = next(c for c in book["cells"] if "parameters" in c["metadata"].get("tags", []))
+    cell["source"] = [
+        'profile: str = "smoke"\n',
+        f"workspace: str = {str(root)!r}\n",
+        'annotator: str = "ada"\n',
+        "interactive: bool = True\n",
+        "adjudicate: bool = False\n",
+    ]
+    (root / "02.ipynb").write_text(json.dumps(book))
+    return root
+
+
+@pytest.fixture(scope="module")
+def lab(workspace):
+    """JupyterLab on a free port of loopback: its address."""
+    runtime = workspace / "runtime"
+    runtime.mkdir()
+    quiet = workspace / "settings" / "@jupyterlab" / "apputils-extension"
+    quiet.mkdir(parents=True)
+    (quiet / "notification.jupyterlab-settings").write_text(
+        '{"fetchNews": "false", "checkForUpdates": false}'
+    )
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
+            *("--ip=127.0.0.1", "--port=0", f"--IdentityProvider.token={TOKEN}"),
+            f"--ServerApp.root_dir={workspace}",
+            "--LabApp.expose_app_in_browser=True",
+        ],
+        env={
+            **os.environ,
+            "JUPYTER_RUNTIME_DIR": str(runtime),
+            "JUPYTER_CONFIG_DIR": str(workspace / "config"),
+            "JUPYTERLAB_SETTINGS_DIR": str(workspace / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(workspace / "workspaces"),
+        },
+        stdout=(workspace / "lab.log").open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    address = until(lambda: _address(runtime), 60, "JupyterLab's address")
+    yield address
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(20)
+
+
+def _address(runtime):
+    for path in runtime.glob("jpserver-*.json"):
+        try:
+            url = json.loads(path.read_text())["url"]
+            requests.get(f"{url}api/status", params={"token": TOKEN}, timeout=5).raise_for_status()
+        except (ValueError, KeyError, requests.RequestException):
+            continue
+        return url
+    return None
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """Chromium, headless, 1024 pixels wide."""
+    selenium = pytest.importorskip("selenium.webdriver")
+    browser, chauffeur = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (browser and chauffeur):
+        pytest.skip("chromium and chromedriver are not installed (Debian: chromium-driver)")
+    options = selenium.ChromeOptions()
+    options.binary_location = browser
+    for flag in (
+        "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+        "--disable-background-networking --disable-component-update --window-size=1024,1000 "
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"
+    ).split():
+        options.add_argument(flag)
+    made = selenium.Chrome(options=options, service=selenium.ChromeService(chauffeur))
+    made.set_script_timeout(90)
+    yield made
+    made.quit()
+
+
+def until(look, seconds, what):
+    """What `look` gives once it gives anything."""
+    end = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not come within {seconds} s.")
+        time.sleep(0.1)
+
+
+class Page:
+    """The notebook as a person sees it."""
+
+    def __init__(self, driver, lab):
+        self.driver, self.lab = driver, lab
+
+    def open(self, name):
+        self.driver.get(f"{self.lab}lab/tree/{name}?token={TOKEN}&reset")
+        until(
+            lambda: self.js("return !!(window.jupyterapp && document.querySelector('.jp-Cell'))"),
+            60,
+            "the notebook",
+        )
+        until(lambda: self.js("return document.querySelectorAll('.jp-Cell').length > 5"), 60, name)
+
+    def run_all(self):
+        """Run every cell, once the kernel is there to run them."""
+        ready = """
+          const shown = window.jupyterapp.shell.currentWidget?.sessionContext;
+          return shown?.isReady && shown.session?.kernel?.status === 'idle';"""
+        until(lambda: self.js(ready), 60, "the kernel")
+        self.js("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+
+    def js(self, script, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def annotator(self):
+        script = """
+          const shown = [...document.querySelectorAll('.napo-annotator')];
+          const last = shown[shown.length - 1];
+          return last && last.getAttribute('role') === 'group' ? last : null;"""
+        try:
+            return until(lambda: self.js(script), 60, "the annotator")
+        except AssertionError as late:
+            shown = self.js("return document.querySelector('.jp-Notebook').innerText")
+            raise AssertionError(f"{late} The notebook shows: {shown[-1500:]}") from None
+
+    def text(self):
+        return self.annotator().text
+
+    def keys(self, *pressed):
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        self.js("arguments[0].focus()", self.annotator())
+        for key in pressed:
+            before = self.text()
+            ActionChains(self.driver).send_keys(key).perform()
+            until(lambda before=before: self.text() != before, 20, f"an answer to the key {key}")
+
+    def click(self, words):
+        before = self.text()
+        script = """
+          const all = [...arguments[0].querySelectorAll('button')];
+          return all.find((button) => button.textContent.includes(arguments[1]));"""
+        self.js(script, self.annotator(), words).click()
+        until(lambda: self.text() != before, 20, f"an answer to {words}")
+
+    def picture(self, name):
+        if PICTURES:
+            Path(PICTURES).mkdir(parents=True, exist_ok=True)
+            self.js("arguments[0].scrollIntoView()", self.annotator())
+            self.driver.save_screenshot(str(Path(PICTURES) / f"{name}.png"))
+
+
+@pytest.fixture
+def page(driver, lab):
+    return Page(driver, lab)
+
+
+def labels(workspace):
+    path = workspace / "data" / "smoke" / "annotations" / "ada.csv"
+    return read_labels(path)["label"].tolist() if path.is_file() else []
+
+
+def kill_kernels(workspace):
+    """SIGKILL to every kernel of this server, as a machine that runs out of memory would."""
+    ours = subprocess.run(["pgrep", "-f", "ipykernel_launcher"], capture_output=True, text=True)
+    killed = 0
+    for number in ours.stdout.split():
+        command = Path(f"/proc/{number}/cmdline").read_bytes().decode()
+        if str(workspace / "runtime") in command:
+            os.kill(int(number), signal.SIGKILL)
+            killed += 1
+    assert killed
+
+
+def test_labels_by_keys_and_mouse_survive_a_killed_kernel(page, workspace):
+    page.open("02.ipynb")
+    page.run_all()
+    page.annotator()
+    page.picture("1-first")
+    page.keys("1", "2", "3", "1", "2")
+    assert labels(workspace) == ["biased", "unbiased", "unsure", "biased", "unbiased"]
+    page.click("Biased (noise-free)")
+    page.click("Unbiased (noise)")
+    assert labels(workspace)[5:] == ["biased", "unbiased"]
+    page.keys("u")
+    assert labels(workspace)[5:] == ["biased"]
+    page.picture("2-labelled")
+    kill_kernels(workspace)
+    time.sleep(1)
+    page.open("02.ipynb")
+    page.run_all()
+    assert "labelled 6 " in until(lambda: page.text(), 60, "the annotator again")
+    assert "item 7 of 60" in page.text()
+    page.keys("3")
+    assert labels(workspace) == [
+        *("biased", "unbiased", "unsure", "biased", "unbiased", "biased", "unsure")
+    ]
+    frame = read_labels(workspace / "data" / "smoke" / "annotations" / "ada.csv")
+    assert not frame.duplicated(["id", "kind"]).any() and set(frame["annotator"]) == {"ada"}
+
+
+def test_labs_own_shortcuts_rest_while_the_annotator_has_the_focus(page, workspace):
+    page.open("02.ipynb")
+    page.run_all()
+    cells = page.js("return document.querySelectorAll('.jp-Cell').length")
+    before = labels(workspace)
+    page.keys("n", "p")  # outside, n and p are nothing; a, b, d d and m change cells
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    for key in "abdmxy":
+        ActionChains(page.driver).send_keys(key).perform()
+    time.sleep(0.5)
+    assert page.js("return document.querySelectorAll('.jp-Cell').length") == cells
+    assert labels(workspace) == before
+
+
+def test_a_note_is_written_without_labelling(page, workspace):
+    page.open("02.ipynb")
+    page.run_all()
+    page.annotator()
+    before = labels(workspace)
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    page.js("arguments[0].focus()", page.annotator())
+    ActionChains(page.driver).send_keys("e").perform()
+    until(
+        lambda: page.js("return document.activeElement.matches('input[type=text]')"), 10, "the note"
+    )
+    ActionChains(page.driver).send_keys("123 unsure", Keys.ENTER).perform()
+    time.sleep(0.5)
+    assert labels(workspace) == before
+    page.keys("1")
+    notes = read_labels(workspace / "data" / "smoke" / "annotations" / "ada.csv")["note"]
+    assert notes.tolist()[-1] == "123 unsure"
+
+
+def test_the_annotator_fits_a_narrow_window_and_speaks(page):
+    page.open("02.ipynb")
+    page.run_all()
+    root = page.annotator()
+    assert page.js("return arguments[0].scrollWidth <= arguments[0].clientWidth + 1", root)
+    assert page.js("return arguments[0].getAttribute('aria-label')", root)
+    unnamed = page.js(
+        "return [...arguments[0].querySelectorAll('button, img, input')].filter((part) => "
+        "!(part.textContent.trim() || part.alt || part.title || part.placeholder || "
+        "part.getAttribute('aria-label'))).length",
+        root,
+    )
+    assert unnamed == 0
+    page.js(
+        "window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
+    )
+    time.sleep(1.5)
+    dark = page.js(
+        "const style = getComputedStyle(document.querySelector('.napo-text'));"
+        "return [style.color, style.backgroundColor]"
+    )
+    page.picture("3-dark")
+    assert dark[0] != dark[1] and dark[1] != "rgb(255, 255, 255)"
