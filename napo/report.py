@@ -110,9 +110,10 @@ def build(report: ReportContent) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"grid": grid, "image": image, "slug": _slug}
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         report=report, settings=dict(flatten(report.settings))
     )
+    return page.encode("utf-8", "replace").decode()  # half a surrogate pair has no bytes
 
 
 def grid(frame: pd.DataFrame) -> _Grid:

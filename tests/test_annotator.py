@@ -1,6 +1,7 @@
 import re
 
 import pytest
+from hostile import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -8,19 +9,6 @@ from PIL import Image
 from napo import noise
 from napo.annotator import KEYS, Annotator, escaped, marked
 from napo.errors import NapoError
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "</div><img src=x onerror=alert(1)>",
-    "&lt;b&gt; \"quoted\" 'single' `code` {{ 7 * 7 }}",
-    "مرحبا \u202e reversed",
-    "null \0 bell \x07 escape \x1b[31m",
-    "W" * 5000,
-    "emoji 🐻‍❄️",
-    "\ud800 a lone surrogate",
-    "**bold** $x^2$ [link](javascript:alert(1))",
-    "",
-]
 
 
 def row(id, lb="the cat is black .", vb="a red cat .", chosen="the cat is red ."):

@@ -5,6 +5,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from hostile import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -12,6 +13,7 @@ from PIL import Image
 from napo import figures, noise
 from napo.errors import NapoError
 from napo.figures.gallery import wrap
+from napo.figures.style import quiet_glyphs
 
 
 def texts(figure):
@@ -398,3 +400,25 @@ def test_drawing_leaves_the_data_as_it_was():
         before = data.copy(deep=True)
         make(data)
         pd.testing.assert_frame_equal(data, before)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_gallery_shows_each_of_thirty_hostile_texts_within_its_card(text):
+    shown = [(Image.new("RGB", (30, 20), "red"), text), (Image.new("RGB", (30, 20)), "plain")]
+    figure = figures.gallery(shown, columns=2)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    with quiet_glyphs():
+        assert figure.get_tightbbox().x1 <= figure.get_figwidth() + 0.05
+
+
+@pytest.mark.parametrize("draw", ["fig3", "fig4"])
+def test_figures_come_in_a_papers_column_and_page_with_the_same_panels(draw):
+    data = figures.loss_curves() if draw == "fig3" else margin_frame()
+    panels = []
+    for width in (figures.PAGE, figures.COLUMN):
+        figure = getattr(figures, draw)(data, width=width)
+        assert figure.get_figwidth() == width
+        bounds = figure.get_tightbbox()
+        assert bounds.x0 > -0.05 and bounds.x1 < width + 0.05  # nothing is cut off
+        panels.append([len(ax.lines) for ax in figure.axes])
+    assert panels[0] == panels[1]

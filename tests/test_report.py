@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from hostile import HOSTILE as ALL_HOSTILE
 from matplotlib.figure import Figure
 
 from napo.errors import NapoError
@@ -75,6 +76,14 @@ def test_hostile_text_stays_text_and_nothing_reaches_out():
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     (policy,) = [value for name, value in page.attributes if name == "content" and "src" in value]
     assert "default-src 'none'" in policy
+
+
+@pytest.mark.parametrize("text", ALL_HOSTILE)
+def test_each_of_thirty_hostile_texts_leaves_the_reports_tags_as_they_are(text):
+    plain = Page(build(content(summary=["plain"], title="plain")))
+    page = Page(build(content(summary=[text], title=text)))
+    assert page.tags == plain.tags and page.open == []
+    build(content(summary=[text])).encode()  # what is written to the disk
 
 
 def test_every_link_of_the_contents_leads_somewhere():

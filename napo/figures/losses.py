@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from napo.figures.style import FAINT, INK, PAGE, letter, new_figure, settle, style
+from napo.figures.style import COLUMN, FAINT, INK, PAGE, letter, new_figure, settle, style
 
 BCE, MAE = "BCE (DPO)", "MAE"
 TOP = 5.0  # of the loss axis: BCE has no largest value
@@ -53,25 +53,31 @@ def loss_curves(qs: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9), points: int = 4
     return pd.concat(frames, ignore_index=True)
 
 
-def fig3(curves: pd.DataFrame) -> Figure:
-    """Fig. 3: NaPO's loss between BCE and MAE (left), and the weight each gives a pair (right).
+def fig3(curves: pd.DataFrame, width: float = PAGE) -> Figure:
+    """Fig. 3: NaPO's loss between BCE and MAE, and the weight each gives a pair.
 
     Args:
         curves: as `loss_curves` gives them.
+        width: inches; `PAGE` puts the panels side by side, `COLUMN` one above the other.
     """
+    wide = width > COLUMN
     with style():
-        figure = new_figure(PAGE, 2.35)
-        left, right = figure.subplots(1, 2)
+        figure = new_figure(width, 2.35 if wide else 4.4)
+        left, right = figure.subplots(1, 2) if wide else figure.subplots(2, 1)
         _draw(left, curves, "value")
         _draw(right, curves, "weight")
         left.set(ylim=(0, TOP), ylabel="loss")
-        right.set(ylim=(0, 1), ylabel=r"gradient weight $|\partial L/\partial\psi|$")
+        slope = r"$|\partial L/\partial\psi|$"
+        right.set(ylim=(0, 1), ylabel=f"gradient weight {slope}" if wide else slope)
         left.set_title("Loss of a pair", loc="left")
         right.set_title("Its weight in the gradient", loc="left")
         for ax in (left, right):
             ax.set(xlim=(0, 1), xlabel=r"$x=\sigma(\psi)$")
         letter([left, right])
-        figure.legend(handles=left.get_lines(), loc="outside right center", labelspacing=0.6)
+        place = {"loc": "outside right center", "labelspacing": 0.6}
+        if not wide:
+            place = {"loc": "outside lower center", "ncols": 3, "columnspacing": 1.0}
+        figure.legend(handles=left.get_lines(), **place)
         return settle(figure)
 
 

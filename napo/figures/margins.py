@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from napo.figures.style import BLUE, FAINT, INK, ORANGE, PAGE, new_figure, settle, style
+from napo.figures.style import BLUE, COLUMN, FAINT, INK, ORANGE, PAGE, new_figure, settle, style
 from napo.preferences import BIASED
 from napo.separation import LEFT_OUT, STATISTICS, headline, separation
 
@@ -24,7 +24,7 @@ AXIS = {
 }
 
 
-def fig4(margins: pd.DataFrame, *, bins: int = 24, seed: int = 0) -> Figure:
+def fig4(margins: pd.DataFrame, *, bins: int = 24, seed: int = 0, width: float = PAGE) -> Figure:
     """Fig. 4: margins of noise against noise-free, summed and per token, for both biases.
 
     Each panel: histogram with density, a rug, medians, and the AUROC of the margin with its 95 %
@@ -35,12 +35,14 @@ def fig4(margins: pd.DataFrame, *, bins: int = 24, seed: int = 0) -> Figure:
         margins: as `napo.noise.margins` gives them.
         bins: of each panel's histogram.
         seed: of the bootstrap.
+        width: inches; `PAGE` draws the paper's 2 x 2, `COLUMN` four panels in a column.
     """
+    wide = width > COLUMN
     facts = separation(margins, seed=seed)
     shown = headline(facts) if not facts.empty else facts
     with style():
-        figure = new_figure(PAGE, 4.1)
-        panels = figure.subplots(2, 2)
+        figure = new_figure(width, 4.1 if wide else 7.9)
+        panels = figure.subplots(2, 2) if wide else figure.subplots(4, 1).reshape(2, 2)
         for row, statistic in enumerate(STATISTICS):
             for column, kind in enumerate(BIASED):
                 ax = panels[row, column]
@@ -48,13 +50,13 @@ def fig4(margins: pd.DataFrame, *, bins: int = 24, seed: int = 0) -> Figure:
                 _panel(ax, _of(margins, kind, fact), STATISTICS[statistic], bins)
                 _say(ax, fact, without)
                 ax.set_xlabel(AXIS[statistic])
-                if row == 0:
+                if row == 0 or not wide:
                     only = fact is not None and fact["group"] != "all"
                     name = kind.replace("_", "-").capitalize() + " responses"
                     ax.set_title(f"{name}, {fact['group']}s" if only else name)
-        for ax in panels[:, 0]:
+        for ax in panels[:, 0] if wide else panels.flat:
             ax.set_ylabel("density")
-        _legend(figure)
+        _legend(figure, columns=4 if wide else 2)
         return settle(figure)
 
 
@@ -140,7 +142,7 @@ def _area(fact: dict[str, Any]) -> str:
     return f"AUROC {fact['auroc']:.2f} [{fact['auroc_low']:.2f}, {fact['auroc_high']:.2f}]"
 
 
-def _legend(figure: Figure) -> None:
+def _legend(figure: Figure, columns: int) -> None:
     """One legend for all panels, drawn even where a panel lacks a label."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -153,7 +155,7 @@ def _legend(figure: Figure) -> None:
         handles.append(
             Line2D([], [], color=colour, linestyle=_dash(label), linewidth=1.1, label="its median")
         )
-    figure.legend(handles=handles, loc="outside upper center", ncols=4, columnspacing=1.4)
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.4)
 
 
 def _rgb(colour: str) -> tuple[float, float, float]:
