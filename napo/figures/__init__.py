@@ -12,6 +12,6 @@ from napo.figures.style import COLUMN, PAGE, VARIANT_COLOURS, save, style, varia
 from napo.figures.training import per_step, pretraining, training_curves
 
 __all__ = [
-    "COLUMN", "PAGE", "VARIANT_COLOURS", "comparison", "fig3", "fig4", "gallery", "loss_curves", "masks",
-    "per_step", "pretraining", "save", "style", "training_curves", "variant_colour",
+    "COLUMN", "PAGE", "VARIANT_COLOURS", "comparison", "fig3", "fig4", "gallery", "loss_curves",
+    "masks", "per_step", "pretraining", "save", "style", "training_curves", "variant_colour",
 ]  # fmt: skip
