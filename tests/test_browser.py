@@ -43,6 +43,11 @@ def workspace(tmp_path_factory):
         "adjudicate: bool = False\n",
     ]
     (root / "02.ipynb").write_text(json.dumps(book))
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        text = path.read_text().replace('profile: str = \\"tiny\\"', 'profile: str = \\"smoke\\"')
+        place = json.dumps(str(root / "whole"))[1:-1]
+        text = text.replace('workspace: str = \\"\\"', f'workspace: str = \\"{place}\\"')
+        (root / path.name).write_text(text)
     return root
 
 
@@ -296,3 +301,40 @@ def test_the_annotator_fits_a_narrow_window_and_speaks(page):
     )
     page.picture("3-dark")
     assert dark[0] != dark[1] and dark[1] != "rgb(255, 255, 255)"
+
+
+@pytest.fixture(scope="module")
+def whole(workspace):
+    """A workspace in which the smoke pipeline has run."""
+    root = workspace / "whole"
+    root.mkdir()
+    call = ("-m", "napo.pipeline", "--profile", "smoke", "--workspace", str(root), "--cores", "1")
+    done = subprocess.run([sys.executable, *call], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return root
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in NOTEBOOKS.glob("*.ipynb")))
+def test_every_notebook_runs_from_top_to_bottom_in_the_browser(page, whole, name):
+    page.open(name)
+    page.run_all()
+    script = """
+      const cells = window.jupyterapp.shell.currentWidget.context.model.toJSON().cells;
+      const code = cells.filter((cell) => cell.cell_type === 'code');
+      const waits = code.filter((cell) => !cell.execution_count);
+      const failed = code.flatMap((cell) => cell.outputs)
+        .filter((output) => output.output_type === 'error').map((output) => output.evalue);
+      return waits.length && !failed.length ? null : {failed: failed};"""
+    found = until(lambda: page.js(script), 120, f"the end of {name}")
+    assert found["failed"] == []
+    if PICTURES:
+        until(lambda: page.js("return document.querySelectorAll('.jp-OutputArea-output').length"),
+              20, "outputs")  # fmt: skip
+        time.sleep(2)
+        for at in range(6):
+            page.driver.save_screenshot(str(Path(PICTURES) / f"{name[:2]}-{at}.png"))
+            page.js(
+                "const all = document.querySelector('.jp-WindowedPanel-outer');"
+                "all.scrollTop += all.clientHeight * 0.9"
+            )
+            time.sleep(0.4)

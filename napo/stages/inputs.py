@@ -35,7 +35,7 @@ def model_settings(profile: Profile) -> dict[str, Any]:
 
     return {
         "model": models.fingerprint(profile.model.location),
-        **profile.model.model_dump(exclude={"path"}),
+        **profile.model.model_dump(exclude={"path", "architecture"}),
         "threads": profile.threads,
     }
 
