@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napo import sources
 from napo.errors import NapoError
@@ -127,7 +127,7 @@ def build(
         source: folder of the rows, see `napo.sources`.
         folder: where the parts go.
         generate: rows (images decoded) -> for each of `BIASED`, one `napo.generate.Generated` a
-            row.
+            row. Rows that come with both biased responses (the released RLAIF-V-Bias) keep them.
         size: rows a part.
         count: rows used, from the first on; 0: all.
         bad_rows: "stop" at a row that cannot be used, or "skip" it: it is then left out and listed
@@ -151,13 +151,36 @@ def build(
 
     for number, batch in sources.batches(source, size, count, mine):
         rows, skipped = _usable(batch, known.bad, bad_rows)
-        generated = generate([decoded for _, decoded in rows]) if rows else {}
+        generated = _answers([decoded for _, decoded in rows], generate)
         if skipped:
             write_json(folder / SKIPPED / f"part-{number:05d}.json", skipped)
         new = with_biased([raw for raw, _ in rows], generated)
         added = [column for name in BIASED for column in (name, f"{name}_cut")]
         write_shard(folder / part_name(number), new, added)
         done(len(batch))
+
+
+class _Given(NamedTuple):
+    """A biased response that came with its row."""
+
+    text: str
+    cut: bool
+
+
+def _answers(rows: list[dict[str, Any]], generate: Build) -> dict[str, list[Any]]:
+    """Both biased responses of each row: those it came with, or generated ones."""
+    bare = [row for row in rows if not all((row.get(name) or "").strip() for name in BIASED)]
+    made = generate(bare) if bare else {}
+    new = {id(row): place for place, row in enumerate(bare)}
+    return {
+        name: [
+            made[name][new[id(row)]]
+            if id(row) in new
+            else _Given(row[name].strip(), bool(row.get(f"{name}_cut")))
+            for row in rows
+        ]
+        for name in BIASED
+    }
 
 
 def _usable(

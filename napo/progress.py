@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -65,6 +66,8 @@ class Progress:
         return (time.monotonic() - self._started) / fresh * (self.total - self.done)
 
     def _say(self, text: str) -> None:
+        if int(os.environ.get("RANK", "0")) > 0:
+            return  # of several processes the first one speaks
         print(f"{self.label}: {text}", file=self._stream or sys.stdout, flush=True)
 
     def __enter__(self) -> Progress:

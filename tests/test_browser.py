@@ -186,6 +186,17 @@ class Page:
         self.js(script, self.annotator(), words).click()
         until(lambda: self.text() != before, 20, f"an answer to {words}")
 
+    def walk(self, name):
+        """Pictures of the notebook from top to bottom."""
+        outer = "const all = document.querySelector('.jp-WindowedPanel-outer');"
+        self.js(f"{outer} all.scrollTop = 0")
+        for at in range(12 if PICTURES else 0):
+            time.sleep(0.7)
+            self.driver.save_screenshot(str(Path(PICTURES) / f"{name}-{at:02d}.png"))
+            before = self.js(f"{outer} return all.scrollTop")
+            if before == self.js(f"{outer} all.scrollTop += 650; return all.scrollTop"):
+                return
+
     def picture(self, name):
         if PICTURES:
             Path(PICTURES).mkdir(parents=True, exist_ok=True)
@@ -327,14 +338,5 @@ def test_every_notebook_runs_from_top_to_bottom_in_the_browser(page, whole, name
       return waits.length && !failed.length ? null : {failed: failed};"""
     found = until(lambda: page.js(script), 120, f"the end of {name}")
     assert found["failed"] == []
-    if PICTURES:
-        until(lambda: page.js("return document.querySelectorAll('.jp-OutputArea-output').length"),
-              20, "outputs")  # fmt: skip
-        time.sleep(2)
-        for at in range(6):
-            page.driver.save_screenshot(str(Path(PICTURES) / f"{name[:2]}-{at}.png"))
-            page.js(
-                "const all = document.querySelector('.jp-WindowedPanel-outer');"
-                "all.scrollTop += all.clientHeight * 0.9"
-            )
-            time.sleep(0.4)
+    page.walk(name[:2])
+    page.js("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")

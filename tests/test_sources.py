@@ -182,6 +182,25 @@ def test_a_row_that_cannot_be_used_is_one_sentence_and_the_rest_is_safe(tmp_path
     assert left_out["row"] == "4" and said.split(r"\(")[0].split(" (")[0] in left_out["reason"]
 
 
+def test_the_released_biased_responses_are_kept_and_only_the_others_made(tmp_path):
+    rows = [published(n) for n in range(4)]
+    rows[1] |= {"question_only": "Blue.", "image_only": "A picture."}
+    rows[2] |= {"question_only": "Red.", "image_only": " "}
+    rows = [{"question_only": None, "image_only": None, **row} for row in rows]
+    asked = []
+
+    def make(bare):
+        asked.extend(row["id"] for row in bare)
+        return answers(bare)
+
+    source = write(tmp_path / "source", rows)
+    preferences.build(source, tmp_path / "rows", make, size=3)
+    data = preferences.load(tmp_path / "rows")
+    assert asked == ["0", "2", "3"]
+    assert data[1]["language_biased"] == "Blue." and data[1]["vision_biased"] == "A picture."
+    assert data[2]["vision_biased"] == "What is 2? Yes." and data[1]["vision_biased_cut"] is False
+
+
 def test_rows_left_out_do_not_move_the_others_to_other_parts(tmp_path):
     whole = write(tmp_path / "whole", [published(number) for number in range(8)])
     build(whole, tmp_path / "a")

@@ -46,7 +46,13 @@ def build_rows(session: Session) -> Path:
 def build_share(session: Session) -> None:
     """One process's share of `build_rows`; the first one sees all parts done before it returns."""
     profile, folder = session.profile, session.workspace.rows
-    source, generate = source_folder(session), _generator(profile)
+    source, made = source_folder(session), []
+
+    def generate(rows: list[dict[str, Any]]) -> Mapping[str, Sequence[Any]]:
+        if not made:  # the released RLAIF-V-Bias needs no model here
+            made.append(_generator(profile))
+        return made[0](rows)
+
     total = sources.number_of_rows(source, profile.data.count)
     with _Parts(folder, total, profile.data.shard_rows, "build biased responses") as parts:
         preferences.build(
