@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -317,3 +318,12 @@ def run_name(variant: str, seed: int, tune: str = "full") -> str:
 def remove(folder: Path) -> None:
     """Remove a folder that is about to be made anew."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    from napo.verify import main
+
+    if sys.argv[1:2] != ["verify"]:
+        print("usage: python -m napo.workspace verify [--profile P] [--workspace W]")
+        sys.exit(2)
+    sys.exit(main(sys.argv[2:]))

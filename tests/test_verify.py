@@ -1,0 +1,58 @@
+import subprocess
+import sys
+
+import pytest
+
+from napo.errors import NapoError
+from napo.verify import verify
+from napo.workspace import begin, finish
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two finished stages, one of them with labels that go on growing."""
+    folder = tmp_path / "data" / "tiny"
+    for name in ("rows", "annotations"):
+        begin(folder / name, {"stage": name})
+        (folder / name / "content.parquet").write_bytes(name.encode())
+        (folder / name / "ada.csv").write_text("id\n")
+        finish(folder / name, keep_open="ada.csv" if name == "annotations" else "")
+    return folder
+
+
+def problems(data):
+    return {(finding.path.name, finding.problem) for finding in verify(data)[1]}
+
+
+def test_a_workspace_as_it_was_written_has_no_finding(data):
+    assert verify(data) == (3, [])
+    (data / "annotations" / "ada.csv").write_text("id\n1\n")  # labelling goes on
+    assert verify(data) == (3, [])
+
+
+def test_a_changed_a_missing_and_an_unlisted_file_are_named(data):
+    content = bytearray((data / "rows" / "content.parquet").read_bytes())
+    content[0] ^= 1  # one flipped bit
+    (data / "rows" / "content.parquet").write_bytes(content)
+    (data / "rows" / "ada.csv").unlink()
+    (data / "rows" / "stranger.parquet").write_text("?")
+    assert problems(data) == {
+        ("content.parquet", "changed"),
+        ("ada.csv", "missing"),
+        ("stranger.parquet", "unlisted"),
+    }
+
+
+def test_the_command_line_says_what_it_found_and_its_exit_code_too(data, tmp_path):
+    def call(*extra):
+        given = ("verify", "--profile", "tiny", "--workspace", str(tmp_path))
+        line = [sys.executable, "-m", "napo.workspace", *given, *extra]
+        return subprocess.run(line, capture_output=True, text=True)
+
+    whole = call()
+    assert whole.returncode == 0 and "3 files hashed, 0 not" in whole.stdout
+    (data / "rows" / "ada.csv").write_text("other")
+    changed = call()
+    assert changed.returncode == 1 and "changed" in changed.stdout
+    with pytest.raises(NapoError, match="holds no finished stage"):
+        verify(tmp_path / "nothing")
