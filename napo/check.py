@@ -188,6 +188,8 @@ def benchmark(session: Session, name: str, quick: bool) -> Iterator[Finding]:
 
     settings = session.profile.evaluation
     scorer, folder = module(name), stages.benchmarks_folder(session) / name
+    if not folder.is_dir():
+        raise NapoError(f"{folder} is not there; make fetch says how to get it.")
     asked = scorer.requests(scorer.load(folder), **scorer.options(settings).asking)
     images = {request.image: request for request in asked}
     for number, request in enumerate(images.values()):

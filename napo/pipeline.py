@@ -193,7 +193,13 @@ def run(
     Raises:
         NapoError: when a notebook fails (with its sentence), or the workspace is in use.
     """
-    workspace = Workspace.open(root, load_profile(profile).name)
+    settings = load_profile(profile)
+    workspace = Workspace.open(root, settings.name)
+    if not settings.world.make_rows and not (workspace.data / "check.json").is_file():
+        from napo import check
+
+        if code := check.main(["--profile", profile, "--workspace", str(workspace.root)]):
+            return code
     log = workspace.data / "pipeline.log"
     board = Board()
     began = time.monotonic()

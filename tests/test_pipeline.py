@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from napo.errors import NapoError
-from napo.pipeline import Board, failure_sentence, hold
+from napo.pipeline import Board, failure_sentence, hold, main
 from napo.workspace import Workspace
 
 TALK = """\
@@ -75,3 +75,11 @@ def test_a_second_pipeline_in_one_workspace_is_told_who_holds_it(tmp_path):
         holder.kill()
         holder.wait()
     hold(workspace).release()  # killed, it holds nothing
+
+
+def test_downloads_are_checked_before_anything_is_planned(tmp_path, capsys):
+    assert main(["--profile", "llava-1.5-7b", "--workspace", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "RLAIF-V" in said.out and "make fetch with YES=1" in said.out
+    assert "correct them before anything is run" in said.err
+    assert not (tmp_path / "data" / "llava-1.5-7b" / "pipeline.log").exists()
