@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo import preferences, sources, stages
+from napo.errors import NapoError
 from napo.notebook import Session
 from napo.workspace import finished_files, read_json, require
 
@@ -56,12 +57,20 @@ def source(session: Session) -> pd.DataFrame:
     return frame.value_counts().unstack(fill_value=0).sort_index()
 
 
-def mask_examples(session: Session) -> list[tuple[str, Image.Image | None, str]]:
-    """One row under each mask: title, the image that the model gets (or None), and the text."""
+def mask_examples(
+    session: Session, number: int = 0, processor: Any = None
+) -> list[tuple[str, Image.Image | None, str]]:
+    """One row under each mask: title, the image that the model gets (or None), and the text.
+
+    Args:
+        session: the session.
+        number: of the row in the source, from 0 on.
+        processor: the base model's, if it is loaded already.
+    """
     from napo import modality, models
 
-    row = sources.first_row(stages.source_folder(session))
-    processor = models.load_processor(
+    row = _row(stages.source_folder(session), number)
+    processor = processor or models.load_processor(
         session.profile.model.location, image_mode=session.profile.model.image_mode
     )
     decode = processor.tokenizer.decode
@@ -85,6 +94,13 @@ def mask_examples(session: Session) -> list[tuple[str, Image.Image | None, str]]
             text = text.replace(hidden, "[MASK]")
         shown.append((f"question: {mask}", seen, text))
     return shown
+
+
+def _row(source: Path, number: int) -> dict[str, Any]:
+    """A row of the source by its number, its image decoded."""
+    for _, batch in sources.batches(source, 1, number + 1, lambda at: at == number):
+        return sources.decode(batch[0][1])
+    raise NapoError(f"{source} has no row number {number}; its rows are counted from 0.")
 
 
 def row_examples(session: Session, count: int = 4) -> list[tuple[Image.Image, str]]:
