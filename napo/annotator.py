@@ -20,7 +20,7 @@ import pandas as pd
 
 from napo.errors import NapoError
 from napo.keys import Keys
-from napo.labels import LABELS, read_labels, remove_label, store_label
+from napo.labels import ADJUDICATED, LABELS, ORACLE, read_labels, remove_label, store_label
 from napo.preferences import BIASED
 
 KINDS = {"language_biased": "language-biased", "vision_biased": "vision-biased"}
@@ -79,6 +79,8 @@ class Annotator(widgets.VBox):
         samples: ids to label, in this order (`napo.noise.sample`); both responses of each.
         path: the labels CSV. What is in it already is not asked again.
         annotator: who labels.
+        remarks: what others said, by (id, kind), shown beside the response; if given, only these
+            items are asked, and the name may be "adjudicated".
 
     Raises:
         NapoError: for a sample that is not among the rows, or an empty or reserved name.
@@ -90,14 +92,21 @@ class Annotator(widgets.VBox):
         samples: Sequence[str],
         path: Path,
         annotator: str,
+        remarks: Mapping[tuple[str, str], str] | None = None,
     ) -> None:
         self.annotator, self.path = annotator.strip(), Path(path)
-        if not self.annotator or self.annotator == "oracle":
-            raise NapoError(
-                f"The annotator is {annotator!r}; give your name (oracle is the scenes' truth)."
-            )
+        reserved = {ORACLE: "the scenes' truth", ADJUDICATED: "what settles disagreements"}
+        if remarks is not None:
+            reserved.pop(ADJUDICATED)
+        if not self.annotator or self.annotator in reserved:
+            meant = " and ".join(f"{name} is {what}" for name, what in reserved.items())
+            raise NapoError(f"The annotator is {annotator!r}; give your name ({meant}).")
         self._rows = _sampled(rows, samples)
-        self.items = [(id, kind) for id in samples for kind in BIASED]
+        self._remarks = remarks or {}
+        items = [(id, kind) for id in samples for kind in BIASED]
+        self.items = items if remarks is None else [item for item in items if item in remarks]
+        if not self.items:
+            raise NapoError("None of the remarks is about a sampled response; nothing to label.")
         self._done: list[tuple[int, dict[str, str] | None]] = []  # what undo goes back to
         self._at = 0
         self._showing = False
@@ -151,6 +160,8 @@ class Annotator(widgets.VBox):
         self.question.value = _box("Question", "", escaped(row["question"]))
         self.chosen.value = _box("Chosen response", "", first)
         self.response.value = _box(f"{KINDS[kind].capitalize()} response", MASKED[kind], second)
+        remark = self._remarks.get((id, kind))
+        self.remark.value = _box("Said so far", "", escaped(remark)) if remark else ""
         self._showing = True  # the note that comes with an item is not an edit
         self.note.value = there["note"] if there else ""
         self._showing = False
@@ -174,13 +185,13 @@ class Annotator(widgets.VBox):
         self.picture = widgets.HTML()
         self.picture.layout.margin = "8px 16px 0 0"
         self.picture.layout.flex, self.picture.layout.align_self = "0 0 auto", "flex-start"
-        self.question, self.chosen, self.response = (widgets.HTML() for _ in range(3))
+        self.question, self.chosen, self.response, self.remark = (widgets.HTML() for _ in range(4))
         half = widgets.Layout(flex="1 1 220px", min_width="0")
         self.chosen.layout = self.response.layout = half
-        self.question.layout.width = "auto"
+        self.question.layout.width = self.remark.layout.width = "auto"
         pair = widgets.HBox([self.chosen, self.response])
         pair.layout.flex_flow, pair.layout.grid_gap = "row wrap", "0 12px"
-        texts = widgets.VBox([self.question, pair])
+        texts = widgets.VBox([self.question, pair, self.remark])
         texts.layout.flex, texts.layout.min_width = "1 1 290px", "0"
         self._body = widgets.HBox([self.picture, texts])
         self._body.layout.flex_flow = "row wrap"
@@ -232,10 +243,12 @@ class Annotator(widgets.VBox):
 
     def _count(self) -> None:
         done = [item for item in self.items if item in self._labels]
+        wanted = [kind for _, kind in self.items]
         self.progress.value = len(done)
         parts = [
-            f"{name}: {sum(kind == which for _, kind in done)}/{len(self.items) // len(BIASED)}"
+            f"{name}: {sum(kind == which for _, kind in done)}/{wanted.count(which)}"
             for which, name in KINDS.items()
+            if which in wanted
         ]
         place = f"item {self._at + 1} of {len(self.items)}"
         ended = " · <b>all labelled, thank you</b>" if len(done) == len(self.items) else ""

@@ -10,7 +10,8 @@ import csv
 import fcntl
 import io
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from napo.workspace import atomic_file
 COLUMNS = ("id", "kind", "label", "annotator", "note", "group")
 LABELS = ("biased", "unbiased", "unsure")  # noise-free, noise, undecided
 GROUPS = ("", "question", "description", "no-image")  # empty: a person was not asked
+ORACLE = "oracle"  # the annotator's name that stands for the scenes' truth
+ADJUDICATED = "adjudicated"  # and the one for what holds after disagreements were settled
 _KEY = ("id", "kind", "annotator")
 
 
@@ -46,6 +49,20 @@ def read_labels(path: Path) -> pd.DataFrame:
     return pd.DataFrame(_read(path), columns=list(COLUMNS), dtype=object)
 
 
+def labels_file(folder: Path, annotator: str) -> Path:
+    """The CSV of an annotator.
+
+    Raises:
+        NapoError: when the name cannot be that of a file.
+    """
+    if not re.fullmatch(r"\w[\w .@+-]*", annotator):
+        raise NapoError(
+            f"The annotator is {annotator!r}; give a name of letters, digits, spaces and . @ + - "
+            "only: it names the file of the labels."
+        )
+    return folder / f"{annotator}.csv"
+
+
 def write_labels(path: Path, labels: pd.DataFrame) -> None:
     """Write a whole labels file, atomically.
 
@@ -55,6 +72,21 @@ def write_labels(path: Path, labels: pd.DataFrame) -> None:
     rows = [_checked(row, path) for row in labels.to_dict("records")]
     with _alone(Path(path)):
         _rewrite(Path(path), rows)
+
+
+def update_labels(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    """Replace a file by what `change` makes of its labels, with no other writer in between.
+
+    Raises:
+        NapoError: when the file is damaged, or `change` gives a row that is no label.
+    """
+    path = Path(path)
+    with _alone(path):
+        there = _read(path) if path.is_file() else []
+        changed = change(pd.DataFrame(there, columns=list(COLUMNS), dtype=object))
+        rows = [_checked(row, path) for row in changed.to_dict("records")]
+        if rows != there:
+            _rewrite(path, rows)
 
 
 def store_label(path: Path, label: Mapping[str, str]) -> None:

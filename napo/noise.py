@@ -14,14 +14,31 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from napo.agreement import (
+    agreement,
+    agreements,
+    consensus,
+    disagreements,
+    krippendorffs_alpha,
+    people,
+)
 from napo.errors import NapoError
-from napo.labels import COLUMNS, read_labels, remove_label, store_label, write_labels
+from napo.labels import (
+    COLUMNS,
+    ORACLE,
+    read_labels,
+    remove_label,
+    store_label,
+    update_labels,
+    write_labels,
+)
 from napo.preferences import BIASED
 from napo.separation import LEFT_OUT, Separation, auroc, describe, headline, separation, wilson
 
 __all__ = [
-    "Separation", "agreement", "auroc", "describe", "headline", "label_with_oracle", "margins",
-    "oracle_labels", "read_labels", "remove_label", "sample", "separation", "shares", "store_label",
+    "Separation", "agreement", "agreements", "auroc", "consensus", "describe", "disagreements",
+    "headline", "krippendorffs_alpha", "label_with_oracle", "margins", "oracle_labels", "people",
+    "read_labels", "remove_label", "sample", "separation", "shares", "store_label", "update_labels",
     "wilson", "write_labels",
 ]  # fmt: skip
 
@@ -60,7 +77,7 @@ def oracle_labels(rows: Iterable[Mapping[str, Any]], label_by_truth: Label) -> p
             label, group = label_by_truth(row, kind)
             if _equal(row, kind):  # by definition noise: the pair prefers nothing
                 label = "unbiased"
-            found.append((row["id"], kind, label, "oracle", "", group))
+            found.append((row["id"], kind, label, ORACLE, "", group))
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 
@@ -154,38 +171,6 @@ def margins(rows: Iterable[Mapping[str, Any]], labels: pd.DataFrame) -> pd.DataF
         )
     columns = ["id", "kind", "group", "label", "equal_to_chosen", "margin_sum", "margin_mean"]
     return pd.DataFrame(found, columns=columns)
-
-
-def agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """How far two annotators agree, by kind and together.
-
-    Args:
-        first: labels of one annotator, as `read_labels` gives them.
-        second: labels of another.
-
-    Returns:
-        Columns `kind` ("all" last), `n` (judged by both, neither unsure), `agreed` (share), `kappa`
-        (Cohen's; missing when neither used more than one label), `unsure` (left out).
-    """
-    from sklearn.metrics import cohen_kappa_score
-
-    both = first.merge(second, on=["id", "kind"], suffixes=("_first", "_second"))
-    found = []
-    for kind in (*BIASED, "all"):
-        part = both if kind == "all" else both[both["kind"] == kind]
-        unsure = (part[["label_first", "label_second"]] == "unsure").any(axis=1)
-        a, b = part.loc[~unsure, "label_first"], part.loc[~unsure, "label_second"]
-        varied = len(set(a) | set(b)) > 1
-        found.append(
-            {
-                "kind": kind,
-                "n": len(a),
-                "agreed": float((a == b).mean()) if len(a) else float("nan"),
-                "kappa": float(cohen_kappa_score(a, b)) if varied else float("nan"),
-                "unsure": int(unsure.sum()),
-            }
-        )
-    return pd.DataFrame(found)
 
 
 def _plain(rows: Any, column: str) -> list[str]:

@@ -136,20 +136,12 @@ def responses(session: Session) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("response").round(3)
 
 
-def agreement(session: Session, annotator: str = "") -> pd.DataFrame | None:
-    """Cohen's kappa between this annotator and every other whose labels are in the folder."""
-    import pandas as pd
-
+def agreement(session: Session) -> pd.DataFrame | None:
+    """How far all who labelled agree (`napo.noise.agreements`); None when there is only one."""
     from napo import noise
 
-    folder = session.workspace.annotations
-    mine = annotator or session.profile.annotation.annotator
-    others = [path.stem for path in finished_files(folder, "*.csv") if path.stem != mine]
-    if not others:
-        return None
-    labels = noise.read_labels(folder / f"{mine}.csv")
-    found = [noise.agreement(labels, noise.read_labels(folder / f"{name}.csv")) for name in others]
-    return pd.concat(found, keys=others, names=["with"])
+    found = noise.agreements(stages.everyones_labels(session))
+    return None if found.empty else found.round(3)
 
 
 def training_summary(records: pd.DataFrame) -> pd.DataFrame:

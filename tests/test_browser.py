@@ -40,7 +40,6 @@ def workspace(tmp_path_factory):
         f"workspace: str = {str(root)!r}\n",
         'annotator: str = "ada"\n',
         "interactive: bool = True\n",
-        "adjudicate: bool = False\n",
     ]
     (root / "02.ipynb").write_text(json.dumps(book))
     for path in NOTEBOOKS.glob("*.ipynb"):

@@ -385,27 +385,3 @@ def test_the_words_say_when_there_is_too_little_to_tell(free, noisy, sentence):
 def test_nothing_labelled_is_said_too():
     empty = margin_frame([1.0], [2.0]).assign(label="unsure")
     assert "nothing to compare" in noise.describe(noise.separation(empty))
-
-
-# --- agreement --------------------------------------------------------------------------------
-
-
-def annotated(name, *values):
-    return labels(*(label(f"r{at}", value=v, annotator=name) for at, v in enumerate(values)))
-
-
-def test_agreement_is_cohens_kappa_over_what_both_decided():
-    first = annotated("a", "biased", "biased", "unbiased", "unbiased", "unsure")
-    second = annotated("b", "biased", "unbiased", "unbiased", "unbiased", "biased", "biased")
-    made = noise.agreement(first, second).set_index("kind")
-    assert made.loc["all", "n"] == 4 and made.loc["all", "unsure"] == 1
-    assert made.loc["all", "agreed"] == 0.75
-    # Chance agreement: 1/2 * 1/4 + 1/2 * 3/4 = 1/2, so kappa = (3/4 - 1/2) / (1/2).
-    assert made.loc["all", "kappa"] == pytest.approx(0.5)
-    assert made.loc["vision_biased", "n"] == 0 and np.isnan(made.loc["vision_biased", "kappa"])
-
-
-def test_kappa_is_missing_where_both_only_ever_used_one_label():
-    same = annotated("a", "biased", "biased")
-    made = noise.agreement(same, same).set_index("kind")
-    assert made.loc["all", "agreed"] == 1.0 and np.isnan(made.loc["all", "kappa"])

@@ -12,12 +12,21 @@ from napo.stages.inputs import (
     reference_folder,
     source_folder,
 )
-from napo.stages.labels import all_margins, annotate, annotator, margins
+from napo.stages.labels import (
+    adjudicator,
+    all_margins,
+    annotate,
+    annotator,
+    everyones_labels,
+    labelled,
+    margins,
+)
 from napo.stages.report import all_results, write_report
 from napo.stages.runs import check_variant, evaluate, evaluate_all, records, train
 from napo.stages.world import make_benchmarks, make_rows, pretrain
 
 __all__ = [
+    "adjudicator",
     "all_margins",
     "all_results",
     "annotate",
@@ -29,6 +38,8 @@ __all__ = [
     "check_variant",
     "evaluate",
     "evaluate_all",
+    "everyones_labels",
+    "labelled",
     "make_benchmarks",
     "make_rows",
     "margins",

@@ -1,4 +1,4 @@
-"""The 100 samples: labelled by truth or by a person, and their margins (Fig. 4)."""
+"""The 100 samples: labelled by truth or by people, settled, and their margins (Fig. 4)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napo.errors import NapoError
+from napo.labels import ADJUDICATED, ORACLE, labels_file
 from napo.notebook import Session
 from napo.stages.inputs import biased_rows
-from napo.workspace import begin, complete, finish, manifest_fingerprint, require
+from napo.workspace import (
+    begin,
+    complete,
+    finish,
+    finished_files,
+    manifest_fingerprint,
+    require,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -16,22 +24,42 @@ if TYPE_CHECKING:
 
     from napo.annotator import Annotator
 
+_HOW = "in JupyterLab, in notebooks/02_annotate_noise.ipynb with `interactive` set to True"
+
 
 def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
-    """The labels of the 100 samples: by the scenes' truth ("oracle"), or as a person wrote them."""
+    """The labels of the 100 samples: by the scenes' truth ("oracle"), or as people wrote them.
+
+    "adjudicated" stands for what holds after several people's disagreements were settled.
+
+    Raises:
+        NapoError: when there are no labels of that name yet, saying how to give them.
+    """
     from napo import noise
 
     annotator = annotator or session.profile.annotation.annotator
     rows, samples, path = _to_label(session, annotator)
-    if annotator == "oracle":
+    if annotator == ORACLE:
         label = session.profile.world.function("label_by_truth")
         if label is None:
             raise NapoError(
-                f"Profile {session.profile.name} knows no truth to label by; open "
-                "notebooks/02_annotate_noise.ipynb in JupyterLab, set `annotator` to your name and "
-                "`interactive` to True, and label the samples."
+                f"Profile {session.profile.name} knows no truth to label by; label the samples "
+                f"{_HOW} and `annotator` to your name, then give that name here."
             )
         noise.label_with_oracle(rows, samples, label, path)
+    elif annotator == ADJUDICATED:
+        _settle(path, samples)
+        disputed = _disputed(path)
+        if disputed:
+            raise NapoError(
+                f"{len(disputed)} {'responses are' if len(disputed) > 1 else 'response is'} still "
+                f"disputed; adjudicate {_HOW} and "
+                f'`annotator` to "{ADJUDICATED}".'
+            )
+    elif not path.is_file():
+        raise NapoError(
+            f"{path} is missing: {annotator} has labelled nothing yet; label the samples {_HOW}."
+        )
     labels = noise.read_labels(path)
     if not complete(path.parent):
         finish(path.parent, keep_open="*.csv")
@@ -41,14 +69,70 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
 def annotator(session: Session, name: str) -> Annotator:
     """The widget in which a person labels the samples, each label at once in their CSV.
 
+    Args:
+        session: the notebook's.
+        name: who labels; "adjudicated": see `adjudicator`.
+
     Raises:
         NapoError: without a name, or with the name that stands for the scenes' truth.
     """
     from napo.annotator import Annotator
 
-    if name in ("", "oracle"):
+    if name == ADJUDICATED:
+        return adjudicator(session)
+    if name in ("", ORACLE):
         raise NapoError("Set `annotator` to your name, so that your labels are told from others'.")
     return Annotator(*_to_label(session, name), name)
+
+
+def adjudicator(session: Session) -> Annotator:
+    """The widget on the responses that people label differently, with what each of them said.
+
+    The labels go to adjudicated.csv, which first gets those that people agree on; batch mode reads
+    it with `annotator = "adjudicated"`.
+
+    Raises:
+        NapoError: when fewer than two people labelled, or they agree on everything.
+    """
+    from napo import noise
+    from napo.annotator import Annotator
+
+    rows, samples, path = _to_label(session, ADJUDICATED)
+    _settle(path, samples)
+    found = noise.disagreements(everyones_labels(session))
+    if found.empty:
+        raise NapoError(
+            f'Nothing is disputed; use the labels with `annotator` set to "{ADJUDICATED}" and '
+            "`interactive` to False."
+        )
+    remarks = {(row.id, row.kind): row.said for row in found.itertuples()}
+    return Annotator(rows, samples, path, ADJUDICATED, remarks)
+
+
+def everyones_labels(session: Session) -> pd.DataFrame:
+    """The labels of all who labelled, one below the other; of none, an empty frame."""
+    return _all_labels(session.workspace.annotations)
+
+
+def labelled(session: Session) -> pd.DataFrame:
+    """Who labelled how many of the sampled responses.
+
+    Returns:
+        Index `annotator`; columns `labelled`, `of`, and how many of them are `biased`, `unbiased`
+        and `unsure`.
+    """
+    import pandas as pd
+
+    from napo.labels import LABELS
+    from napo.preferences import BIASED
+
+    labels = everyones_labels(session)
+    counts = pd.crosstab(labels["annotator"], labels["label"]).reindex(
+        columns=list(LABELS), fill_value=0
+    )
+    counts.insert(0, "labelled", counts.sum(axis=1))
+    counts.insert(1, "of", session.profile.annotation.samples * len(BIASED))
+    return counts.rename_axis(columns=None)
 
 
 def _to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[str], Path]:
@@ -56,6 +140,7 @@ def _to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[
     from napo import noise
 
     folder, settings = session.workspace.annotations, session.profile.annotation
+    path = labels_file(folder, annotator)
     rows = biased_rows(session, reference=False)
     made = {
         "rows": manifest_fingerprint(require(session.workspace.rows)),
@@ -63,7 +148,52 @@ def _to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[
     }
     begin(folder, made)
     samples = noise.sample(rows, settings.samples, settings.seed)
-    return rows, samples, folder / f"{annotator}.csv"
+    return rows, samples, path
+
+
+def _all_labels(folder: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    from napo import noise
+    from napo.labels import COLUMNS
+
+    found = [noise.read_labels(path) for path in finished_files(folder, "*.csv")]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(COLUMNS))
+
+
+def _settle(path: Path, samples: list[str]) -> None:
+    """Bring adjudicated.csv up to date with what people say now, in the order of the samples."""
+    import pandas as pd
+
+    from napo import noise
+
+    labels = _all_labels(path.parent)
+    names = sorted(set(noise.people(labels)["annotator"]))
+    if len(names) < 2:
+        who = f"only {names[0]} has" if names else "nobody has"
+        raise NapoError(
+            f"Adjudication needs the labels of two people, and {who} labelled; label the samples "
+            f"{_HOW} and `annotator` to each one's name."
+        )
+    place = {id: at for at, id in enumerate(samples)}
+
+    def changed(there: pd.DataFrame) -> pd.DataFrame:
+        others = labels[labels["annotator"] != ADJUDICATED]
+        settled = noise.consensus(pd.concat([others, there]))
+        return settled.sort_values("id", key=lambda ids: ids.map(place), kind="stable")
+
+    noise.update_labels(path, changed)
+
+
+def _disputed(path: Path) -> list[tuple[str, str]]:
+    """Items that people label differently and nobody has settled."""
+    from napo import noise
+
+    labels = _all_labels(path.parent)
+    there = labels[labels["annotator"] == ADJUDICATED]
+    settled = set(zip(there["id"], there["kind"], strict=True))
+    found = noise.disagreements(labels)
+    return [item for item in zip(found["id"], found["kind"], strict=True) if item not in settled]
 
 
 def margins(session: Session, annotator: str = "") -> pd.DataFrame:
