@@ -60,14 +60,8 @@ lint: setup
 lab: setup ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks
 
-PLACE = $(if $(WORKSPACE),$(WORKSPACE),.)/data/$(PROFILE)
-DRAW = $(BIN)/papermill notebooks/$(1).ipynb $(PLACE)/notebooks/$(1).ipynb \
-	  -p profile $(PROFILE) -p workspace "$(WORKSPACE)" --no-progress-bar --no-log-output
-
 figures: setup ## Fig. 3 again, and Fig. 4 from the stored margins if there are any
-	@mkdir -p $(PLACE)/notebooks
-	@$(call DRAW,03_loss_curves)
-	@test ! -f $(PLACE)/reference/current.json || $(call DRAW,04_margin_distributions)
+	@$(BIN)/python -m napo.figures --profile $(PROFILE) --workspace "$(WORKSPACE)"
 
 base-model: setup ## pretrain the tiny base model again and compare its scores
 	@mkdir -p data/tiny/notebooks

@@ -422,3 +422,40 @@ def test_figures_come_in_a_papers_column_and_page_with_the_same_panels(draw):
         assert bounds.x0 > -0.05 and bounds.x1 < width + 0.05  # nothing is cut off
         panels.append([len(ax.lines) for ax in figure.axes])
     assert panels[0] == panels[1]
+
+
+# --- drawn again from the command line --------------------------------------------------------
+
+
+def draw_again(root, *arguments):
+    command = [sys.executable, "-m", "napo.figures", *arguments]
+    command += ["--profile", "smoke", "--workspace", str(root)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_figures_drawn_again_have_the_notebooks_bytes(tmp_path):
+    folder, margins, curves = tmp_path / "figures" / "smoke", margin_frame(), figures.loss_curves()
+    figures.save(figures.fig3(curves), folder, "fig3", curves)
+    figures.save(figures.fig4(margins), folder, "fig4", margins)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(before) == 8
+    done = draw_again(tmp_path)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert before == {name: after[name] for name in before}
+    assert {"fig3-column.pdf", "fig4-column.svg"} <= after.keys()
+
+
+def test_figures_cannot_be_drawn_again_from_nothing(tmp_path, capsys):
+    from napo.figures.__main__ import main
+
+    place = ["--profile", "smoke", "--workspace", str(tmp_path)]
+    assert main(["fig4", *place]) == 1
+    assert "fig4.csv is missing; run notebooks/04" in capsys.readouterr().err
+    assert main(["fig5", *place]) == 1
+    assert "There is no figure 'fig5'" in capsys.readouterr().err
+    (tmp_path / "figures" / "smoke").mkdir(parents=True)
+    for content in (b"", b"id,kind\na,b\n", b"\xff\xfe", b"id,margin_sum\na,x\n"):
+        (tmp_path / "figures" / "smoke" / "fig4.csv").write_bytes(content)
+        assert main(["fig4", *place]) == 1
+        assert "is not a table of margins" in capsys.readouterr().err
