@@ -33,13 +33,22 @@ from napo.labels import (
     write_labels,
 )
 from napo.preferences import BIASED
-from napo.separation import LEFT_OUT, Separation, auroc, describe, headline, separation, wilson
+from napo.separation import (
+    LEFT_OUT,
+    Separation,
+    auroc,
+    describe,
+    headline,
+    separation,
+    separation_to_read,
+    wilson,
+)
 
 __all__ = [
     "Separation", "agreement", "agreements", "auroc", "consensus", "describe", "disagreements",
     "headline", "krippendorffs_alpha", "label_with_oracle", "margins", "oracle_labels", "people",
-    "read_labels", "remove_label", "sample", "separation", "shares", "store_label", "update_labels",
-    "wilson", "write_labels",
+    "read_labels", "remove_label", "sample", "separation", "separation_to_read", "shares",
+    "store_label", "update_labels", "wilson", "write_labels",
 ]  # fmt: skip
 
 Label: TypeAlias = Callable[[Mapping[str, Any], str], tuple[str, str]]

@@ -88,11 +88,35 @@ def headline(separation: Separation) -> Separation:
 
 
 def describe(separation: Separation) -> str:
-    """Which margin tells noise from noise-free for which bias, in words computed from the data."""
+    """Which margin tells noise from noise-free for which bias, in words computed from the data.
+
+    A paragraph for each kind.
+    """
     if separation.empty:
         return "No response is labelled as noise or noise-free, so there is nothing to compare."
     told = [_tell(kind, part) for kind, part in headline(separation).groupby("kind", sort=False)]
-    return "\n".join(told)
+    return "\n\n".join(told)
+
+
+def separation_to_read(separation: Separation) -> pd.DataFrame:
+    """What `separation` found, one line for each kind, group and statistic, intervals in brackets.
+
+    Returns:
+        Index `kind`, `group`, `statistic`; columns `n`, `noise`, `equal` (counts), `AUROC`,
+        `without equal` (AUROC without the responses that equal the chosen one), `median noise-free`
+        and `median noise`, texts.
+    """
+    found = []
+    by = ["kind", "group", "statistic"]
+    for key, part in separation.groupby(by, sort=False) if len(separation) else ():
+        kept, without = (part[part["equal_kept"] == keep].iloc[0] for keep in (True, False))
+        medians = (kept["median_noise_free"], kept["median_noise"])
+        shown = ("" if pd.isna(value) else f"{value:.2f}" for value in medians)
+        counts = kept[["n", "noise", "equal"]]
+        found.append((*key, *counts, _said(kept), _said(without), *shown))
+    columns = [*by, "n", "noise", "equal", "AUROC", "without equal"]
+    columns += ["median noise-free", "median noise"]
+    return pd.DataFrame(found, columns=columns).set_index(by)
 
 
 def _separate(cell: pd.DataFrame, resamples: int, seed: int) -> list[dict[str, Any]]:
@@ -224,6 +248,10 @@ def _verdict(total: Mapping[str, Any], mean: Mapping[str, Any], papers: str) -> 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    return "not defined" if pd.isna(row["auroc"]) else _range(row, "auroc")
 
 
 def _range(row: Mapping[str, Any], name: str, sign: bool = False) -> str:

@@ -267,7 +267,8 @@ def report_content(
         if (workspace.figures / f"{name}.svg").is_file()
     ]
     everything = stages.all_margins(session) if workspace.rows.is_dir() else None
-    told = [] if everything is None else noise.describe(noise.separation(everything)).splitlines()
+    words = "" if everything is None else noise.describe(noise.separation(everything))
+    told = words.split("\n\n") if words else []
     sections.append(Section("Figures", told, pictures))
     curves = [
         Picture(f"{name}: margins, q and gamma over training",

@@ -385,3 +385,20 @@ def test_the_words_say_when_there_is_too_little_to_tell(free, noisy, sentence):
 def test_nothing_labelled_is_said_too():
     empty = margin_frame([1.0], [2.0]).assign(label="unsure")
     assert "nothing to compare" in noise.describe(noise.separation(empty))
+
+
+def test_the_table_to_read_says_what_the_separation_found():
+    frame = pd.concat(
+        [spread("margin_sum", "margin_mean"), margin_frame([], [], kind="vision_biased")]
+    )
+    facts = noise.separation(frame)
+    made = noise.separation_to_read(facts)
+    first = facts[(facts["statistic"] == "sum") & facts["equal_kept"]].iloc[0]
+    row = made.loc[(first["kind"], "all", "sum")]
+    assert row["AUROC"].startswith(f"{first['auroc']:.3f} [{first['auroc_low']:.3f}, ")
+    assert row["median noise-free"] == f"{first['median_noise_free']:.2f}"
+    assert len(made) == len(facts) / 2
+    one_sided = noise.separation(margin_frame([1.0, 2.0, 3.0], []))
+    lacking = noise.separation_to_read(one_sided).iloc[0]
+    assert lacking["AUROC"] == "not defined" and lacking["median noise"] == ""
+    assert noise.separation_to_read(noise.separation(margin_frame([], []))).empty

@@ -24,6 +24,7 @@ STYLE = """<style>
   gap: 1em; align-items: start; color: var(--jp-content-font-color1, #111)}
 .napo-card {min-width: 0}
 .napo-picture {display: block; max-width: 100%; height: auto}
+.napo-framed {outline: 1px solid var(--jp-border-color2, #bbb)}
 .napo-icon {image-rendering: pixelated}
 .napo-none {display: flex; align-items: center; justify-content: center; width: 200px;
   max-width: 100%; aspect-ratio: 1; border: 1px dashed var(--jp-border-color1, #999);
@@ -65,7 +66,7 @@ def picture(image: Any, alt: str, side: int = SIDE) -> str:
         kind = "jpeg"
     buffer = io.BytesIO()
     image.save(buffer, format=kind, quality=QUALITY)
-    look = "napo-picture napo-icon" if icon else "napo-picture"
+    look = "napo-picture napo-framed" + " napo-icon" * icon
     return (
         f'<img class="{look}" alt="{_named(alt)}" width="{width}" height="{height}" '
         f'src="{data_uri(buffer.getvalue(), kind)}">'
