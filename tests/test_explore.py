@@ -588,14 +588,24 @@ def stored(smoke, run, name):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_an_item_has_its_picture_question_and_the_answer_of_each_run(smoke):
+def test_the_first_item_is_one_that_the_runs_answer_differently(smoke):
     made = explore.answers(smoke)
-    assert made.runs.value == ("base", "dpo/seed-0", "A1/seed-0")
+    assert made.runs.value == ("base", "dpo/seed-0", "A1/seed-0") and made.differing.value
     said = "".join(text_of(made.static).split())
-    for run in made.runs.value:
-        answer = stored(smoke, run, "vlind")[0]["answer"]
+    first = made._found[0]
+    answers = [stored(smoke, run, "vlind")[first]["answer"] for run in made.runs.value]
+    assert len(set(answers)) > 1
+    for run, answer in zip(made.runs.value, answers, strict=True):
         assert run + "".join(answer.split()) in said
+    assert f"vlind,item{stored(smoke, 'base', 'vlind')[first]['id']}" in said
+
+
+def test_one_run_has_its_picture_question_and_answer(smoke):
+    made = explore.answers(smoke, ["base"])
+    assert not made.differing.value
+    said = "".join(text_of(made.static).split())
     assert "vlind,item0/a1" in said
+    assert "base" + "".join(stored(smoke, "base", "vlind")[0]["answer"].split()) in said
 
 
 @pytest.mark.parametrize("name", ["vlind", "object_halbench", "amber", "mmhal"])
@@ -613,6 +623,8 @@ def test_every_benchmark_shows_its_items(smoke, name):
 def test_only_items_whose_answers_differ_are_left_when_asked_for(smoke):
     made = explore.answers(smoke)
     made.wake()
+    made.differing.value = False
+    assert made.pages.count == len(stored(smoke, "base", "vlind"))
     made.differing.value = True
     columns = [[entry["answer"].strip() for entry in stored(smoke, run, "vlind")]
                for run in made.runs.value]  # fmt: skip

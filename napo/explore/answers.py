@@ -24,7 +24,8 @@ LISTED = 8
 def answers(session: Session, runs: Iterable[str] = ()) -> Answers:
     """The answers of several runs to one item of a benchmark, beside its picture.
 
-    Words of an answer that are not in the first run's at their place are marked.
+    Words of an answer that are not in the first run's at their place are marked. The first item is
+    one that they answer differently, if there is any.
 
     Args:
         session: the session.
@@ -60,13 +61,16 @@ class Answers(Explorer):
         self.search = widgets.Text(
             placeholder="search in id, question, answers", continuous_update=False
         )
-        self.differing = widgets.Checkbox(False, description="only where answers differ")
+        self.differing = widgets.Checkbox(True, description="only where answers differ")
         self.differing.indent = False
         self.pages = Pages(1, "items")
-        self._found = list(range(len(self.requests(self.benchmark.value))))
+        self._found = self._matching()
+        if not self._found:  # all say the same, or there is one run
+            self.differing.value = False
+            self._found = self._matching()
         self.pages.count = len(self._found)
         left = widgets.VBox([self.benchmark, self.search, self.differing, self.pages])
-        static = self.item(0, first)
+        static = self.item(self._found[0], first)
         super().__init__("Answers before and after training", static, [controls(left, self.runs)])
         for part in (self.benchmark, self.search, self.differing, self.runs):
             part.observe(self._filter, "value")
