@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from napo import stages
-from napo.labels import read_labels
+from napo.labels import read_labels, write_labels
 from napo.notebook import session
 
 pytestmark = pytest.mark.browser
@@ -42,6 +42,8 @@ def workspace(tmp_path_factory):
         "interactive: bool = True\n",
     ]
     (root / "02.ipynb").write_text(json.dumps(book))
+    cell["source"][2] = 'annotator: str = "adjudicated"\n'
+    (root / "02-adjudicate.ipynb").write_text(json.dumps(book))
     for path in NOTEBOOKS.glob("*.ipynb"):
         text = path.read_text().replace('profile: str = \\"tiny\\"', 'profile: str = \\"smoke\\"')
         place = json.dumps(str(root / "whole"))[1:-1]
@@ -311,6 +313,25 @@ def test_the_annotator_fits_a_narrow_window_and_speaks(page):
     )
     page.picture("3-dark")
     assert dark[0] != dark[1] and dark[1] != "rgb(255, 255, 255)"
+
+
+def test_what_two_people_dispute_is_settled_by_a_key(page, workspace):
+    folder = workspace / "data" / "smoke" / "annotations"
+    adas = read_labels(folder / "ada.csv")
+    bens = adas.assign(annotator="ben", note="")
+    adas_word = adas.loc[0, "label"]
+    bens.loc[0, "label"] = "unbiased" if adas_word == "biased" else "biased"
+    write_labels(folder / "ben.csv", bens)
+    page.open("02-adjudicate.ipynb")
+    page.run_all()
+    shown = page.text()
+    assert "item 1 of 1" in shown and f"ada: {adas_word}; ben: {bens.loc[0, 'label']}" in shown
+    page.picture("4-adjudicate")
+    page.keys("2")
+    assert "all labelled" in page.text()
+    settled = read_labels(folder / "adjudicated.csv").set_index(["id", "kind"])
+    assert settled.loc[(adas.loc[0, "id"], adas.loc[0, "kind"]), "label"] == "unbiased"
+    assert len(settled) == len(adas)
 
 
 @pytest.fixture(scope="module")
