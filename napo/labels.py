@@ -7,7 +7,6 @@ and renames it. Writers of one folder exclude each other, so two open tabs lose 
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import os
 import re
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 
 from napo.errors import NapoError, unknown
 from napo.preferences import BIASED
@@ -197,12 +197,8 @@ def _rewrite(path: Path, rows: list[dict[str, str]]) -> None:
 def _alone(path: Path) -> Iterator[None]:
     """Hold the file's folder, so that read-change-write is one step among processes.
 
-    The lock is on the folder, not on the file: a rename would leave it on the old one.
+    The lock is a file of its own: a rename would leave a lock on the labels on the old ones.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with FileLock(path.parent / ".labels.lock"):
         yield
-    finally:
-        os.close(folder)

@@ -21,12 +21,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from napo.config import load_profile
 from napo.errors import NapoError
+from napo.locks import hold
 from napo.progress import duration
-from napo.workspace import Workspace, write_json
+from napo.workspace import Workspace
 
 # Seconds of one job of each rule at the tiny scale on two cores: the estimate's first guess,
 # corrected by what the jobs of this run really take.
@@ -134,27 +133,6 @@ def failure_sentence(notebook: Path) -> str:
     return last["evalue"] if last["ename"] == "NapoError" else f"{last['ename']}: {last['evalue']}"
 
 
-def hold(workspace: Workspace) -> FileLock:
-    """Take the workspace's lock, which the system frees however this process ends.
-
-    Raises:
-        NapoError: when another pipeline holds it, naming the process.
-    """
-    workspace.data.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(workspace.data / ".pipeline.lock")
-    holder = workspace.data / ".pipeline.json"
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = json.loads(holder.read_text()) if holder.is_file() else {}
-        raise NapoError(
-            f"Process {who.get('process', '?')} already runs a pipeline in {workspace.data}; "
-            "wait for it, stop it, or use another workspace."
-        ) from None
-    write_json(holder, {"process": os.getpid()})
-    return lock
-
-
 def command(
     profile: str,
     workspace: Workspace,
@@ -204,7 +182,7 @@ def run(
     board = Board()
     began = time.monotonic()
     environment = {**os.environ, "PATH": _path_with_our_programs(), "PYTHONUNBUFFERED": "1"}
-    with hold(workspace), open(log, "w") as whole:
+    with hold(workspace.data, "already runs a pipeline in"), open(log, "w") as whole:
         process = subprocess.Popen(
             command(profile, workspace, cores, options or {}, extra),
             stdout=subprocess.PIPE,

@@ -144,6 +144,11 @@ def complete(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a folder is complete and was made with these settings."""
+    return complete(folder) and read_json(folder / SETTINGS) == json_value(settings)
+
+
 def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Claim a folder for these settings, before anything is written to it.
 
@@ -184,7 +189,7 @@ def finish(folder: Path, keep_open: str = "") -> dict[str, Any]:
         for path in folder.rglob("*")
         if path.is_file()
         and path.name not in (MANIFEST, SETTINGS)
-        and not _TEMPORARY.fullmatch(path.name)
+        and not path.name.startswith(".")  # locks, and what unfinished writers left
         and not (keep_open and path.match(keep_open))
     )
     manifest = {

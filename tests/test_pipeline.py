@@ -1,12 +1,8 @@
 import json
-import subprocess
-import sys
 
 import pytest
 
-from napo.errors import NapoError
-from napo.pipeline import Board, failure_sentence, hold, main
-from napo.workspace import Workspace
+from napo.pipeline import Board, failure_sentence, main
 
 TALK = """\
 job                     count
@@ -54,27 +50,6 @@ def test_a_failed_notebook_speaks_its_own_sentence(tmp_path):
 def test_a_notebook_that_never_started_is_said_so(tmp_path):
     assert "did not start" in failure_sentence(tmp_path / "none.ipynb")
     assert "stopped before" in failure_sentence(notebook(tmp_path))
-
-
-def test_a_second_pipeline_in_one_workspace_is_told_who_holds_it(tmp_path):
-    workspace = Workspace(tmp_path, "tiny")
-    program = (
-        "import sys; from pathlib import Path\n"
-        "from napo.pipeline import hold; from napo.workspace import Workspace\n"
-        "lock = hold(Workspace(Path(sys.argv[1]), 'tiny')); print('held', flush=True); input()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert holder.stdout.readline().strip() == "held"
-        with pytest.raises(NapoError, match=f"Process {holder.pid} already runs a pipeline"):
-            hold(workspace)
-    finally:
-        holder.kill()
-        holder.wait()
-    hold(workspace).release()  # killed, it holds nothing
 
 
 def test_downloads_are_checked_before_anything_is_planned(tmp_path, capsys):

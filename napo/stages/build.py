@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from napo import launch, preferences, sources
 from napo.config import Profile
+from napo.locks import work_on
 from napo.notebook import Session
 from napo.progress import Progress
 from napo.stages.inputs import CURRENT, base_model, model_settings, source_folder
 from napo.workspace import (
-    begin,
     fingerprint,
-    finish,
     finished_files,
     manifest_fingerprint,
     require,
@@ -37,9 +36,9 @@ def build_rows(session: Session) -> Path:
         **profile.masks.model_dump(),
         **model_settings(profile),
     }
-    if begin(folder, settings):
-        launch.shared(session, build_share)
-        finish(folder)
+    with work_on(folder, settings) as todo:
+        if todo:
+            launch.shared(session, build_share)
     return folder
 
 
@@ -148,9 +147,9 @@ def score_reference(session: Session) -> Path:
         **model_settings(profile),
     }
     folder = workspace.reference(fingerprint(settings))
-    if begin(folder, settings):
-        launch.shared(session, score_share, folder=folder.name)
-        finish(folder)
+    with work_on(folder, settings) as todo:
+        if todo:
+            launch.shared(session, score_share, folder=folder.name)
     write_json(workspace.data / "reference" / CURRENT, {"folder": folder.name})
     return folder
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napo.locks import work_on
 from napo.notebook import Session
 from napo.workspace import (
     atomic_file,
-    begin,
-    complete,
-    finish,
-    json_value,
     manifest_fingerprint,
-    read_json,
-    remove,
     require,
 )
 
@@ -34,10 +29,6 @@ def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
 
 def write_report(session: Session, results: Results, tune: str = "") -> Path:
     """Write Tables 1 to 4, the extra one, the summary and `report.html`, and seal their folder."""
-    from napo import baselines, report, views
-    from napo.results import HALVES, METRICS, claims, measurements, summary
-    from napo.tables import tables
-
     profile, folder = session.profile, session.workspace.tables
     tune = session.tune(tune)
     settings = {
@@ -49,10 +40,18 @@ def write_report(session: Session, results: Results, tune: str = "") -> Path:
             for run in runs
         },
     }
-    if complete(folder) and read_json(folder / "settings.json") == json_value(settings):
-        return folder / "report.html"
-    remove(folder)  # made from results alone, in seconds
-    begin(folder, settings)
+    with work_on(folder, settings, remake=True) as todo:  # from results alone, in seconds
+        if todo:
+            _write(session, results, tune)
+    return folder / "report.html"
+
+
+def _write(session: Session, results: Results, tune: str) -> None:
+    from napo import baselines, report, views
+    from napo.results import HALVES, METRICS, claims, measurements, summary
+    from napo.tables import tables
+
+    profile, folder = session.profile, session.workspace.tables
     papers = results.only(profile.variants)
     made = tables(papers, scale=profile.scale, model=profile.paper_model)
     extra = baselines.table(results)
@@ -69,5 +68,3 @@ def write_report(session: Session, results: Results, tune: str = "") -> Path:
     content = views.report_content(session, papers, [*made.values(), extra], frames["claims"], tune)
     with atomic_file(folder / "report.html") as temporary:
         temporary.write_text(report.build(content), encoding="utf-8")
-    finish(folder)
-    return folder / "report.html"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napo import launch
 from napo.errors import unknown
+from napo.locks import work_on
 from napo.notebook import Session
 from napo.stages.inputs import (
     benchmarks_fingerprint,
@@ -15,7 +16,7 @@ from napo.stages.inputs import (
     model_settings,
     reference_folder,
 )
-from napo.workspace import begin, finish, manifest_fingerprint, require, run_name
+from napo.workspace import manifest_fingerprint, require, run_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +45,10 @@ def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
         "tune": tune,
         **model_settings(profile),
     }
-    if begin(folder, settings):
-        run = {"variant": variant, "seed": seed, "tune": tune}
-        launch.shared(session, train_share, profile.launch.strategy, **run)
-        finish(folder)
+    with work_on(folder, settings) as todo:
+        if todo:
+            run = {"variant": variant, "seed": seed, "tune": tune}
+            launch.shared(session, train_share, profile.launch.strategy, **run)
     return folder
 
 
@@ -146,7 +147,9 @@ def evaluate(
         "benchmarks_data": benchmarks_fingerprint(session),
         **model_settings(profile),
     }
-    if begin(folder, settings):
+    with work_on(folder, settings) as todo:
+        if not todo:
+            return folder
         with launch.one_gpu(session) as device:
             loaded, processor = models.load(
                 path,
@@ -170,5 +173,4 @@ def evaluate(
             )
         if unsent.requests:
             raise judges.NothingSent(unsent)
-        finish(folder)
     return folder

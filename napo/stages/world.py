@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from napo import preferences
+from napo.config import Profile
 from napo.errors import NapoError
+from napo.locks import work_on
 from napo.notebook import Session
 from napo.progress import Progress
 from napo.stages.inputs import base_model, model_settings
-from napo.workspace import begin, finish
 
 
 def pretrain(session: Session, seed: int = 0, threads: int = 2) -> Path:
@@ -20,11 +23,11 @@ def pretrain(session: Session, seed: int = 0, threads: int = 2) -> Path:
     if make is None:
         raise NapoError(f"Profile {session.profile.name} has no base model to pretrain.")
     folder = session.workspace.data / "base-model"
-    if begin(folder, {"seed": seed, "threads": threads}):
-        torch.set_num_threads(threads)
-        make(folder, seed=seed)
-        torch.set_num_threads(session.profile.threads)
-        finish(folder)
+    with work_on(folder, {"seed": seed, "threads": threads}) as todo:
+        if todo:
+            torch.set_num_threads(threads)
+            make(folder, seed=seed)
+            torch.set_num_threads(session.profile.threads)
     return folder
 
 
@@ -38,26 +41,30 @@ def make_rows(session: Session) -> Path:
             "so set data.source to their folder and go on with 01_build_biased_data."
         )
     settings = {**profile.data.model_dump(), **model_settings(profile)}
-    if begin(folder, settings):
-        model, processor = base_model(profile)
-        count, size = profile.data.count, profile.data.shard_rows
-        with Progress(count, "make preference rows") as progress:
-            rows = make(
-                model,
-                processor,
-                count=count,
-                seed=profile.data.seed,
-                p_typical=profile.data.p_typical,
-                progress=progress,
-            )
-        for number, start in enumerate(range(0, count, size)):
-            shard = [
-                {**row, "image": preferences.image_bytes(row["image"])}
-                for row in rows[start : start + size]
-            ]
-            preferences.write_shard(folder / f"shard-{number:05d}.parquet", shard)
-        finish(folder)
+    with work_on(folder, settings) as todo:
+        if todo:
+            _write_rows(profile, make, folder)
     return folder
+
+
+def _write_rows(profile: Profile, make: Callable[..., list[dict[str, Any]]], folder: Path) -> None:
+    model, processor = base_model(profile)
+    count, size = profile.data.count, profile.data.shard_rows
+    with Progress(count, "make preference rows") as progress:
+        rows = make(
+            model,
+            processor,
+            count=count,
+            seed=profile.data.seed,
+            p_typical=profile.data.p_typical,
+            progress=progress,
+        )
+    for number, start in enumerate(range(0, count, size)):
+        shard = [
+            {**row, "image": preferences.image_bytes(row["image"])}
+            for row in rows[start : start + size]
+        ]
+        preferences.write_shard(folder / f"shard-{number:05d}.parquet", shard)
 
 
 def make_benchmarks(session: Session) -> Path:
@@ -70,7 +77,7 @@ def make_benchmarks(session: Session) -> Path:
             f"to {folder}."
         )
     settings = profile.evaluation.model_dump(include={"sizes", "seed", "split"})
-    if begin(folder, settings):
-        make(folder, **settings)
-        finish(folder)
+    with work_on(folder, settings) as todo:
+        if todo:
+            make(folder, **settings)
     return folder
