@@ -13,14 +13,13 @@ import argparse
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from napo import processes
 from napo.config import load_profile
 from napo.errors import NapoError
 from napo.locks import hold
@@ -182,26 +181,23 @@ def run(
     board = Board()
     began = time.monotonic()
     environment = {**os.environ, "PATH": _path_with_our_programs(), "PYTHONUNBUFFERED": "1"}
-    with hold(workspace.data, "already runs a pipeline in"), open(log, "w") as whole:
-        process = subprocess.Popen(
-            command(profile, workspace, cores, options or {}, extra),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
+    with hold(workspace.data, "already runs a pipeline in"):
+        workspace.data.mkdir(parents=True, exist_ok=True)
+        processes.end(workspace.data)  # what a killed pipeline left running
         try:
-            for line in process.stdout or ():
-                whole.write(line)
-                whole.flush()
-                for shown in board.feed(line.rstrip("\n"), time.monotonic(), cores):
-                    print(shown, flush=True)
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            process.wait()
+            with processes.stop_on_signals(), open(log, "w") as whole:
+                call = command(profile, workspace, cores, options or {}, extra)
+                process = processes.start(call, workspace.data, environment)
+                for line in process.stdout or ():
+                    whole.write(line)
+                    whole.flush()
+                    for shown in board.feed(line.rstrip("\n"), time.monotonic(), cores):
+                        print(shown, flush=True)
+                code = process.wait()
+        except processes.Stopped as stopped:
+            processes.end(workspace.data)
             print("Interrupted; what is finished is kept, run the same command to go on.")
-            return 130
-        code = process.wait()
+            return stopped.code
     if code and board.failed_log:
         notebook = workspace.root / board.failed_log
         raise NapoError(f"{failure_sentence(notebook)} (The failed notebook: {notebook})")
