@@ -21,6 +21,7 @@ import pandas as pd
 from napo.errors import NapoError
 from napo.keys import Keys
 from napo.labels import ADJUDICATED, LABELS, ORACLE, read_labels, remove_label, store_label
+from napo.noise import sampled
 from napo.preferences import BIASED
 
 KINDS = {"language_biased": "language-biased", "vision_biased": "vision-biased"}
@@ -101,7 +102,7 @@ class Annotator(widgets.VBox):
         if not self.annotator or self.annotator in reserved:
             meant = " and ".join(f"{name} is {what}" for name, what in reserved.items())
             raise NapoError(f"The annotator is {annotator!r}; give your name ({meant}).")
-        self._rows = _sampled(rows, samples)
+        self._rows = sampled(rows, samples)
         self._remarks = remarks or {}
         items = [(id, kind) for id in samples for kind in BIASED]
         self.items = items if remarks is None else [item for item in items if item in remarks]
@@ -336,19 +337,3 @@ def _img(image: Any) -> str:
     content = base64.b64encode(buffer.getvalue()).decode()
     alt = "The picture that the question is about"
     return f'<img alt="{alt}" src="data:image/png;base64,{content}">'
-
-
-def _sampled(rows: Any, samples: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """The sampled rows by id; of a dataset only their images are decoded."""
-    if hasattr(rows, "select"):
-        wanted = set(samples)
-        rows = rows.select([at for at, id in enumerate(rows["id"]) if id in wanted])
-    found = {row["id"]: row for row in rows}
-    lost = [id for id in samples if id not in found]
-    if lost or not samples:
-        raise NapoError(
-            f"{len(lost)} samples are not among the rows ({', '.join(lost[:5])}); draw them again."
-            if lost
-            else "There are no samples to label; set annotation.samples."
-        )
-    return {id: found[id] for id in samples}

@@ -47,8 +47,8 @@ from napo.separation import (
 __all__ = [
     "Separation", "agreement", "agreements", "auroc", "consensus", "describe", "disagreements",
     "headline", "krippendorffs_alpha", "label_with_oracle", "margins", "oracle_labels", "people",
-    "read_labels", "remove_label", "sample", "separation", "separation_to_read", "shares",
-    "store_label", "update_labels", "wilson", "write_labels",
+    "read_labels", "remove_label", "sample", "sampled", "separation", "separation_to_read",
+    "shares", "store_label", "update_labels", "wilson", "write_labels",
 ]  # fmt: skip
 
 Label: TypeAlias = Callable[[Mapping[str, Any], str], tuple[str, str]]
@@ -68,6 +68,26 @@ def sample(rows: Iterable[Mapping[str, Any]], count: int = 100, seed: int = 0) -
         raise NapoError(f"{count} samples are wanted of {len(ids)} rows; set annotation.samples.")
     drawn = np.random.default_rng(seed).choice(len(ids), size=count, replace=False)
     return [ids[at] for at in drawn]
+
+
+def sampled(rows: Any, samples: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The sampled rows by id; of a dataset only their images are decoded.
+
+    Raises:
+        NapoError: when a sample is not among the rows, or there are none.
+    """
+    if hasattr(rows, "select"):
+        wanted = set(samples)
+        rows = rows.select([at for at, id in enumerate(rows["id"]) if id in wanted])
+    found = {row["id"]: row for row in rows}
+    lost = [id for id in samples if id not in found]
+    if lost or not samples:
+        raise NapoError(
+            f"{len(lost)} samples are not among the rows ({', '.join(lost[:5])}); draw them again."
+            if lost
+            else "There are no samples to label; set annotation.samples."
+        )
+    return {id: found[id] for id in samples}
 
 
 def oracle_labels(rows: Iterable[Mapping[str, Any]], label_by_truth: Label) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from napo.stages.labels import (
     everyones_labels,
     labelled,
     margins,
+    samples,
 )
 from napo.stages.report import all_results, write_report
 from napo.stages.runs import check_variant, evaluate, evaluate_all, records, train
@@ -46,6 +47,7 @@ __all__ = [
     "pretrain",
     "records",
     "reference_folder",
+    "samples",
     "score_reference",
     "source_folder",
     "train",

@@ -109,6 +109,12 @@ def adjudicator(session: Session) -> Annotator:
     return Annotator(rows, samples, path, ADJUDICATED, remarks)
 
 
+def samples(session: Session) -> tuple[datasets.Dataset, list[str]]:
+    """The rows with their images, and the ids of those to label, in the order to label them in."""
+    rows, drawn, _ = _to_label(session, ORACLE)
+    return rows, drawn
+
+
 def everyones_labels(session: Session) -> pd.DataFrame:
     """The labels of all who labelled, one below the other; of none, an empty frame."""
     return _all_labels(session.workspace.annotations)

@@ -1,0 +1,201 @@
+"""To Label Studio and back."""
+
+import base64
+import io
+import json
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from hostile import HOSTILE
+from PIL import Image
+
+from napo import label_studio, noise, stages
+from napo.errors import NapoError
+from napo.notebook import session
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    made = session("smoke", str(tmp_path_factory.mktemp("label-studio")))
+    stages.make_rows(made)
+    stages.build_rows(made)
+    return made
+
+
+@pytest.fixture
+def made(built):
+    """The built rows without any labels."""
+    for path in built.workspace.annotations.glob("*.csv"):
+        path.unlink()
+    return built
+
+
+def labelled(made, name, values, note=""):
+    tool = stages.annotator(made, name)
+    for at, value in enumerate(values):
+        tool.show(at)
+        tool.note.value = note
+        tool.label(value)
+
+
+def annotated(id, value, who=7, when="2026-01-01T00:00:00Z", kind="language_biased", **more):
+    """A task as Label Studio exports it, with one annotation."""
+    result = [
+        {"id": "x", "from_name": "label", "to_name": "response", "type": "choices",
+         "origin": "manual", "value": {"choices": [value]}},
+        {"id": "y", "from_name": "note", "to_name": "response", "type": "textarea",
+         "origin": "manual", "value": {"text": ["grey,", "I think"]}},
+    ]  # fmt: skip
+    annotation = {
+        "id": 1, "completed_by": who, "result": result, "was_cancelled": False,
+        "ground_truth": False, "created_at": when, "updated_at": when, "lead_time": 4.2,
+    }  # fmt: skip
+    return {"id": 3, "data": {"id": id, "kind": kind}, "annotations": [{**annotation, **more}]}
+
+
+def write(path, tasks):
+    path.write_text(json.dumps(tasks))
+    return path
+
+
+def test_what_is_exported_comes_back_as_the_same_labels(made, tmp_path):
+    labelled(made, "ann@lab.example", ("biased", "unbiased", "unsure"), note='say "no", or 2 < 3')
+    labelled(made, "ben@lab.example", ("unbiased", "unbiased"))
+    before = stages.everyones_labels(made)
+    path = tmp_path / "samples.json"
+    assert label_studio.export(made, path) == (60, [])
+    for csv in made.workspace.annotations.glob("*.csv"):
+        csv.unlink()
+    label_studio.import_(made, path)
+    after = stages.everyones_labels(made)
+    assert after.to_dict("records") == before.to_dict("records")
+
+
+def test_a_task_holds_what_the_annotator_shows(made, tmp_path):
+    label_studio.export(made, tmp_path / "samples.json")
+    tasks = json.loads((tmp_path / "samples.json").read_text())
+    tool = stages.annotator(made, "ann")
+    assert [(task["data"]["id"], task["data"]["kind"]) for task in tasks] == tool.items
+    row = tool._rows[tool.items[0][0]]
+    data = tasks[0]["data"]
+    for name, column in (("question", "question"), ("chosen", "chosen")):
+        assert data[name] == row[column]
+    assert data["response"] == row["language_biased"]
+    head, content = data["image"].split(",")
+    assert head == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(content))).size == row["image"].size
+
+
+def test_the_interface_names_what_the_tasks_hold_and_what_import_reads(made, tmp_path):
+    label_studio.export(made, tmp_path / "samples.json")
+    tree = ElementTree.parse(tmp_path / "samples.xml")
+    data = json.loads((tmp_path / "samples.json").read_text())[0]["data"]
+    shown = [part.get("value")[1:] for part in tree.iter() if (part.get("value") or "")[:1] == "$"]
+    assert sorted(shown) == ["chosen", "image", "question", "response"] and set(shown) <= set(data)
+    assert not list(tree.iter("HyperText"))  # the only tag that would show markup
+    choices = {part.get("value"): part.get("hotkey") for part in tree.iter("Choice")}
+    assert choices == {"biased": "1", "unbiased": "2", "unsure": "3"}
+    named = {part.get("name") for part in tree.iter() if part.get("name")}
+    assert {part.get("toName") for part in tree.iter() if part.get("toName")} <= named
+
+
+def test_hostile_texts_stay_texts_of_json(made):
+    row = {"id": "a", "image": Image.new("RGB", (4, 4)), "question": "?", "chosen": "c"}
+    for text in HOSTILE:
+        both = {**row, "language_biased": text, "vision_biased": text}
+        tasks = label_studio.tasks([both], ["a"], noise.people(stages.everyones_labels(made)))
+        assert json.loads(json.dumps(tasks))[0]["data"]["response"] == text
+
+
+def test_people_without_an_email_are_left_out_and_said(made, tmp_path, capsys):
+    labelled(made, "ann", ("biased",))
+    place = ["--profile", "smoke", "--workspace", str(made.workspace.root)]
+    assert label_studio.main(["export", str(tmp_path / "s.json"), *place]) == 0
+    assert "Without the labels of ann" in capsys.readouterr().out
+    assert not any(task["annotations"] for task in json.loads((tmp_path / "s.json").read_text()))
+
+
+def test_the_newest_annotation_counts_and_skipped_or_empty_ones_do_not(tmp_path):
+    twice = annotated("a", "biased", when="2026-01-02T00:00:00Z")
+    twice["annotations"] += annotated("a", "unbiased", when="2026-01-01T00:00:00Z")["annotations"]
+    tasks = [
+        twice,
+        annotated("b", "unsure", who={"id": 2, "email": "ben@lab.example"}),
+        annotated("c", "biased", was_cancelled=True),
+        annotated("d", "biased", result=[]),
+        {"id": 9, "data": {"id": "e", "kind": "vision_biased"}, "annotations": []},
+    ]
+    found = label_studio.read(write(tmp_path / "export.json", tasks))
+    said = found[["id", "label", "annotator", "note"]].to_numpy().tolist()
+    assert said == [
+        ["a", "biased", "annotator-7", "grey, I think"],
+        ["b", "unsure", "ben@lab.example", "grey, I think"],
+    ]
+
+
+BAD = [
+    ("{", "is not Label Studio's JSON export"),
+    ('{"a": 1}', "is not Label Studio's JSON export"),
+    ("[1]", "is not Label Studio's JSON export"),
+    ([{"data": {}}], "task 1 has no id and kind"),
+    ([{"id": 1}], "task 1 has no id and kind"),
+    ([annotated("a", "biased", kind="visual_biased")], "Did you mean .vision_biased"),
+    ([annotated("a", "biassed")], "Did you mean .biased"),
+    ([annotated("a", "biased", who=None)], "does not say who labelled it"),
+    (
+        [{**annotated("a", "biased"), "annotations": "x"}],
+        "JSON export .task 1: Input should be",
+    ),
+    (
+        [annotated("a", "biased", result="x")],
+        "JSON export .task 1: Input should be",
+    ),
+    (
+        [annotated("a", "biased", result=[1])],
+        "JSON export .task 1: Input should be",
+    ),
+    (
+        [annotated("a", "biased", result=[{"value": 3}])],
+        "JSON export .task 1: Input should be",
+    ),
+    ([annotated("nobody", "biased")], "1 tasks are not among the samples"),
+    ([annotated("ID", "biased", who={"email": "oracle"})], "'oracle' is a reserved name"),
+    ([annotated("ID", "biased", who={"email": "adjudicated"})], "is a reserved name"),
+]
+
+
+@pytest.mark.parametrize(("content", "sentence"), BAD)
+def test_what_is_no_export_of_these_samples_is_a_sentence_and_changes_nothing(
+    made, tmp_path, content, sentence
+):
+    first = stages.annotator(made, "ann").items[0][0]
+    text = content if isinstance(content, str) else json.dumps(content)
+    path = tmp_path / "export.json"
+    path.write_text(text.replace('"ID"', json.dumps(first)))
+    with pytest.raises(NapoError, match=sentence):
+        label_studio.import_(made, path)
+    assert not list(made.workspace.annotations.glob("*.csv"))
+
+
+def test_labels_that_are_there_change_only_when_told_to(made, tmp_path, capsys):
+    labelled(made, "ann@lab.example", ("biased", "unbiased"))
+    first = stages.annotator(made, "ann").items[0][0]
+    who = {"email": "ann@lab.example"}
+    path = write(tmp_path / "export.json", [annotated(first, "unsure", who=who)])
+    place = ["--profile", "smoke", "--workspace", str(made.workspace.root)]
+    before = stages.everyones_labels(made)
+    assert label_studio.main(["import", str(path), *place]) == 1
+    assert "would change 1 labels" in capsys.readouterr().err
+    assert stages.everyones_labels(made).equals(before)
+    assert label_studio.main(["import", str(path), *place, "--replace"]) == 0
+    assert list(stages.everyones_labels(made)["label"]) == ["unsure", "unbiased"]
+
+
+def test_a_name_from_outside_cannot_leave_the_folder(made, tmp_path):
+    first = stages.annotator(made, "ann").items[0][0]
+    who = {"email": "../../../evil@lab.example"}
+    label_studio.import_(made, write(tmp_path / "e.json", [annotated(first, "biased", who=who)]))
+    found = list(made.workspace.annotations.glob("*.csv"))
+    assert (
+        len(found) == 1 and "/" not in found[0].stem and found[0].stem.endswith("evil@lab.example")
+    )
