@@ -184,7 +184,7 @@ def export(session: Session, path: Path) -> tuple[int, list[str]]:
     known = labels["annotator"].str.contains("@")
     made = tasks(rows, samples, labels[known])
     with atomic_file(Path(path)) as temporary:
-        temporary.write_text(json.dumps(made, ensure_ascii=False, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(made, indent=1))
     with atomic_file(Path(path).with_suffix(".xml")) as temporary:
         temporary.write_text(config(), encoding="utf-8")
     return len(made), sorted(set(labels.loc[~known, "annotator"]))
