@@ -12,7 +12,7 @@ import pandas as pd
 from napo.labels import ADJUDICATED, COLUMNS, ORACLE
 from napo.preferences import BIASED
 
-_AGREED = "agreed by "  # the note of a label that needed no adjudication
+_AGREED, _ALONE = "agreed by ", "only by "  # notes of labels that needed no adjudication
 _ITEM = ["id", "kind"]
 
 
@@ -130,7 +130,8 @@ def disagreements(labels: pd.DataFrame) -> pd.DataFrame:
 def consensus(labels: pd.DataFrame) -> pd.DataFrame:
     """One label for each item: what all who decided say, else what was adjudicated.
 
-    An item is unsure when nobody decided, and left out while it is disputed.
+    Whoever is unsure leaves it to the others, an adjudicated "unsure" stands, and one person's word
+    is enough. An item is unsure when nobody decided, and left out while it is disputed.
 
     Args:
         labels: of several annotators, adjudicated labels among them if there are any.
@@ -148,7 +149,7 @@ def consensus(labels: pd.DataFrame) -> pd.DataFrame:
         decided = part[part["label"] != "unsure"]
         who = decided if len(decided) else part
         if who["label"].nunique() == 1:
-            note = _AGREED + ", ".join(sorted(who["annotator"]))
+            note = (_AGREED if len(who) > 1 else _ALONE) + ", ".join(sorted(who["annotator"]))
             found.append((*item, who["label"].iloc[0], ADJUDICATED, note, ""))
         elif item in settled.index:
             row = settled.loc[item]
@@ -161,7 +162,10 @@ def _of_kind(labels: pd.DataFrame, kind: str) -> pd.DataFrame:
 
 
 def _copied(note: str, names: set[str]) -> bool:
-    return note.startswith(_AGREED) and set(note.removeprefix(_AGREED).split(", ")) <= names
+    return any(
+        note.startswith(start) and set(note.removeprefix(start).split(", ")) <= names
+        for start in (_AGREED, _ALONE)
+    )
 
 
 def _together(labels: pd.DataFrame, kind: str) -> dict[str, object]:

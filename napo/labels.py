@@ -26,6 +26,7 @@ LABELS = ("biased", "unbiased", "unsure")  # noise-free, noise, undecided
 GROUPS = ("", "question", "description", "no-image")  # empty: a person was not asked
 ORACLE = "oracle"  # the annotator's name that stands for the scenes' truth
 ADJUDICATED = "adjudicated"  # and the one for what holds after disagreements were settled
+RESERVED = (ORACLE, ADJUDICATED)
 _KEY = ("id", "kind", "annotator")
 
 
@@ -53,9 +54,12 @@ def labels_file(folder: Path, annotator: str) -> Path:
     """The CSV of an annotator.
 
     Raises:
-        NapoError: when the name cannot be that of a file.
+        NapoError: when the name cannot be that of a file, or is a reserved one in other letters,
+            which some file systems take for the same file.
     """
-    if not re.fullmatch(r"\w[\w .@+-]*", annotator):
+    if annotator not in RESERVED and annotator.casefold() in RESERVED:
+        raise NapoError(f"The annotator is {annotator!r}; {annotator.casefold()} is reserved.")
+    if not re.fullmatch(r"\w[\w .@+-]*", annotator) or annotator != annotator.strip():
         raise NapoError(
             f"The annotator is {annotator!r}; give a name of letters, digits, spaces and . @ + - "
             "only: it names the file of the labels."

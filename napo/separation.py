@@ -225,6 +225,12 @@ def _verdict(total: Mapping[str, Any], mean: Mapping[str, Any], papers: str) -> 
     """Whether sum or mean separates better, and whether the interval decides it."""
     called = {"sum": "the sum", "mean": "the per-token average"}
     reading = f"(the paper reads {called[papers]} from its Fig. 4)"
+    if total["equal"] == total["noise"]:
+        return (
+            "All of the noise equals the chosen response, so its margins are 0 by definition: the "
+            "AUROC only says how often noise-free margins are positive, and which statistic is "
+            f"better cannot be told from these {reading}."
+        )
     if np.isnan(total["gain_low"]):
         few = min(total["noise"], total["n"] - total["noise"])
         rarer = "noise" if total["noise"] == few else "noise-free"

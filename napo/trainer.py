@@ -39,6 +39,7 @@ __all__ = ["NaPOConfig", "NaPOTrainer", "read_records", "train_run"]
 
 CACHE_BYTES = 2**30  # encoded rows up to this size stay in memory for all epochs
 TUNES = ("full", "lora", "qlora")
+_SETS = ("target_modules", "exclude_modules")  # of an adapter's configuration
 REFERENCES = ("cached", "adapter_off")
 
 
@@ -271,7 +272,13 @@ class NaPOTrainer(Trainer):
         with models.without_bars():
             super()._save(output_dir, state_dict=state_dict)
         # Trainer pickles its arguments beside the weights; a run's settings are JSON.
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+        folder = Path(output_dir or self.args.output_dir)
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        adapter = folder / "adapter_config.json"
+        if adapter.is_file():  # peft keeps sets, whose order is another one in every process
+            config = read_json(adapter)
+            sets = {key: sorted(config[key]) for key in _SETS if isinstance(config.get(key), list)}
+            write_json(adapter, {**config, **sets})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load a checkpoint's weights strictly; Trainer's own way can leave the initial ones."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from napo.report import ReportContent
-    from napo.results import Results
+    from napo.results import Metric, Results
     from napo.tables import Table
 
 _SHORT = {"language_biased": "lang.", "vision_biased": "vision"}
@@ -184,18 +184,37 @@ def answer_examples(
 
 
 def result(folders: list[Path]) -> pd.DataFrame:
-    """Every metric of the runs in these result folders, with its 95 % interval."""
+    """The tables' metrics of the runs in these result folders, with their 95 % intervals.
+
+    Returns:
+        Index `metric` (the tables' columns, then both halves of LP and CB); a column for each run;
+        texts. All other numbers are in the folders' JSON files.
+    """
     import pandas as pd
 
-    rows: list[dict[str, Any]] = []
+    from napo.results import HALVES, METRICS
+
+    columns: dict[str, list[str]] = {}
     for folder in folders:
         require(folder)
-        for path in finished_files(folder, "*.json"):
-            content = read_json(path)
-            for metric, found in content.get("metrics", {}).items():
-                rows.append({"run": content["run"], "benchmark": content["benchmark"],
-                             "metric": metric, **found})  # fmt: skip
-    return pd.DataFrame(rows).set_index(["run", "benchmark", "metric"]).round(2)
+        files = [read_json(path) for path in finished_files(folder, "*.json")]
+        files = [one for one in files if "metrics" in one]
+        found = {(one["benchmark"], key): (one["run"], value) for one in files
+                 for key, value in one["metrics"].items()}  # fmt: skip
+        for metric in METRICS + HALVES:
+            run, value = found.get((metric.benchmark, metric.key), (files[0]["run"], None))
+            columns.setdefault(run, []).append(_value(value, metric))
+    titles = [metric.title for metric in METRICS] + [metric.name for metric in HALVES]
+    return pd.DataFrame(columns, index=pd.Index(titles, name="metric"))
+
+
+def _value(found: Mapping[str, float] | None, metric: Metric) -> str:
+    if found is None:
+        return "not run"
+    value, low, high = (
+        f"{metric.scale * found[name]:.{metric.digits}f}" for name in ("value", "low", "high")
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def comparison(results: Results) -> pd.DataFrame:

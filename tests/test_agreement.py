@@ -147,7 +147,7 @@ def test_consensus_is_what_deciders_share_then_what_was_adjudicated_and_never_a_
     assert found == {
         "i0": ("biased", "agreed by ann, ben"),
         "i1": ("unbiased", ""),
-        "i2": ("unbiased", "agreed by ben"),
+        "i2": ("unbiased", "only by ben"),
         "i3": ("unsure", "agreed by ann, ben"),
     }
     assert set(made["annotator"]) == {"adjudicated"}
@@ -262,3 +262,33 @@ def test_who_has_labelled_how_many_is_counted(labelled):
 def test_a_person_without_labels_is_told_how_to_give_them(labelled):
     with pytest.raises(NapoError, match="cleo has labelled nothing yet; label the samples in Jup"):
         stages.annotate(labelled, "cleo")
+
+
+@pytest.mark.parametrize("name", ["Oracle", "ADJUDICATED", " ann", "ann "])
+def test_a_name_that_some_disk_takes_for_another_is_refused(labelled, name):
+    with pytest.raises(NapoError, match=r"reserved|give a name of letters"):
+        stages.annotator(labelled, name)
+
+
+def test_peoples_labels_are_told_apart_by_what_was_asked_where_the_truth_is_known(labelled):
+    truth = stages.annotate(labelled, "oracle").set_index(["id", "kind"])["group"]
+    anns = stages.annotate(labelled, "ann").set_index(["id", "kind"])["group"]
+    assert (anns == truth.loc[anns.index]).all() and anns.nunique() > 1
+    stored = noise.read_labels(labelled.workspace.annotations / "ann.csv")
+    assert set(stored["group"]) == {""}  # a person was not asked
+
+
+def test_margins_need_no_batch_run_of_02_and_refuse_what_is_disputed(labelled):
+    stages.score_reference(labelled)
+    margins = stages.margins(labelled, "ann")
+    assert len(margins) == 2 * labelled.profile.annotation.samples
+    assert set(margins["group"]) == set(stages.annotate(labelled, "ann")["group"])
+    with pytest.raises(NapoError, match="still disputed"):
+        stages.margins(labelled, "adjudicated")
+
+
+def test_rows_that_the_world_did_not_make_have_no_truth(labelled):
+    data = labelled.profile.data.model_copy(update={"source": "elsewhere"})
+    profile = labelled.profile.model_copy(update={"data": data})
+    strange = type(labelled)(profile, labelled.workspace)
+    assert stages.all_margins(strange) is None

@@ -402,3 +402,10 @@ def test_the_table_to_read_says_what_the_separation_found():
     lacking = noise.separation_to_read(one_sided).iloc[0]
     assert lacking["AUROC"] == "not defined" and lacking["median noise"] == ""
     assert noise.separation_to_read(noise.separation(margin_frame([], []))).empty
+
+
+def test_the_words_say_when_all_noise_is_a_repetition_and_nothing_can_be_compared():
+    frame = margin_frame([1.0, 2.0, 3.0, -1.0, 4.0, 2.0], [0.0] * 6, equal=6)
+    said = noise.describe(noise.separation(frame))
+    assert "All of the noise equals the chosen response" in said
+    assert "cannot be told from these" in said and "does not decide" not in said

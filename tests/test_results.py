@@ -189,3 +189,20 @@ def test_claims_to_read_show_difference_interval_and_answer(results):
 )
 def test_a_difference_is_decided_when_its_interval_leaves_zero_out(low, high, decided):
     assert Estimate(0, 0, low, high, 1).decided is decided
+
+
+def test_the_notebooks_table_of_a_run_has_the_tables_metrics_with_their_intervals(tmp_path):
+    from napo import views
+    from napo.results import HALVES, METRICS
+    from napo.workspace import begin, finish, write_json
+
+    folder = tmp_path / "results" / "A1" / "seed-0"
+    begin(folder, {})
+    told = {"value": 0.5374, "low": 0.41, "high": 0.66}
+    made = {"run": "A1/seed-0", "benchmark": "object_halbench", "metrics": {"CHAIRi": told}}
+    write_json(folder / "object_halbench.json", made)
+    finish(folder)
+    frame = views.result([folder])
+    assert frame.loc["ObjHal CHAIRi ↓", "A1/seed-0"] == "53.7 [41.0, 66.0]"
+    assert frame.loc["VLind LP ↑", "A1/seed-0"] == "not run"
+    assert len(frame) == len(METRICS) + len(HALVES)

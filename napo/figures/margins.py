@@ -127,7 +127,9 @@ def _say(ax: Axes, fact: dict[str, Any] | None, without: dict[str, Any] | None) 
         return
     look = {"transform": ax.transAxes, "ha": "right", "va": "top"}
     counts = f"{fact['n'] - fact['noise']} noise-free, {fact['noise']} noise"
-    ax.text(0.99, 1.0, _area(fact), fontsize=7.5, color=INK, weight="bold", **look)
+    by_definition = fact["equal"] == fact["noise"]  # margins of 0, which no statistic can order
+    weight = "normal" if by_definition else "bold"
+    ax.text(0.99, 1.0, _area(fact), fontsize=7.5, color=INK, weight=weight, **look)
     ax.text(0.99, 0.915, counts, fontsize=7, color=FAINT, **look)
     if fact["equal"] and without is not None:
         rest = f"without the {fact['equal']} equal to $y_w$: {_area(without)}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
+    from napo import noise
     from napo.annotator import Annotator
 
 _HOW = "in JupyterLab, in notebooks/02_annotate_noise.ipynb with `interactive` set to True"
@@ -30,7 +31,8 @@ _HOW = "in JupyterLab, in notebooks/02_annotate_noise.ipynb with `interactive` s
 def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     """The labels of the 100 samples: by the scenes' truth ("oracle"), or as people wrote them.
 
-    "adjudicated" stands for what holds after several people's disagreements were settled.
+    "adjudicated" stands for what holds after several people's disagreements were settled. Where the
+    truth is known, people's labels too are told apart by what was asked (`group`).
 
     Raises:
         NapoError: when there are no labels of that name yet, saying how to give them.
@@ -40,7 +42,7 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     annotator = annotator or session.profile.annotation.annotator
     rows, samples, path = _to_label(session, annotator)
     if annotator == ORACLE:
-        label = session.profile.world.function("label_by_truth")
+        label = _truth(session)
         if label is None:
             raise NapoError(
                 f"Profile {session.profile.name} knows no truth to label by; label the samples "
@@ -63,7 +65,7 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     labels = noise.read_labels(path)
     if not complete(path.parent):
         finish(path.parent, keep_open="*.csv")
-    return labels
+    return _grouped(session, rows, labels)
 
 
 def annotator(session: Session, name: str) -> Annotator:
@@ -157,6 +159,23 @@ def _to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[
     return rows, samples, path
 
 
+def _truth(session: Session) -> noise.Label | None:
+    """What labels by the scenes' truth; rows that the world did not make have none."""
+    profile = session.profile
+    return None if profile.data.source else profile.world.function("label_by_truth")
+
+
+def _grouped(session: Session, rows: datasets.Dataset, labels: pd.DataFrame) -> pd.DataFrame:
+    from napo import noise
+
+    truth = _truth(session)
+    if truth is None or labels.empty:
+        return labels
+    by_id = noise.sampled(rows.remove_columns("image"), list(labels["id"].unique()))
+    asked = zip(labels["id"], labels["kind"], strict=True)
+    return labels.assign(group=[truth(by_id[id], kind)[1] for id, kind in asked])
+
+
 def _all_labels(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
@@ -203,20 +222,21 @@ def _disputed(path: Path) -> list[tuple[str, str]]:
 
 
 def margins(session: Session, annotator: str = "") -> pd.DataFrame:
-    """Fig. 4's data: each labelled response's log-prob margins under the reference."""
+    """Fig. 4's data: each labelled response's log-prob margins under the reference.
+
+    Raises:
+        NapoError: as `annotate`.
+    """
     from napo import noise
 
-    annotator = annotator or session.profile.annotation.annotator
-    path = session.workspace.annotations / f"{annotator}.csv"
-    require(session.workspace.annotations)
-    return noise.margins(biased_rows(session), noise.read_labels(path))
+    return noise.margins(biased_rows(session), annotate(session, annotator))
 
 
 def all_margins(session: Session) -> pd.DataFrame | None:
     """The same for every row, labelled by truth; None where no truth is known."""
     from napo import noise
 
-    label = session.profile.world.function("label_by_truth")
+    label = _truth(session)
     if label is None:
         return None
     rows = biased_rows(session)
