@@ -42,7 +42,7 @@ check: setup ## what is missing or wrong before PROFILE's first GPU hour
 
 test: setup lint ## lint, unit tests, and every notebook at smoke scale
 	@$(BIN)/python -m pytest -n 2
-	@$(BIN)/python -m pytest -m notebooks
+	@$(BIN)/python -m pytest -m notebooks -n 2 --dist loadfile
 
 test-long: setup ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m long

@@ -127,7 +127,10 @@ def failure_sentence(notebook: Path) -> str:
         if output.get("output_type") == "error"
     ]
     if not errors:
-        return "the notebook was stopped before it ended."
+        return (
+            "the notebook's kernel ended before the notebook did (killed, perhaps for memory); "
+            "what is finished is kept, run the same command to go on."
+        )
     last = errors[-1]
     return last["evalue"] if last["ename"] == "NapoError" else f"{last['ename']}: {last['evalue']}"
 

@@ -49,7 +49,7 @@ def test_a_failed_notebook_speaks_its_own_sentence(tmp_path):
 
 def test_a_notebook_that_never_started_is_said_so(tmp_path):
     assert "did not start" in failure_sentence(tmp_path / "none.ipynb")
-    assert "stopped before" in failure_sentence(notebook(tmp_path))
+    assert "kernel ended before" in failure_sentence(notebook(tmp_path))
 
 
 def test_downloads_are_checked_before_anything_is_planned(tmp_path, capsys):
