@@ -335,7 +335,7 @@ def test_the_same_data_gives_the_same_bytes_in_every_format(tmp_path):
         gallery = figures.gallery([(picture(), "$a dog")])
         figures.save(gallery, tmp_path / folder, "gallery", margin_frame(n=5))
     files = sorted((tmp_path / "one").iterdir())
-    assert {path.suffix for path in files} == {".pdf", ".svg", ".png", ".csv"}
+    assert {path.suffix for path in files} == {".pdf", ".svg", ".png", ".csv", ".json"}
     for path in files:
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
