@@ -5,8 +5,10 @@ WORKSPACE ?=
 ON ?=
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON ?= python3
-BIN := .venv/bin
-READY := .venv/.ready
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce baselines fetch check test test-long test-browser test-paper-shape lint lab figures base-model bench lock clean
@@ -14,17 +16,22 @@ READY := .venv/.ready
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
 
-setup: $(READY) ## make the environment (.venv) from the lock
+setup: $(READY) ## make the environment (VENV, .venv if not named) from the lock
 
-# torch has a line of its own: its CPU and CUDA builds share a version.
+# Everything but torch is checked against its hashes, setuptools first: it builds what has no wheel.
+# torch comes last, from a line of its own: its CPU and CUDA builds share a version, and what else
+# it needs is there by then (CUDA's libraries apart).
 $(READY): requirements.lock pyproject.toml
-	@echo "Setting up .venv (two to three minutes the first time)"
+	@echo "Setting up $(VENV) (two to three minutes the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "napo needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@grep -v '^torch==' requirements.lock > $(VENV)/hashed.txt
+	@sed -n '/^setuptools==/,/[^\]$$/p' requirements.lock > $(VENV)/builder.txt
+	@$(PIP) install -q --require-hashes --no-deps -r $(VENV)/builder.txt
+	@$(PIP) install -q --require-hashes --no-deps --no-build-isolation --use-pep517 -r $(VENV)/hashed.txt
+	@$(PIP) install -q "$$(grep '^torch==' requirements.lock)"
+	@$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 reproduce: setup ## every notebook, from data to Tables 1-4 and Figs. 3-4
@@ -71,9 +78,18 @@ base-model: setup ## pretrain the tiny base model again and compare its scores
 bench: setup ## a training step's time and memory: TRL, the released layout, ours (13 minutes)
 	@$(BIN)/python -m bench.engine
 
-lock: setup ## write requirements.lock from what .venv holds
-	@$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check \
-	  | sed 's/+cpu//' | grep -v '^napo' > requirements.lock
+# uv takes the versions as they are, and every hash that pip's index lists for them.
+lock: setup ## write requirements.lock, hashes included, from what VENV holds
+	@test -x $(VENV)/lock/bin/uv \
+	  || { $(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install -q uv; }
+	@$(PIP) freeze --all --exclude-editable | sed 's/+cpu//' | grep -vE '^(napo|pip|wheel)\b' \
+	  > $(VENV)/lock/pins.txt
+	@index=$${PIP_INDEX_URL:-$$($(PIP) config get global.index-url 2>/dev/null)}; \
+	  grep -v '^torch==' $(VENV)/lock/pins.txt | $${index:+env UV_DEFAULT_INDEX=$$index} \
+	  $(VENV)/lock/bin/uv pip compile -q - --no-deps --generate-hashes --no-header --no-annotate \
+	  --python $(BIN)/python -o $(VENV)/lock/hashed.txt
+	@{ echo "# Written by make lock. torch has no hash: its CPU and CUDA builds share a version."; \
+	  grep '^torch==' $(VENV)/lock/pins.txt; cat $(VENV)/lock/hashed.txt; } > requirements.lock
 
 clean: ## remove what the pipeline generated (PROFILE's data and figures)
 	rm -rf data/$(PROFILE) figures/$(PROFILE)

@@ -5,6 +5,7 @@
 #   snakemake ... --config profile=smoke workspace=/some/folder
 #   snakemake ... --workflow-profile napo/snakemake/slurm    GPUs, memory and time of each rule
 from pathlib import Path
+from shlex import quote
 
 from napo.config import load_profile, seeds
 from napo.workspace import fingerprint
@@ -40,11 +41,17 @@ def of(*sections):
     return fingerprint(settings.model_dump(include={"world", "model", *sections}))
 
 
+def word(text):
+    """One word of a shell's command line, whatever it holds; Snakemake's own braces doubled."""
+    return quote(str(text)).replace("{", "{{").replace("}", "}}")
+
+
 # The executed notebook is the log: it is kept, and named, when a job fails.
 PAPERMILL = (
-    f"papermill {NOTEBOOKS}/{{params.notebook}}.ipynb {{log}} --log-output --no-progress-bar"
-    f" -p profile {PROFILE} -p workspace . "
+    f"papermill {word(NOTEBOOKS)}/{{params.notebook}}.ipynb {{log:q}} --log-output"
+    f" --no-progress-bar -p profile {word(PROFILE)} -p workspace . "
 )
+TUNED = f"-p seeds {word(SEEDS)} -p tune {word(TUNE)}"
 
 wildcard_constraints:
     variant="[^/]+",
@@ -62,7 +69,7 @@ rule report:
         notebook="07_results",
         settings=fingerprint(settings.model_dump()),
     shell:
-        PAPERMILL + "-p seeds '" + SEEDS + "' -p tune " + TUNE
+        PAPERMILL + TUNED
 
 
 # Rows and benchmarks are made by the profile's world, or downloaded and checked.
@@ -90,7 +97,7 @@ else:
         params:
             settings=of("data", "evaluation"),
         shell:
-            f"python -m napo.check --profile {PROFILE} --workspace ."
+            f"python -m napo.check --profile {word(PROFILE)} --workspace ."
 
 
 rule build_biased_data:
@@ -159,7 +166,7 @@ rule train:
         notebook="05_train",
         settings=of("training"),
     shell:
-        PAPERMILL + "-p variant {wildcards.variant} -p seeds '" + SEEDS + "' -p tune " + TUNE
+        PAPERMILL + "-p variant {wildcards.variant:q} " + TUNED
 
 
 rule evaluate:
@@ -174,7 +181,7 @@ rule evaluate:
         notebook="06_evaluate",
         settings=of("evaluation"),
     shell:
-        PAPERMILL + "-p variant {wildcards.variant} -p seeds '" + SEEDS + "' -p tune " + TUNE
+        PAPERMILL + "-p variant {wildcards.variant:q} " + TUNED
 
 
 rule evaluate_base:

@@ -174,7 +174,7 @@ def model(case: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     whole = case["tune"] == "full" and case["bf16"]  # as train_run has it
     held = torch.float32 if whole else getattr(torch, case["dtype"])
-    built = AutoModelForImageTextToText.from_config(config, dtype=held)
+    built = AutoModelForImageTextToText.from_config(config, dtype=held, trust_remote_code=False)
     if case["tune"] == "full":
         models.freeze_vision_tower(built)
     else:

@@ -10,7 +10,7 @@ import importlib
 import importlib.resources
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from napo.errors import NapoError, unknown
 
 PROFILES = Path(__file__).parent / "profiles"
+# What becomes a folder, a file name and a word of a command line.
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
 
 class Settings(BaseModel):
@@ -200,7 +202,7 @@ class Source(Settings):
 class Profile(Settings):
     """One scale of the reproduction."""
 
-    name: str
+    name: Word  # the file's, if it says nothing
     extends: str = ""  # the profile whose values hold where this one says nothing
     title: str = ""
     world: World = World()
@@ -212,10 +214,10 @@ class Profile(Settings):
     evaluation: Evaluation = Evaluation()
     launch: Launch = Launch()
     sources: tuple[Source, ...] = ()
-    variants: tuple[str, ...] = (
+    variants: tuple[Word, ...] = (
         "dpo", "mdpo", "A1", "A2", "A3", "LB1", "LB2", "VB1", "VB2", "random", "LB-sum", "VB-mean",
     )  # fmt: skip
-    baselines: tuple[str, ...] = (  # of the extra table; trained by `make baselines`
+    baselines: tuple[Word, ...] = (  # of the extra table; trained by `make baselines`
         "cdpo", "rdpo", "ipo", "drdpo", "ropo", "beta-dpo", "q-0.1", "q-0.5", "q-0.9",
         "A1-original", "A1-sft",
     )  # fmt: skip

@@ -119,7 +119,8 @@ def arrange(folder: Path) -> None:
         images = folder / "images"
         for question in read_json(template):
             file = images / question["image_src"].rpartition("/")[2]
-            links[images / f"{question['image_id']}.jpg"] = file
+            link = inside(images, f"{question['image_id']}.jpg", template.name)
+            links[link] = inside(images, file.name, template.name)
     for link, file in links.items():
         if file.exists() and not link.exists():
             link.symlink_to(os.path.relpath(file, link.parent))

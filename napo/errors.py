@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_SECRET = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD)($|_)", re.IGNORECASE)
+_SHORTEST = 8  # characters: a shorter value is a word such as "none", not a secret
+
 
 class NapoError(Exception):
-    """Bad input or a broken premise, told in one sentence that names the thing and the remedy."""
+    """Bad input or a broken premise, told in one sentence that names the thing and the remedy.
+
+    Args:
+        sentence: what to say. A key or token of the environment in it, as a server may echo it, is
+            left out: sentences go to logs and executed notebooks.
+    """
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(without_secrets(sentence))
 
     def _render_traceback_(self) -> list[str]:
         # IPython asks for this: a notebook then shows the sentence, not fifty lines of frames.
         return [f"NapoError: {self}"]
+
+
+def without_secrets(text: str) -> str:
+    """A text without the values of environment variables that are named like secrets."""
+    values = {value for name, value in os.environ.items() if _SECRET.search(name)}
+    for value in sorted(values, key=len, reverse=True):
+        if len(value) >= _SHORTEST:
+            text = text.replace(value, "[secret]")
+    return text
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> NapoError:

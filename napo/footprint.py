@@ -267,7 +267,7 @@ def shape_of(location: str, architecture: str) -> Shape:
 
     try:
         if location:
-            config = AutoConfig.from_pretrained(location)
+            config = AutoConfig.from_pretrained(location, trust_remote_code=False)
         else:
             values = json.loads(architecture)
             kind = values.pop("model_type", "")
@@ -276,7 +276,7 @@ def shape_of(location: str, architecture: str) -> Shape:
             config = AutoConfig.for_model(kind, **values)
         family = families.of_config(config)
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(config)
+            model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
     except (ValueError, TypeError, KeyError, OSError, StrictDataclassError) as error:
         where = location or "model.architecture"
         problem = str(error).strip().splitlines()[-1].strip()  # what the validator's words end with

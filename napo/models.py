@@ -16,7 +16,12 @@ from napo.errors import NapoError, unknown
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
-    from transformers import BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
+    from transformers import (
+        BitsAndBytesConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+        ProcessorMixin,
+    )
 
 _PROCESSOR_FILES = (
     "config.json",
@@ -74,6 +79,7 @@ def load(
                 dtype=getattr(torch, dtype),
                 attn_implementation=attention,
                 use_safetensors=True,
+                trust_remote_code=False,
                 output_loading_info=True,
                 **extra,
             )
@@ -99,13 +105,18 @@ def family_of(path: str | Path) -> families.Family:
     Raises:
         NapoError: when it has no config.json, or its family is not known.
     """
-    from transformers import AutoConfig
-
     try:
-        return families.of_config(AutoConfig.from_pretrained(str(path)))
+        return families.of_config(config_of(path))
     except (OSError, ValueError) as error:
         problem = str(error).strip().splitlines()[0]
         raise NapoError(f"The model {path} does not load: {problem}") from None
+
+
+def config_of(path: str | Path) -> PreTrainedConfig:
+    """A model's config.json, its own code left alone; without the word transformers would ask."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(path), trust_remote_code=False)
 
 
 def _four_bits(dtype: str, family: families.Family) -> BitsAndBytesConfig:
@@ -137,7 +148,7 @@ def load_processor(path: str | Path, *, image_mode: str = "crop") -> ProcessorMi
         with warnings.catch_warnings():
             # Without torchvision the image processor's Pillow version is the one that is meant.
             warnings.simplefilter("ignore")
-            processor = kind.from_pretrained(str(path))
+            processor = kind.from_pretrained(str(path), trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         problem = str(error).strip().splitlines()[0]
         raise NapoError(f"The processor of {path} does not load: {problem}") from None
@@ -159,8 +170,7 @@ def with_adapter(
     from peft import PeftConfig, get_peft_model
 
     folder = Path(adapter)
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise NapoError(f"{folder} holds no adapter_model.safetensors; name a LoRA run's folder.")
+    _refuse_without_weights(folder)
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = not trainable
     try:
@@ -176,8 +186,9 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
     """Put a saved adapter's weights into a model that has such an adapter.
 
     Raises:
-        NapoError: when a weight is missing, unexpected or of another shape.
+        NapoError: when a weight is missing, unexpected or of another shape, or all are pickled.
     """
+    _refuse_without_weights(folder)  # peft would take a pickle, or look on the hub
     from peft import set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
@@ -189,6 +200,11 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
         raise NapoError(f"The adapter {folder} does not fit this model: {problem}") from None
     _refuse(str(folder), "missing", [name for name in result.missing_keys if "lora_" in name])
     _refuse(str(folder), "unexpected", result.unexpected_keys)
+
+
+def _refuse_without_weights(folder: Path) -> None:
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise NapoError(f"{folder} holds no adapter_model.safetensors; name a LoRA run's folder.")
 
 
 def add_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
@@ -237,9 +253,7 @@ def merge(adapter: str | Path, folder: str | Path, *, base: str | Path = "") -> 
 
 
 def _stored_dtype(path: str) -> str:
-    from transformers import AutoConfig
-
-    stored = getattr(AutoConfig.from_pretrained(path), "dtype", None)
+    stored = getattr(config_of(path), "dtype", None)
     return str(stored or "float32").rpartition(".")[2]
 
 

@@ -10,9 +10,10 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from napo import provenance
 from napo.config import Profile, Training, load_profile, seeds
 from napo.errors import NapoError, unknown
-from napo.workspace import Workspace
+from napo.workspace import Workspace, fingerprint
 
 _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
 
@@ -57,13 +58,20 @@ def start() -> Session:
     namespace = shell.user_ns
     checked = check(namespace, namespace.get("__annotations__", {}), namespace.get("In", []))
     namespace.update(checked)
-    return session(checked["profile"], checked["workspace"])
+    return session(**checked)
 
 
-def session(profile: str, workspace: str = "") -> Session:
-    """The session of a profile (name or YAML path) and a workspace folder, for use in scripts."""
+def session(profile: str, workspace: str = "", **parameters: Any) -> Session:
+    """The session of a profile (name or YAML path) and a workspace folder, for use in scripts.
+
+    Args:
+        profile: its name, or the path of its file.
+        workspace: the folder; empty: the checkout.
+        parameters: what else was asked for; it is written down beside what is made.
+    """
     settings = load_profile(profile)
     set_threads(settings.threads)
+    provenance.ask(settings.name, fingerprint(settings.model_dump()), parameters)
     return Session(settings, Workspace.open(workspace, settings.name))
 
 

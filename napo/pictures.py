@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit for a warning: 1/4 GB of RGB, or 9,459 x 9,459
+KINDS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS would run Ghostscript
 MAX_RATIO = 200  # of the sides; beyond it the resizing of some families fails
 
 # What Pillow's readers raise on bytes that are not what they claim to be.
@@ -36,14 +37,18 @@ def open_rgb(source: Path | bytes | None) -> Image.Image:
     Raises:
         BadPicture: when it does not decode, or is too large or too narrow to be one.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if not source:
         raise BadPicture("it is missing")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which are judged here
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            Image.init()
+            image = Image.open(
+                io.BytesIO(source) if isinstance(source, bytes) else source,
+                formats=[kind for kind in KINDS if kind in Image.OPEN],
+            )
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise BadPicture(f"it has {width} x {height} pixels, more than {MAX_PIXELS:,}")
@@ -53,6 +58,8 @@ def open_rgb(source: Path | bytes | None) -> Image.Image:
             return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
     except BadPicture:
         raise
+    except UnidentifiedImageError:
+        raise BadPicture(f"it does not decode (it is none of {', '.join(KINDS)})") from None
     except Image.DecompressionBombError:
         raise BadPicture(f"it has more than {MAX_PIXELS:,} pixels") from None
     except _BROKEN as error:

@@ -64,6 +64,7 @@ class ReportContent:
         sections: the parts, in order.
         settings: the profile's settings, nested as they are.
         versions: package -> version.
+        code: what was run -> the commit that it was run with.
     """
 
     title: str
@@ -72,6 +73,7 @@ class ReportContent:
     sections: Sequence[Section] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

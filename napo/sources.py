@@ -160,7 +160,9 @@ def _inside(row: Mapping[str, Any], name: Any) -> Path:
     """The file of an image, which must lie in the source's folder."""
     if not isinstance(name, str) or not name:
         raise BadPicture("it is missing")
-    root = Path(row.get("folder") or ".").resolve()
+    if not row.get("folder"):
+        raise BadPicture(f"the row names {name!r} and does not hold it")
+    root = Path(row["folder"]).resolve()
     path = (root / name).resolve()
     if not path.is_relative_to(root):
         raise BadPicture(f"its path {name!r} leaves the folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -22,15 +23,28 @@ _PRINTED = {
     "¶": r"$^\mathparagraph$", "×": r"$\times$", "≤": r"$\le$", "≥": r"$\ge$",
     "β": r"$\beta$", "γ": r"$\gamma$", "ψ": r"$\psi$", "Σ": r"$_\Sigma$", "μ": r"$_\mu$",
     "α": r"$\alpha$", "ε": r"$\varepsilon$", "σ": r"$\sigma$", "′": "$'$",
-    "’": "'", "“": "``", "”": "''",
+    "`": r"\textasciigrave{}", "’": "'", "“": "``", "”": "''",
 }  # fmt: skip
+_UNSEEN = ("Cc", "Cf", "Co", "Cs", "Cn")  # Unicode's categories of what no printer prints
+_JOINED = "-',"  # of which TeX makes a dash or a quotation mark where two stand together
 _SPREAD = re.compile(r" (± [\d.]+)$| (\[[^]]+\])$")
 
 
 def tex(text: str) -> str:
-    """Text that LaTeX prints as it is, pairs of straight quotation marks as curved ones."""
+    """Text that LaTeX prints as it is, pairs of straight quotation marks as curved ones.
+
+    Line breaks are spaces, as a paragraph's end would end a caption; characters that print nothing
+    are left out. (pdflatex has no Chinese and no emoji; LuaLaTeX and XeLaTeX take a font's.)
+    """
+    text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in _UNSEEN)
+    text = " ".join(text.split())
     text = re.sub('"([^"]*)"', r"“\1”", text)
-    return "".join(_PRINTED.get(character, character) for character in text)
+    printed = "".join(
+        "{}" * (c == before and c in _JOINED) + _PRINTED.get(c, c)
+        for before, c in zip(" " + text, text, strict=False)
+    )
+    # After a row's end both would be its options.
+    return "{}" + printed if printed.startswith(("[", "*")) else printed
 
 
 def _cell(text: str) -> str:
@@ -99,5 +113,5 @@ def _tabular(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _under(notes: Sequence[str]) -> str:
-    text = r"\\".join(tex(note) for note in notes)
+    text = r"\\".join(filter(None, map(tex, notes)))
     return rf"\par\medskip\parbox{{\textwidth}}{{\scriptsize\raggedright {text}}}"

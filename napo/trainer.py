@@ -14,8 +14,10 @@ import shutil
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -294,9 +296,30 @@ class NaPOTrainer(Trainer):
             saved, _ = models.load(path, device="cpu")
             self.model.load_state_dict(saved.state_dict(), strict=True)
 
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _only_tensors(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with _only_tensors(checkpoint):
+            super()._load_scaler(checkpoint)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
+        with _only_tensors(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
         self.records.restart(self.state.global_step if checkpoint else 0)
+
+
+@contextmanager
+def _only_tensors(checkpoint: str | None) -> Iterator[None]:
+    """Trainer reads its state with `weights_only=True`; a file that wants to run code is named."""
+    try:
+        yield
+    except UnpicklingError:
+        raise NapoError(
+            f"The optimiser's, scheduler's or random state in {checkpoint} holds more than tensors "
+            "and numbers, so it was not loaded; delete this checkpoint."
+        ) from None
 
 
 def _quantized(model: nn.Module) -> bool:

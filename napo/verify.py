@@ -1,4 +1,4 @@
-"""Re-hash a workspace: what changed, what is missing, what nobody wrote down.
+"""Re-hash a workspace: what changed, what is missing, what nobody wrote down; and what made it.
 
 python -m napo.workspace verify --profile tiny [--workspace W]
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from napo import provenance
 from napo.config import load_profile
 from napo.errors import NapoError
-from napo.workspace import MANIFEST, SETTINGS, Workspace, hash_file, read_json
+from napo.workspace import MANIFEST, UNHASHED, Workspace, hash_file, read_json
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,32 @@ def verify(data: Path) -> tuple[int, list[Finding]]:
         inner = {other.parent for other in manifests} - {folder}
         for file in sorted(folder.rglob("*")):
             known = file.relative_to(folder).as_posix() in files
-            apart = file.name in (MANIFEST, SETTINGS) or file.name.startswith(".")
+            apart = file.name in UNHASHED or file.name.startswith(".")
             labels = folder.name == "annotations" and file.suffix == ".csv"  # they go on growing
             if file.is_file() and not (known or apart or labels or inner & set(file.parents)):
                 findings.append(Finding(file, "unlisted"))
     return count, findings
+
+
+def makers(data: Path) -> Counter[str]:
+    """What made the finished folders under `data/<profile>`: code, system -> number of folders.
+
+    Raises:
+        NapoError: when a record is damaged.
+    """
+    return Counter(_maker(path.parent) for path in data.rglob(MANIFEST))
+
+
+def _maker(folder: Path) -> str:
+    if not (folder / provenance.FILE).is_file():
+        return "an earlier napo, which wrote no provenance.json"
+    found = read_json(folder / provenance.FILE)
+    machine = found["machine"]
+    gpus = f", {', '.join(machine['gpus'])}" if machine["gpus"] else ""
+    return (
+        f"{provenance.code_to_read(found['code'])}; {machine['cpu']}, {machine['threads']} "
+        f"thread{'s' * (machine['threads'] != 1)}{gpus}, {machine['system']}"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,10 +93,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         workspace = Workspace.open(given.workspace, load_profile(given.profile).name)
         count, findings = verify(workspace.data)
+        made_by = makers(workspace.data)
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)
         return 1
     for finding in findings:
         print(f"{finding.problem:<9} {finding.path}")
+    for maker, folders in sorted(made_by.items()):
+        print(f"{folders} folder{'s' * (folders != 1)} made by {maker}")
     print(f"{count} files hashed, {len(findings)} not as they were written.")
     return 1 if findings else 0

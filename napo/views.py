@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo import preferences, sources, stages
+from napo import preferences, provenance, sources, stages
 from napo.errors import NapoError
 from napo.notebook import Session
 from napo.workspace import finished_files, read_json, require
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napo.report import ReportContent
     from napo.results import Metric, Results
     from napo.tables import Table
+    from napo.workspace import Workspace
 
 _SHORT = {"language_biased": "lang.", "vision_biased": "vision"}
 
@@ -307,4 +308,19 @@ def report_content(
         sections=sections,
         settings=profile.model_dump(),
         versions=versions,
+        code=_commits(workspace, results),
     )
+
+
+def _commits(workspace: Workspace, results: Results) -> dict[str, str]:
+    """The commit that writes the report, and those that made the results in it."""
+    folders = [workspace.result(run) for runs in results.runs.values() for run in runs]
+    records = [folder / provenance.FILE for folder in folders]
+    made = {
+        provenance.code_to_read(read_json(path)["code"]) if path.is_file() else "not recorded"
+        for path in records
+    }
+    return {
+        "this report": provenance.code_to_read(provenance.code()),
+        "its results": "; ".join(sorted(made)) or "none",
+    }

@@ -143,6 +143,7 @@ def load(profile: Profile) -> Engine:
         limit_mm_per_prompt={"image": 1},
         gpu_memory_utilization=MEMORY,
         seed=profile.data.seed,
+        trust_remote_code=False,
     )
     return Engine(llm, processor, [processor.tokenizer.eos_token_id])
 

@@ -2,7 +2,8 @@
 
 A file that exists is whole: it is written beside its place, flushed to the disk, and renamed. A
 folder that is complete has a manifest with the hashes of its files; a stage refuses an input
-folder without one, and refuses to continue a folder that other settings began.
+folder without one, and refuses to continue a folder that other settings began. Commit and machine
+stand beside the manifest (`napo.provenance`): they may differ where the content does not.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from napo import provenance
 from napo.errors import NapoError
 
 MANIFEST = "manifest.json"
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\..+)?")  # see atomic_file; the number is a process
 SETTINGS = "settings.json"  # kept when Snakemake removes a manifest, so stale files stay named
+UNHASHED = (MANIFEST, SETTINGS, provenance.FILE)
 
 # Which notebook makes a folder, for the sentence that a missing input gets.
 MADE_BY = {
@@ -180,6 +183,8 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
 def finish(folder: Path, keep_open: str = "") -> dict[str, Any]:
     """Seal a folder that `begin` claimed: write the manifest with the hash of every file in it.
 
+    The manifest comes last: until it is there, the folder is one to go on with.
+
     Args:
         folder: the folder.
         keep_open: a pattern of files that go on changing and are left out, such as labels.
@@ -188,7 +193,7 @@ def finish(folder: Path, keep_open: str = "") -> dict[str, Any]:
         path
         for path in folder.rglob("*")
         if path.is_file()
-        and path.name not in (MANIFEST, SETTINGS)
+        and path.name not in UNHASHED
         and not path.name.startswith(".")  # locks, and what unfinished writers left
         and not (keep_open and path.match(keep_open))
     )
@@ -197,6 +202,7 @@ def finish(folder: Path, keep_open: str = "") -> dict[str, Any]:
         "versions": versions(),
         "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in files},
     }
+    write_json(folder / provenance.FILE, provenance.record())
     write_json(folder / MANIFEST, manifest)
     return manifest
 

@@ -1,5 +1,6 @@
 """The real notebooks, executed at smoke scale by the real pipeline."""
 
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from napo.preferences import shards
 from napo.workspace import Workspace, read_json, require
 
 ROOT = Path(__file__).parent.parent
+MARK = "marker-of-a-secret"
+SECRETS = dict.fromkeys(("NAPO_TOKEN", "OPENAI_API_KEY", "HF_TOKEN"), MARK)
 PAPERMILL = str(Path(sys.executable).parent / "papermill")
 pytestmark = pytest.mark.notebooks
 
@@ -24,6 +27,7 @@ def pipeline(folder, *flags):
         capture_output=True,
         text=True,
         cwd=folder,
+        env={**os.environ, **SECRETS},
     )
 
 
@@ -43,7 +47,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workspace")
     done = pipeline(folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return Workspace(folder, "smoke"), done.stdout
+    return Workspace(folder, "smoke"), done.stdout + done.stderr
 
 
 def test_the_pipeline_tells_its_progress_with_an_estimate(made):
@@ -57,6 +61,25 @@ def test_every_stage_is_sealed_and_whole(made):
     folders += [workspace.run("A1", 0, "full"), workspace.result("base"), workspace.tables]
     for folder in folders:
         assert require(folder)["files"], folder
+
+
+def test_every_folder_and_figure_says_what_made_it(made):
+    workspace, _ = made
+    beside = [path.parent / "provenance.json" for path in workspace.data.rglob("manifest.json")]
+    for path in (*beside, workspace.figures / "fig3.provenance.json"):
+        told = read_json(path)
+        assert told["profile"]["name"] == "smoke" and told["code"]["version"], path
+    assert read_json(workspace.run("A1", 0, "full") / "provenance.json")["parameters"] == {
+        "variant": "A1", "seeds": "0", "tune": "full",
+    }  # fmt: skip
+
+
+def test_tokens_of_the_environment_are_in_no_file_and_no_line_of_it(made):
+    workspace, said = made
+    files = [path for path in workspace.root.rglob("*") if path.is_file()]
+    assert len(files) > 100 and workspace.notebooks / "07_results.ipynb" in files
+    assert [path for path in files if MARK.encode() in path.read_bytes()] == []
+    assert MARK not in said
 
 
 def test_the_rows_hold_both_biased_responses_and_the_references_scores(made):

@@ -55,6 +55,7 @@ def content(**changes):
         ],
         "settings": {"training": {"beta": 0.1}, "variants": ("dpo", "A1"), "x": HOSTILE},
         "versions": {"torch": "2.13"},
+        "code": {"this report": "commit abc, clean"},
     }
     return ReportContent(**{**parts, **changes})
 
@@ -63,8 +64,8 @@ def test_the_report_is_well_formed_and_says_everything():
     page = Page(build(content()))
     assert page.open == []
     words = " ".join(" ".join(page.words).split())
-    for said in ("Table 4", "Fig. 3", "a note", "training.beta", "dpo, A1", "2.13", "44.00", "–"):
-        assert said in words
+    said = ("Table 4", "Fig. 3", "a note", "training.beta", "dpo, A1", "2.13", "44.00", "–")
+    assert all(part in words for part in (*said, "commit abc"))
     assert words.count("<script>alert(1)</script>") == 8  # text, wherever it was put
 
 

@@ -85,12 +85,25 @@ def expect_count(folder: Path, found: Any, official: Any, what: str) -> None:
         raise NapoError(f"{folder} holds {found} {what} where {wanted} are expected; get it again.")
 
 
-def checked_images(requests: Sequence[Request], where: str, remedy: str) -> list[Request]:
-    """The requests, if the image files of all of them are there.
+def checked_images(
+    requests: Sequence[Request], folder: Path, where: str, remedy: str
+) -> list[Request]:
+    """The requests, if the image files of all of them are there, within the benchmark's folder.
 
     Raises:
-        NapoError: listing the ids of those whose image is missing.
+        NapoError: listing the ids of those whose image is missing or elsewhere.
     """
+    root = folder.resolve()
+    outside = [
+        r.id
+        for r in requests
+        if isinstance(r.image, Path) and not r.image.resolve().is_relative_to(root)
+    ]
+    if outside:
+        raise NapoError(
+            f"{where}: the images of {len(outside)} ids ({_shown(outside)}) lie outside {root}; "
+            "put them there, not a link to them."
+        )
     missing = [r for r in requests if isinstance(r.image, Path) and not r.image.is_file()]
     if missing:
         raise NapoError(

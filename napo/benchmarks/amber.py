@@ -151,7 +151,7 @@ def requests(benchmark: Benchmark) -> list[Request]:
         places = [benchmark.folder / name / query["image"] for name in ("image", "images", ".")]
         path = next((place for place in places if place.is_file()), places[0])
         asked.append(Request(str(query["id"]), query["query"], path))
-    return checked_images(asked, "AMBER", "download AMBER's images there")
+    return checked_images(asked, benchmark.folder, "AMBER", "download AMBER's images there")
 
 
 def _slots(

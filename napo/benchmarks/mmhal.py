@@ -68,7 +68,7 @@ def requests(benchmark: Benchmark) -> list[Request]:
         path = there[0] if there else benchmark.folder / f"images/{item['image_id']}.jpg"
         asked.append(Request(str(number), item["question"], path))
     remedy = "download it from the image_src of response_template.json"
-    return checked_images(asked, "MMHal-Bench", remedy)
+    return checked_images(asked, benchmark.folder, "MMHal-Bench", remedy)
 
 
 def read_rating(reply: str) -> int:

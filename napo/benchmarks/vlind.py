@@ -7,6 +7,7 @@ passes it only if both answers are right. The paper's CB and LP are the raw accu
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,8 @@ def _image(benchmark: Benchmark, instance: Mapping[str, Any], image: str, world:
     parent = benchmark.folder / "images" / world / instance["concept"]
     path = parent / f"{instance['context_id']}_{sentence}" / f"{image}.jpg"
     if not path.is_file():  # releases differ in how they write the sentence
-        path = min(parent.glob(f"{instance['context_id']}_*/{image}.jpg"), default=path)
+        start = glob.escape(str(instance["context_id"]).replace("/", ""))
+        path = min(parent.glob(f"{start}_*/{glob.escape(image)}.jpg"), default=path)
     return path
 
 
@@ -131,7 +133,7 @@ def requests(
         for number, instance in enumerate(benchmark.instances)
         for request in _asked(benchmark, number, instance, vote_threshold, vlind_image)
     ]
-    return checked_images(asked, "VLind-Bench", "get the benchmark again")
+    return checked_images(asked, benchmark.folder, "VLind-Bench", "get the benchmark again")
 
 
 def _asked(

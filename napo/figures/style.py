@@ -14,7 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from napo.workspace import atomic_file
+from napo import provenance
+from napo.workspace import atomic_file, hash_file, write_json
 
 COLUMN, PAGE = 3.3, 6.9  # inches: one column and both of a two-column paper
 INK, FAINT = "#1a1a1a", "#767676"
@@ -160,6 +161,8 @@ def letter(axes: Sequence[Axes]) -> None:
 def save(figure: Figure, folder: Path, name: str, data: pd.DataFrame) -> list[Path]:
     """Write a figure as pdf, svg and png, and the data behind it as csv; same figure, same bytes.
 
+    What made them, and their hashes, go to `<name>.provenance.json`.
+
     Args:
         figure: as the functions of this package return it.
         folder: made if it is missing.
@@ -176,4 +179,6 @@ def save(figure: Figure, folder: Path, name: str, data: pd.DataFrame) -> list[Pa
             figure.savefig(temporary, format=kind, dpi=300, metadata=_METADATA[kind])
     with atomic_file(paths[-1]) as temporary:
         data.to_csv(temporary, index=False, lineterminator="\n")
+    hashes = {path.name: hash_file(path) for path in paths}
+    write_json(Path(folder) / f"{name}.{provenance.FILE}", {**provenance.record(), "files": hashes})
     return paths

@@ -187,7 +187,7 @@ def contents(workspace: Path) -> dict[str, bytes]:
     for folder in (workspace / "data", workspace / "figures"):
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(workspace)
-            apart = path.suffix == ".log" or path.name == "run.json"
+            apart = path.suffix == ".log" or path.name.endswith("provenance.json")
             parts = name.parts
             if apart or "notebooks" in parts or any(part.startswith((".", "checkpoint"))
                                                     for part in parts):  # fmt: skip
