@@ -128,7 +128,8 @@ def label_with_oracle(
     chosen = [row for row in _without_images(rows) if row["id"] in wanted]
     chosen.sort(key=lambda row: wanted[row["id"]])
     labels = oracle_labels(chosen, label_by_truth)
-    if not (path.is_file() and read_labels(path).equals(labels)):  # to look writes nothing
+    there = read_labels(path).to_dict("records") if path.is_file() else None
+    if there != labels.to_dict("records"):  # otherwise to look would write
         write_labels(path, labels)
     return labels
 
