@@ -4,9 +4,10 @@
     python -m napo.label_studio import project-1-at-2026.json --profile tiny
 
 `export` writes the tasks and beside them the labeling interface (`samples.xml`). Labels that are
-there already go along if they are of people named by an email: Label Studio refuses annotations by
-somebody whom it does not know by one. `import` reads a project's JSON export. The formats are those
-of Label Studio's guide (labelstud.io/guide: task_format, export); it was not run here.
+there already go along if they are of people named by an email: make them members there first, as
+Label Studio refuses a file with annotations by somebody unknown. `import` reads a project's JSON
+export (not JSON-MIN). The formats are those of Label Studio's guide (labelstud.io/guide:
+task_format, export) and of the source of its import; it was not run here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
@@ -40,6 +42,9 @@ _MEANING = {
     "unbiased": "a good answer: true, and it answers the question (noise)",
     "unsure": "left out of the statistics",
 }
+_ICON = 256  # pixels of the longer side up to which a picture goes without loss
+_PHOTO = 1024  # and of the largest one: 200 tasks stay under the 250 MB that one import may have
+_NAME = 200  # bytes of an annotator's name, which becomes a file's
 
 
 class _Value(BaseModel):
@@ -50,6 +55,7 @@ class _Value(BaseModel):
 class _Result(BaseModel):
     from_name: str = ""
     value: _Value = _Value()
+    meta: _Value | None = None
 
 
 class _Annotation(BaseModel):
@@ -63,9 +69,21 @@ class _Annotation(BaseModel):
         """What stands in each of the interface's tags."""
         found = {}
         for result in self.result:
-            texts = result.value.choices or result.value.text
-            found[result.from_name] = texts if isinstance(texts, str) else " ".join(texts)
+            found[result.from_name] = _joined(result.value.choices or result.value.text)
         return found
+
+    @property
+    def exported_for(self) -> str:
+        """Whose label it was when `export` wrote it; empty for one that was given there."""
+        metas = (result.meta for result in self.result if result.from_name == _CHOICE)
+        return next((_joined(meta.text) for meta in metas if meta), "")
+
+    @property
+    def number(self) -> int | None:
+        """The annotator's number at Label Studio, which stands alone or beside the email."""
+        who = self.completed_by
+        number = who.get("id") if isinstance(who, dict) else who
+        return number if isinstance(number, int) else None
 
 
 class _Task(BaseModel):
@@ -80,13 +98,13 @@ def config() -> str:
     """
 
     def text(title: str, name: str) -> str:
-        return f"<Header value={quoteattr(title)}/><Text name={quoteattr(name)} value='${name}'/>"
+        shown = f"name={quoteattr(name)} value='${name}' valueType='text'"
+        return f"<Header value={quoteattr(title)}/><Text {shown}/>"
 
-    choices = "".join(
-        f"<Choice value={quoteattr(label)} hotkey='{key}' hint={quoteattr(_MEANING[label])}/>"
-        for key, label in enumerate(LABELS, 1)
-    )
+    choices = "".join(f"<Choice value='{x}' hotkey='{key}'/>" for key, x in enumerate(LABELS, 1))
+    meaning = "; ".join(f"{key} {x}: {_MEANING[x]}" for key, x in enumerate(LABELS, 1))
     return f"""<View>
+  <Style>.htx-text {{white-space: pre-wrap}}</Style>
   <View style="display: flex">
     <View style="flex: 0 0 30%"><Image name="picture" value="$image"/></View>
     <View style="flex: 1; margin-left: 1em">
@@ -97,7 +115,8 @@ def config() -> str:
       </View>
     </View>
   </View>
-  <Choices name="{_CHOICE}" toName="{_ABOUT}" choice="single" showInLine="true">{choices}</Choices>
+  <Header size="5" value={quoteattr(meaning)}/>
+  <Choices name="{_CHOICE}" toName="{_ABOUT}" choice="single" required="true">{choices}</Choices>
   <TextArea name="{_NOTE}" toName="{_ABOUT}" rows="1" placeholder="a note, if any"/>
 </View>
 """
@@ -117,13 +136,14 @@ def tasks(
     from napo.noise import sampled
 
     by_id = sampled(rows, samples)
+    pictures = {id: _picture(row["image"]) for id, row in by_id.items()}
     there: dict[tuple[str, str], list[dict[str, str]]] = {}
     for label in labels.to_dict("records"):
         there.setdefault((label["id"], label["kind"]), []).append(label)
     return [
         {
             "data": {
-                "image": _picture(by_id[id]["image"]),
+                "image": pictures[id],
                 "question": by_id[id]["question"],
                 "chosen": by_id[id]["chosen"],
                 _ABOUT: by_id[id][kind],
@@ -141,7 +161,8 @@ def read(path: Path) -> pd.DataFrame:
     """The labels of a project's JSON export, one for each task and annotator, the newest.
 
     Skipped tasks (`was_cancelled`) and those without a choice are left out. An annotator is known
-    by email, or by the number that the export gives instead.
+    by email, or by the number that the export gives instead: "annotator-7", or the name that labels
+    went there with if they came back under that number.
 
     Returns:
         Columns as `napo.noise.read_labels` gives them.
@@ -153,19 +174,29 @@ def read(path: Path) -> pd.DataFrame:
 
     try:
         content = TypeAdapter(list[_Task]).validate_json(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise NapoError(f"{path} is missing; export the project as JSON.") from None
+    except OSError as error:
+        raise NapoError(f"{path} cannot be read ({error.strerror}); name a JSON export.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = f" (task {first['loc'][0] + 1}: {first['msg']})" if first["loc"] else ""
         raise NapoError(
             f"{path} is not Label Studio's JSON export{where}; export the project as JSON."
         ) from None
-    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    people, spelled = _people(content), {}
+    found: dict[tuple[str, str, str], tuple[datetime, dict[str, str]]] = {}
     for number, task in enumerate(content, 1):
-        for _, label in sorted(_labels(task, f"{path}, task {number}"), key=lambda pair: pair[0]):
-            found[(label["id"], label["kind"], label["annotator"])] = label
-    return pd.DataFrame(list(found.values()), columns=list(COLUMNS), dtype=object)
+        where = f"{path}, task {number}"
+        for when, who, label in _labels(task, where, people):
+            name = _file_name(who, where)
+            if spelled.setdefault(name.casefold(), who) != who:
+                raise NapoError(
+                    f"{where}: {who!r} and {spelled[name.casefold()]!r} would share one file of "
+                    "labels; change one of the names there."
+                )
+            key = (label["id"], label["kind"], name)
+            if key not in found or when >= found[key][0]:  # a project may hold a task twice
+                found[key] = (when, {**label, "annotator": name})
+    return pd.DataFrame([row for _, row in found.values()], columns=list(COLUMNS), dtype=object)
 
 
 def export(session: Session, path: Path) -> tuple[int, list[str]]:
@@ -175,18 +206,24 @@ def export(session: Session, path: Path) -> tuple[int, list[str]]:
         How many tasks, and the people whose labels were left out as they are not named by an email.
 
     Raises:
-        NapoError: when the rows are not built yet.
+        NapoError: when the rows are not built yet, or the files cannot be written.
     """
     from napo import noise, stages
 
+    path, interface = Path(path), Path(path).with_suffix(".xml")
+    if path == interface:
+        raise NapoError(f"{path} is where the interface goes; name a .json file for the tasks.")
     rows, samples = stages.samples(session)
     labels = noise.people(stages.everyones_labels(session))
     known = labels["annotator"].str.contains("@")
     made = tasks(rows, samples, labels[known])
-    with atomic_file(Path(path)) as temporary:
-        temporary.write_text(json.dumps(made, indent=1))
-    with atomic_file(Path(path).with_suffix(".xml")) as temporary:
-        temporary.write_text(config(), encoding="utf-8")
+    try:
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(made, indent=1))
+        with atomic_file(interface) as temporary:
+            temporary.write_text(config(), encoding="utf-8")
+    except OSError as error:
+        raise NapoError(f"{path} cannot be written ({error.strerror}); name another.") from None
     return len(made), sorted(set(labels.loc[~known, "annotator"]))
 
 
@@ -208,14 +245,15 @@ def import_(session: Session, path: Path, replace: bool = False) -> pd.DataFrame
     """
     from napo import noise, stages
 
+    new = read(path)  # before the samples, whose folder is claimed by asking for them
     folder = session.workspace.annotations
     _, samples = stages.samples(session)
-    new = read(path)
     strange = sorted(set(new["id"]) - set(samples))
     if strange:
         raise NapoError(
-            f"{path}: {len(strange)} tasks are not among the samples of {session.workspace.data} "
-            f"({', '.join(strange[:5])}); export them from the same workspace."
+            f"{path} has ids that are not among the samples of {session.workspace.data} "
+            f"({len(strange)}: {', '.join(strange[:5])}{' ...' * (len(strange) > 5)}); "
+            "import into the workspace that exported the tasks."
         )
     for name in new["annotator"].unique():
         labels_file(folder, name)
@@ -223,11 +261,11 @@ def import_(session: Session, path: Path, replace: bool = False) -> pd.DataFrame
             raise NapoError(f"{path}: the annotator {name!r} is a reserved name; change it there.")
     there = stages.everyones_labels(session)
     both = new.merge(there, on=["id", "kind", "annotator"], suffixes=("", "_there"))
-    changed = int((both["label"] != both["label_there"]).sum())
-    if changed and not replace:
+    differ = (both["label"] != both["label_there"]) | (both["note"] != both["note_there"])
+    if differ.any() and not replace:
         raise NapoError(
-            f"{path} would change {changed} labels that are there already; give --replace to let "
-            "it, or import into another workspace."
+            f"{path} would change labels or notes that are there already ({differ.sum()} of "
+            f"{len(new)}); give --replace to let it, or import into another workspace."
         )
     for label in new.to_dict("records"):
         noise.store_label(labels_file(folder, label["annotator"]), label)
@@ -238,17 +276,38 @@ def _annotation(label: Mapping[str, str]) -> dict[str, Any]:
     def result(name: str, kind: str, value: dict[str, Any]) -> dict[str, Any]:
         return {"from_name": name, "to_name": _ABOUT, "type": kind, "value": value}
 
-    said = [result(_CHOICE, "choices", {"choices": [label["label"]]})]
+    # A project's export may name people by number alone; the name goes along and comes back.
+    meta = {"meta": {"text": [label["annotator"]]}}
+    said = [{**result(_CHOICE, "choices", {"choices": [label["label"]]}), **meta}]
     if label["note"]:
         said.append(result(_NOTE, "textarea", {"text": [label["note"]]}))
-    return {"completed_by": {"email": label["annotator"]}, "was_cancelled": False, "result": said}
+    return {
+        "completed_by": {"email": label["annotator"]},
+        "was_cancelled": False,
+        "ground_truth": False,  # what Label Studio takes an import for if nothing is said
+        "result": said,
+    }
 
 
-def _labels(task: _Task, where: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """The labels of a task, each with when it was given."""
+def _people(content: Iterable[_Task]) -> dict[int, str]:
+    """Names behind Label Studio's numbers, where exported labels came back under one number."""
+    names: dict[int, set[str]] = {}
+    for annotation in (one for task in content for one in task.annotations):
+        if annotation.number is not None and annotation.exported_for:
+            names.setdefault(annotation.number, set()).add(annotation.exported_for)
+    return {number: next(iter(found)) for number, found in names.items() if len(found) == 1}
+
+
+def _labels(
+    task: _Task, where: str, people: Mapping[int, str]
+) -> Iterator[tuple[datetime, str, dict[str, str]]]:
+    """The labels of a task, each with when it was given and by whom."""
     id, kind = (str(task.data.get(name) or "") for name in ("id", "kind"))
     if not id or not kind:
-        raise NapoError(f"{where} has no id and kind in its data; it was not exported by napo.")
+        raise NapoError(
+            f"{where} has no id and kind in its data; export tasks that napo made, as JSON and not "
+            "as JSON-MIN."
+        )
     if kind not in BIASED:
         raise NapoError(f"{where}: {unknown('kind', kind, BIASED)}")
     for annotation in task.annotations:
@@ -258,26 +317,52 @@ def _labels(task: _Task, where: str) -> Iterator[tuple[str, dict[str, str]]]:
         if said[_CHOICE] not in LABELS:
             raise NapoError(f"{where}: {unknown('label', said[_CHOICE], LABELS)}")
         label = {"id": id, "kind": kind, "label": said[_CHOICE], "note": said.get(_NOTE, "")}
-        when = annotation.updated_at or annotation.created_at or ""
-        yield when, {**label, "annotator": _who(annotation, where), "group": ""}
+        yield _when(annotation, where), _who(annotation, where, people), {**label, "group": ""}
 
 
-def _who(annotation: _Annotation, where: str) -> str:
-    """The annotator's name: a number may stand alone, or an object with an email."""
-    who = annotation.completed_by
-    if isinstance(who, dict):
-        who = who.get("email") or who.get("id")
-    name = f"annotator-{who}" if isinstance(who, int) else str(who or "")
-    name = re.sub(r"[^\w .@+-]", "_", name).lstrip(" .@+-_")
-    if not name:
-        raise NapoError(f"{where} does not say who labelled it (completed_by).")
+def _when(annotation: _Annotation, where: str) -> datetime:
+    """When it was last changed; without a time, before all that have one."""
+    text = annotation.updated_at or annotation.created_at
+    if not text:
+        return datetime.min.replace(tzinfo=UTC)
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise NapoError(f"{where}: {text!r} is no time; export the project again.") from None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def _who(annotation: _Annotation, where: str, people: Mapping[int, str]) -> str:
+    """The annotator: as exported, by email, or by the number that stands for them."""
+    who, number = annotation.completed_by, annotation.number
+    email = who.get("email") if isinstance(who, dict) else ""
+    name = annotation.exported_for or email or people.get(number, "")
+    if not name and number is None:
+        raise NapoError(f"{where} does not say who labelled it (completed_by); export it again.")
+    return str(name or f"annotator-{number}")
+
+
+def _file_name(who: str, where: str) -> str:
+    """The name as that of a file."""
+    name = re.sub(r"[^\w .@+-]", "_", who).strip().lstrip(" .@+-_")
+    if not name or len(name.encode()) > _NAME:
+        raise NapoError(f"{where}: {who[:40]!r} cannot name a file; change the annotator's name.")
     return name
 
 
+def _joined(texts: Sequence[str] | str) -> str:
+    """Texts as the one line that a CSV of labels keeps."""
+    text = texts if isinstance(texts, str) else " ".join(texts)
+    return " ".join(text.replace("\0", "").split())
+
+
 def _picture(image: Any) -> str:
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    """The picture as a data URI: an icon pixel by pixel, a photograph as a browser needs it."""
+    image, buffer = image.convert("RGB"), io.BytesIO()
+    kind = "png" if max(image.size) <= _ICON else "jpeg"
+    image.thumbnail((_PHOTO, _PHOTO))
+    image.save(buffer, format=kind, quality=90)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ import io
 import json
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
 from hostile import HOSTILE
 from PIL import Image
@@ -83,7 +84,19 @@ def test_a_task_holds_what_the_annotator_shows(made, tmp_path):
     assert data["response"] == row["language_biased"]
     head, content = data["image"].split(",")
     assert head == "data:image/png;base64"
-    assert Image.open(io.BytesIO(base64.b64decode(content))).size == row["image"].size
+    picture = Image.open(io.BytesIO(base64.b64decode(content)))
+    assert picture.tobytes() == row["image"].convert("RGB").tobytes()
+
+
+def test_photographs_of_all_tasks_stay_under_what_one_import_may_hold(made):
+    noise_of = np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), dtype=np.uint8)
+    row = {"id": "a", "image": Image.fromarray(noise_of), "question": "?", "chosen": "c"}
+    both = {**row, "language_biased": "l", "vision_biased": "v"}
+    none = noise.people(stages.everyones_labels(made))
+    uri = label_studio.tasks([both], ["a"], none)[0]["data"]["image"]
+    assert uri.startswith("data:image/jpeg;base64,") and len(uri) * 200 < 250 * 2**20
+    assert Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size == (1024, 683)
+    assert both["image"].size == (3000, 2000)  # the row keeps its own
 
 
 def test_the_interface_names_what_the_tasks_hold_and_what_import_reads(made, tmp_path):
@@ -97,6 +110,9 @@ def test_the_interface_names_what_the_tasks_hold_and_what_import_reads(made, tmp
     assert choices == {"biased": "1", "unbiased": "2", "unsure": "3"}
     named = {part.get("name") for part in tree.iter() if part.get("name")}
     assert {part.get("toName") for part in tree.iter() if part.get("toName")} <= named
+    assert tree.find("Choices").get("required") == "true"  # nothing is submitted without a label
+    assert {part.get("valueType") for part in tree.iter("Text")} == {"text"}
+    assert "pre-wrap" in tree.find("Style").text
 
 
 def test_hostile_texts_stay_texts_of_json(made):
@@ -105,6 +121,61 @@ def test_hostile_texts_stay_texts_of_json(made):
         both = {**row, "language_biased": text, "vision_biased": text}
         tasks = label_studio.tasks([both], ["a"], noise.people(stages.everyones_labels(made)))
         assert json.loads(json.dumps(tasks))[0]["data"]["response"] == text
+
+
+def test_exported_labels_are_no_ground_truth(made, tmp_path):
+    labelled(made, "ann@lab.example", ("biased",))
+    label_studio.export(made, tmp_path / "s.json")
+    first = json.loads((tmp_path / "s.json").read_text())[0]["annotations"]
+    assert [annotation["ground_truth"] for annotation in first] == [False]
+
+
+def test_whoever_comes_back_as_a_number_keeps_the_name_for_new_labels_too(made, tmp_path):
+    labelled(made, "ann@lab.example", ("biased",))
+    path = tmp_path / "s.json"
+    label_studio.export(made, path)
+    tasks = json.loads(path.read_text())
+    tasks[0]["annotations"][0]["completed_by"] = 3  # as the project's export may say it
+    tasks[1]["annotations"] = annotated("", "unsure", who=3)["annotations"]
+    tasks[2]["annotations"] = annotated("", "unsure", who=4)["annotations"]
+    found = label_studio.import_(made, write(path, tasks))
+    assert list(found["annotator"]) == ["ann@lab.example", "ann@lab.example", "annotator-4"]
+    assert list(found["label"]) == ["biased", "unsure", "unsure"]
+
+
+def test_a_number_that_stands_for_two_people_gives_each_only_what_was_theirs(made, tmp_path):
+    labelled(made, "ann@lab.example", ("biased",))
+    labelled(made, "ben@lab.example", ("unbiased",))
+    path = tmp_path / "s.json"
+    label_studio.export(made, path)
+    tasks = json.loads(path.read_text())
+    for annotation in tasks[0]["annotations"]:
+        annotation["completed_by"] = 1
+    tasks[1]["annotations"] = annotated("", "unsure", who=1)["annotations"]
+    found = label_studio.read(write(path, tasks)).set_index("annotator")["label"].to_dict()
+    assert found == {
+        "ann@lab.example": "biased",
+        "ben@lab.example": "unbiased",
+        "annotator-1": "unsure",
+    }
+
+
+@pytest.mark.parametrize(
+    ("newer", "older"),
+    [
+        ("2026-01-01T00:00:00.500000Z", "2026-01-01T00:00:00Z"),
+        ("2026-01-01T01:30:00+00:00", "2026-01-01T02:00:00+02:00"),
+        ("2026-01-01T00:00:01", "2026-01-01T00:00:00Z"),
+        ("2026-01-01T00:00:00Z", None),
+    ],
+)
+def test_the_newest_counts_by_time_not_by_text_and_across_tasks(tmp_path, newer, older):
+    first, second = annotated("a", "biased", when=newer), annotated("a", "unbiased", when=older)
+    for tasks in ([first, second], [second, first]):
+        assert list(label_studio.read(write(tmp_path / "e.json", tasks))["label"]) == ["biased"]
+    both = {**first, "annotations": [*second["annotations"], *first["annotations"]]}
+    for task in (both, {**both, "annotations": both["annotations"][::-1]}):
+        assert list(label_studio.read(write(tmp_path / "e.json", [task]))["label"]) == ["biased"]
 
 
 def test_people_without_an_email_are_left_out_and_said(made, tmp_path, capsys):
@@ -139,6 +210,15 @@ BAD = [
     ("[1]", "is not Label Studio's JSON export"),
     ([{"data": {}}], "task 1 has no id and kind"),
     ([{"id": 1}], "task 1 has no id and kind"),
+    ([{"id": 1, "image": "data:", "label": "biased", "annotator": 1}], "not as JSON-MIN"),
+    ([annotated("ID", "biased", when="yesterday")], "'yesterday' is no time"),
+    ([annotated("ID", "biased", who={"id": [1]})], "does not say who labelled it"),
+    ([annotated("ID", "biased", who={"email": "///"})], "'///' cannot name a file"),
+    ([annotated("ID", "biased", who={"email": "a" * 300})], "cannot name a file"),
+    (
+        [annotated("ID", "biased", who={"email": who}) for who in ("a/n@x", "a_n@x")],
+        "task 2: 'a_n@x' and 'a/n@x' would share one file",
+    ),
     ([annotated("a", "biased", kind="visual_biased")], "Did you mean .vision_biased"),
     ([annotated("a", "biassed")], "Did you mean .biased"),
     ([annotated("a", "biased", who=None)], "does not say who labelled it"),
@@ -158,7 +238,7 @@ BAD = [
         [annotated("a", "biased", result=[{"value": 3}])],
         "JSON export .task 1: Input should be",
     ),
-    ([annotated("nobody", "biased")], "1 tasks are not among the samples"),
+    ([annotated("nobody", "biased")], "not among the samples of .*1: nobody"),
     ([annotated("ID", "biased", who={"email": "oracle"})], "'oracle' is a reserved name"),
     ([annotated("ID", "biased", who={"email": "adjudicated"})], "is a reserved name"),
 ]
@@ -185,10 +265,58 @@ def test_labels_that_are_there_change_only_when_told_to(made, tmp_path, capsys):
     place = ["--profile", "smoke", "--workspace", str(made.workspace.root)]
     before = stages.everyones_labels(made)
     assert label_studio.main(["import", str(path), *place]) == 1
-    assert "would change 1 labels" in capsys.readouterr().err
+    assert "would change labels or notes that are there already (1 of 1)" in capsys.readouterr().err
     assert stages.everyones_labels(made).equals(before)
     assert label_studio.main(["import", str(path), *place, "--replace"]) == 0
     assert list(stages.everyones_labels(made)["label"]) == ["unsure", "unbiased"]
+
+
+def test_a_note_that_is_there_is_not_lost_unasked(made, tmp_path):
+    labelled(made, "ann@lab.example", ("biased",), note="mine")
+    path = tmp_path / "s.json"
+    label_studio.export(made, path)
+    tasks = json.loads(path.read_text())
+    tasks[0]["annotations"][0]["result"][1]["value"]["text"] = ["another"]
+    with pytest.raises(NapoError, match="labels or notes"):
+        label_studio.import_(made, write(path, tasks))
+    assert list(stages.everyones_labels(made)["note"]) == ["mine"]
+    label_studio.import_(made, path, replace=True)
+    assert list(stages.everyones_labels(made)["note"]) == ["another"]
+
+
+def test_the_same_export_twice_changes_nothing(made, tmp_path):
+    path = tmp_path / "e.json"
+    first = stages.annotator(made, "ann").items[0][0]
+    task = annotated(first, "biased")
+    task["annotations"][0]["result"][1]["value"]["text"] = ["two\nlines ", "  and\0 more"]
+    label_studio.import_(made, write(path, [task]))
+    before = stages.everyones_labels(made)
+    assert list(before["note"]) == ["two lines and more"]
+    label_studio.import_(made, path)
+    assert stages.everyones_labels(made).equals(before)
+
+
+def test_files_that_cannot_be_read_or_written_are_one_sentence(made, tmp_path, capsys):
+    place = ["--profile", "smoke", "--workspace", str(made.workspace.root)]
+    (tmp_path / "file").write_text("")
+    for do, file, sentence in [
+        ("import", tmp_path / "none.json", "cannot be read (No such file"),
+        ("import", tmp_path, "cannot be read (Is a directory)"),
+        ("export", tmp_path, "cannot be written (Is a directory)"),
+        ("export", tmp_path / "file" / "s.json", "cannot be written"),
+        ("export", tmp_path / "s.xml", "name a .json file"),
+    ]:
+        assert label_studio.main([do, str(file), *place]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("napo: ") and sentence in said and said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_is_no_export_does_not_even_claim_the_folder(tmp_path):
+    fresh = session("smoke", str(tmp_path))
+    with pytest.raises(NapoError, match="is not Label Studio's JSON export"):
+        label_studio.import_(fresh, write(tmp_path / "e.json", {"a": 1}))
+    assert [path.name for path in tmp_path.iterdir()] == ["e.json"]
 
 
 def test_a_name_from_outside_cannot_leave_the_folder(made, tmp_path):
