@@ -178,3 +178,20 @@ def test_the_report_names_its_commit_and_that_of_its_results(tmp_path):
     write_json(workspace.result("base") / provenance.FILE, record)
     both = "; ".join(sorted([mine, f"commit {'e' * 40}, clean"]))
     assert _commits(workspace, results)["its results"] == both
+
+
+def test_gpus_are_named_as_the_driver_names_them(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        '#!/bin/sh\n[ "$1" = --query-gpu=name ] && printf "NVIDIA H200\\nNVIDIA H200\\n"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    provenance._hardware.cache_clear()
+    try:
+        assert provenance.machine()["gpus"] == ["NVIDIA H200", "NVIDIA H200"]
+        program.write_text("#!/bin/sh\nexit 9\n")  # the driver does not answer
+        provenance._hardware.cache_clear()
+        assert provenance.machine()["gpus"] == []
+    finally:
+        provenance._hardware.cache_clear()
