@@ -1,0 +1,263 @@
+"""The sections of a profile: frozen, validated, every value of the paper with its source."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.resources
+import re
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from napo.errors import NapoError, unknown
+
+BENCHMARKS = ("vlind", "object_halbench", "amber", "mmhal")
+SIZED = ("vlind", "object_halbench", "amber_generative", "amber_discriminative", "mmhal")
+# What becomes a folder, a file name and a word of a command line.
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+
+
+class Settings(BaseModel):
+    """Base of all sections: frozen, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class World(Settings):
+    """What only this profile can do, as dotted callables; empty where the real thing is read."""
+
+    pretrain: str = ""  # makes the base model that other profiles download
+    make_rows: str = ""  # writes the preference rows that other profiles download
+    make_benchmarks: str = ""  # writes the benchmark folders that other profiles download
+    label_by_truth: str = ""  # labels a biased response when the truth of the scene is known
+    judge_by_truth: str = ""  # rates an answer when the truth of the scene is known
+
+    @field_validator("*")
+    @classmethod
+    def _dotted(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            raise ValueError("write it as package.module:function")
+        return value
+
+    def function(self, name: str) -> Callable[..., Any] | None:
+        """The callable behind a name of this section, or None where the profile has none."""
+        dotted = getattr(self, name)
+        if not dotted:
+            return None
+        module, _, attribute = dotted.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise NapoError(
+                f"world.{name} names {dotted!r}, which cannot be imported ({error}); "
+                "write it as package.module:function."
+            ) from None
+
+
+class Model(Settings):
+    """The base model, which is also the reference."""
+
+    path: str = "napo.icon_world:checkpoint"  # folder, hub id, or package:folder inside it
+    revision: str = ""  # of a hub id: the commit that is fetched and loaded
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["sdpa", "eager", "flex_attention"] = "sdpa"
+    image_mode: Literal["crop", "pad"] = "crop"  # one switch for all stages
+    architecture: dict[str, Any] = {}  # values of its config.json, for the budget before a download
+
+    @property
+    def location(self) -> str:
+        """The path to load from: a folder of a package, or a hub id's fetched commit, resolved.
+
+        Raises:
+            NapoError: when the package is not installed, or the commit was not fetched.
+        """
+        package, colon, folder = self.path.partition(":")
+        if not colon or "/" in package:
+            return self._fetched() if self.revision else self.path
+        try:
+            return str(Path(str(importlib.resources.files(package))) / folder)
+        except ModuleNotFoundError:
+            raise NapoError(
+                f"model.path names the package {package!r}, which is not installed; "
+                "give a folder, a hub id, or package:folder."
+            ) from None
+
+    def _fetched(self) -> str:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.path, "config.json", revision=self.revision)
+        if not isinstance(found, str):
+            raise NapoError(
+                f"{self.path} at {self.revision[:8]} is not in the hub's cache; "
+                "fetch it with make fetch PROFILE=... YES=1."
+            )
+        return str(Path(found).parent)
+
+
+class Decoding(Settings):
+    """How a response is generated. Temperature 0 is greedy."""
+
+    max_new_tokens: int = Field(default=48, gt=0)
+    min_new_tokens: int = Field(default=1, ge=0)  # an empty response has no log-probability
+    num_beams: int = Field(default=1, gt=0)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Decoding:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens {self.min_new_tokens} is above max_new_tokens "
+                f"{self.max_new_tokens}; lower it"
+            )
+        return self
+
+
+class Data(Settings):
+    """The preference rows."""
+
+    source: str = ""  # folder of RLAIF-V, or of JSONL and images; empty: the world makes the rows
+    count: int = Field(default=0, ge=0)  # rows used, from the first on (tiny: made); 0: all
+    expected: int = Field(default=0, ge=0)  # rows that the published data has; 0: not known
+    bad_rows: Literal["stop", "skip"] = "stop"  # what a row does that cannot be used
+    p_typical: float = Field(default=0.5, ge=0, le=1)  # icon world: share of typical colours
+    seed: int = 7
+    shard_rows: int = Field(default=256, gt=0)  # rows built, scored and written at a time
+
+
+class Masks(Settings):
+    """How one modality is hidden (Eqs. 7 and 8)."""
+
+    image: Literal["mask_token", "drop", "blank_white", "blank_black", "noise"] = "mask_token"
+    text: Literal["mask_token", "drop"] = "mask_token"
+    decoding: Decoding = Decoding()
+    batch_size: int = Field(default=128, gt=0)
+    engine: Literal["transformers", "vllm"] = "transformers"  # what generates
+
+
+class Annotation(Settings):
+    """The sample that is labelled by hand (Section 3.2)."""
+
+    samples: int = Field(default=100, gt=0)  # §3.2: 100 data points
+    seed: int = 11
+    annotator: str = "oracle"  # whose labels batch mode reads; "oracle" is the scene's truth
+
+
+class Training(Settings):
+    """One training run; the variant's terms are `napo.objective.VARIANTS`."""
+
+    tune: Literal["full", "lora", "qlora"] = "full"  # what a notebook trains if it is not told
+    beta: float = Field(default=0.1, gt=0)  # §4.1
+    learning_rate: float = Field(default=5e-7, gt=0)  # §4.1
+    lora_learning_rate: float = Field(default=2e-5, gt=0)  # LoRA wants a larger step
+    epochs: int = Field(default=4, gt=0)  # §4.1
+    batch_size: int = Field(default=32, gt=0)  # released code: 1 x 4 x 8 processes
+    micro_batch_size: int = Field(default=1, gt=0)
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)  # released code
+    weight_decay: float = Field(default=0.01, ge=0)  # released code
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # released code
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    q_rule: Literal["paper", "released"] = "paper"  # Eq. 12 or the released code's
+    max_length: int = Field(default=2048, gt=0)  # released code
+    gradient_checkpointing: bool = False
+    bf16: bool = False
+    lora_r: int = Field(default=64, gt=0)
+    lora_alpha: int = Field(default=128, gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    lora_targets: str = ""  # names with commas; empty: the family's
+    save_steps: int = Field(default=200, gt=0)  # a checkpoint to resume from
+    logits_mb: int = Field(default=256, gt=0)  # float32 logits held at any time
+
+    @field_validator("lora_targets")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if value and not all(re.fullmatch(r"\w[\w.]*", name.strip()) for name in value.split(",")):
+            raise ValueError(
+                "write names of layers with commas between them, such as q_proj,v_proj"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Training:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size "
+                f"{self.micro_batch_size}; change one of them"
+            )
+        return self
+
+
+class Evaluation(Settings):
+    """How the four benchmarks are asked and scored."""
+
+    source: str = ""  # folder of the four downloads; empty: data/<profile>/benchmarks
+    benchmarks: tuple[str, ...] = BENCHMARKS
+    sizes: dict[str, int] = {}  # icon world: how many instances each benchmark is made with
+    seed: int = 1234  # icon world: the scenes of the benchmarks
+    split: Literal["test", "validation"] = "test"  # hyper-parameters are chosen on validation
+    batch_size: int = Field(default=256, gt=0)
+    decoding: Decoding = Decoding()
+    vlind_image: Literal["best", "most_votes"] = "best"  # upstream, or the released copy
+    vote_threshold: int = Field(default=2, gt=0)  # upstream's default
+    extractor: Literal["vocabulary", "wordnet", "llm"] = "vocabulary"
+    similarity: Literal["identity", "table", "table-own", "lg"] = "identity"
+    judge: Literal["rule", "openai"] = "rule"
+    judge_model: str = ""
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in BENCHMARKS:
+                raise ValueError(str(unknown("benchmark", name, BENCHMARKS)))
+        if not value or len(set(value)) < len(value):
+            raise ValueError("name at least one benchmark, and each once")
+        return value
+
+    @field_validator("sizes")
+    @classmethod
+    def _countable(cls, value: dict[str, int]) -> dict[str, int]:
+        for name, count in value.items():
+            if name not in SIZED:
+                raise ValueError(str(unknown("size", name, SIZED)))
+            if count < 1:
+                raise ValueError(f"{name} is {count}; make at least one instance")
+        return value
+
+    @model_validator(mode="after")
+    def _judged(self) -> Evaluation:
+        if self.judge == "openai" and not self.judge_model:
+            raise ValueError("judge is openai, which needs judge_model: name the judge")
+        return self
+
+
+class Launch(Settings):
+    """How the stages that use several GPUs are started (`accelerate launch`)."""
+
+    processes: int = Field(default=1, ge=0)  # 0: one for each GPU that is visible
+    strategy: Literal["ddp", "zero2", "zero3", "fsdp2"] = "ddp"  # a file of napo/accelerate
+
+
+class Source(Settings):
+    """Something to download (`make fetch`), or to get by hand."""
+
+    name: str  # what it is, in a word or two
+    to: str  # where it goes, a folder relative to the workspace; empty: the hub's cache
+    repo: str = ""  # on the Hugging Face hub; empty: see `url` or `manual`
+    kind: Literal["model", "dataset"] = "dataset"
+    revision: str = ""  # the commit; empty: the newest, which is then recorded
+    files: tuple[str, ...] = ()  # patterns; empty: all
+    url: dict[str, str] = {}  # file name -> address
+    manual: str = ""  # what a person has to do where no program may
+    holds: dict[str, int] = {}  # pattern -> how many such files there are when it is complete
+    gigabytes: float = Field(default=0.0, ge=0)
+    licence: str = ""
+
+    @field_validator("to")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        if PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts:
+            raise ValueError("name a folder inside the workspace")
+        return value
