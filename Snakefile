@@ -8,8 +8,13 @@ from pathlib import Path
 from shlex import quote
 
 from napo.config import load_profile, seeds
+from napo.errors import unknown
+from napo.settings import TUNES
 from napo.workspace import fingerprint
 
+for name in config:
+    if name not in ("profile", "workspace", "seeds", "tune", "baselines"):
+        raise unknown("config", name, ("profile", "workspace", "seeds", "tune", "baselines"))
 PROFILE = config.get("profile", "tiny")
 settings = load_profile(PROFILE)
 workdir: config.get("workspace", workflow.basedir)
@@ -18,8 +23,10 @@ DATA = f"data/{settings.name}"
 FIGURES = f"figures/{settings.name}"
 NOTEBOOKS = f"{workflow.basedir}/notebooks"
 TUNE = config.get("tune", settings.training.tune)
+if TUNE not in TUNES:
+    raise unknown("tune", TUNE, TUNES)
 SUFFIX = "" if TUNE == "full" else f"-{TUNE}"
-SEEDS = config.get("seeds", settings.seeds)
+SEEDS = str(config.get("seeds", settings.seeds))
 
 
 def runs(variant):

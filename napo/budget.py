@@ -39,11 +39,11 @@ from napo import families
 from napo.config import Profile, Training, load_profile
 from napo.errors import NapoError, unknown
 from napo.footprint import RESPONSES, Lengths, Run, Shape, peak, shape_of
+from napo.settings import TUNES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TUNES = ("full", "lora", "qlora")
 STRATEGIES = ("ddp", "zero2", "fsdp2")
 PARTS = ("parameters", "gradients", "optimiser", "activations", "logits")
 SHARED = "shared prefix: one sequence"

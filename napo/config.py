@@ -159,7 +159,9 @@ def _sentence(file: str, error: ValidationError) -> NapoError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return unknown(f"key in {file}", key, _section(first["loc"][:-1]).model_fields)
+        where = ".".join(str(part) for part in first["loc"][:-1])
+        what = f"key of {where} in {file}:" if where else f"key in {file}:"
+        return unknown(what, first["loc"][-1], _section(first["loc"][:-1]).model_fields)
     if first["type"] == "value_error":
         where = f"{key}: " if key else ""
         return NapoError(f"{file}: {where}{first['ctx']['error']}.")

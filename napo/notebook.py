@@ -117,6 +117,20 @@ def _injected_names(cells: Iterable[str]) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
+def numbers(name: str, text: str) -> list[float]:
+    """The numbers of a parameter such as "0.1,0.5".
+
+    Raises:
+        NapoError: when a piece is no number, naming the parameter.
+    """
+    try:
+        return [float(piece) for piece in text.split(",")]
+    except ValueError:
+        raise NapoError(
+            f"{name} is {text!r}; write numbers with commas between them, such as 0.1,0.5."
+        ) from None
+
+
 def set_threads(count: int) -> None:
     """One thread count everywhere: a count of 1 or 2 gives different last bits."""
     os.environ["OMP_NUM_THREADS"] = str(count)

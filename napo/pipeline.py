@@ -17,13 +17,15 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from napo import processes
-from napo.config import load_profile
-from napo.errors import NapoError
+from napo.config import load_profile, seeds
+from napo.errors import NapoError, unknown
 from napo.locks import hold
 from napo.progress import duration
+from napo.settings import TUNES
 from napo.workspace import Workspace
 
 # Seconds of one job of each rule at the tiny scale on two cores: the estimate's first guess,
@@ -39,6 +41,8 @@ USUAL_SECONDS = {
     "evaluate_base": 40,
     "report": 25,
 }
+
+CONFIG = ("seeds", "tune")  # what --config may name, beside profile and workspace
 
 _RULE = re.compile(r"^(?:local)?rule (\w+):$")
 _JOB = re.compile(r"^\s+jobid: (\d+)$")
@@ -108,6 +112,35 @@ class Board:
             running = [now - started for r, _, started in self.jobs.values() if r == rule]
             work += each * (count - len(taken)) - sum(min(each, spent) for spent in running)
         return max(0.0, work) / cores
+
+
+def configured(given: Iterable[str]) -> dict[str, str]:
+    """The Snakefile's config from words such as "seeds=0,1".
+
+    Raises:
+        NapoError: for another name, or a value that is none of its values.
+    """
+    options = {}
+    for pair in given:
+        name, equal, value = pair.partition("=")
+        if name not in CONFIG or not equal:
+            raise unknown("--config", name, CONFIG)
+        if name == "tune" and value not in TUNES:
+            raise unknown("tune", value, TUNES)
+        if name == "seeds":
+            seeds(value)
+        options[name] = value
+    return options
+
+
+def complaint(log: Path) -> str:
+    """Why Snakemake did not begin: a sentence of the Snakefile, or what it could not understand."""
+    lines = log.read_text().splitlines()
+    for line, following in pairwise(lines):
+        if line.startswith("NapoError in file"):
+            return following.strip()
+    said = [line for line in lines if ": error: " in line]
+    return f"{said[-1].partition(': error: ')[2]}; see python -m snakemake --help." if said else ""
 
 
 def failure_sentence(notebook: Path) -> str:
@@ -205,7 +238,7 @@ def run(
         notebook = workspace.root / board.failed_log
         raise NapoError(f"{failure_sentence(notebook)} (The failed notebook: {notebook})")
     if code:
-        raise NapoError(f"Snakemake stopped with code {code}; its own words are in {log}.")
+        raise NapoError(complaint(log) or f"Snakemake stopped with code {code}; see {log}.")
     took = duration(time.monotonic() - began)
     print(f"All done in {took}: {workspace.tables / 'report.html'}", flush=True)
     return 0
@@ -223,9 +256,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workspace", default="", help="folder (default: the checkout)")
     parser.add_argument("--baselines", action="store_true", help="train those of the extra table")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="jobs side by side")
+    parser.add_argument("--config", nargs="+", default=[], metavar="NAME=VALUE",
+                        help="seeds=0,1, tune=lora: instead of the profile's")  # fmt: skip
     given, extra = parser.parse_known_args(arguments)
-    options = {"baselines": "true"} if given.baselines else {}
+    if given.cores < 1:
+        parser.error(f"--cores is {given.cores}; give at least one.")
     try:
+        options = configured(given.config)
+        options |= {"baselines": "true"} if given.baselines else {}
         return run(given.profile, given.workspace, given.cores, options, extra)
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ from napo.errors import NapoError, unknown
 
 BENCHMARKS = ("vlind", "object_halbench", "amber", "mmhal")
 SIZED = ("vlind", "object_halbench", "amber_generative", "amber_discriminative", "mmhal")
+TUNES = ("full", "lora", "qlora")
 # What becomes a folder, a file name and a word of a command line.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
@@ -148,7 +149,7 @@ class Annotation(Settings):
 class Training(Settings):
     """One training run; the variant's terms are `napo.objective.VARIANTS`."""
 
-    tune: Literal["full", "lora", "qlora"] = "full"  # what a notebook trains if it is not told
+    tune: Literal[TUNES] = "full"  # what a notebook trains if it is not told
     beta: float = Field(default=0.1, gt=0)  # §4.1
     learning_rate: float = Field(default=5e-7, gt=0)  # §4.1
     lora_learning_rate: float = Field(default=2e-5, gt=0)  # LoRA wants a larger step

@@ -32,6 +32,7 @@ from napo.errors import NapoError, unknown
 from napo.logprobs import EncodedRow, LogProbs
 from napo.objective import VARIANTS, Objective, mean_records
 from napo.progress import Progress
+from napo.settings import TUNES
 from napo.workspace import fingerprint, json_value, read_json, sweep, write_json
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["NaPOConfig", "NaPOTrainer", "read_records", "train_run"]
 
 CACHE_BYTES = 2**30  # encoded rows up to this size stay in memory for all epochs
-TUNES = ("full", "lora", "qlora")
 _SETS = ("target_modules", "exclude_modules")  # of an adapter's configuration
 REFERENCES = ("cached", "adapter_off")
 

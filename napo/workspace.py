@@ -255,7 +255,10 @@ class Workspace:
         else:
             checkout = Path(__file__).resolve().parent.parent
             path = checkout if (checkout / "Snakefile").is_file() else Path.cwd()
-        if path.exists() and not os.access(path, os.W_OK):
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        if not there.is_dir():
+            raise NapoError(f"The workspace {path} is no folder; name one with `workspace`.")
+        if not os.access(there, os.W_OK):
             raise NapoError(f"The workspace {path} is read-only; name another with `workspace`.")
         return cls(path, profile)
 

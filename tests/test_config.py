@@ -32,7 +32,7 @@ def test_an_unknown_profile_is_refused_with_the_nearest_one():
 
 def test_an_unknown_key_is_refused_with_the_known_ones(tmp_path):
     path = write(tmp_path, "training: {learning_rat: 1}")
-    with pytest.raises(NapoError, match=r"mine.yaml 'training.learning_rat'.*learning_rate"):
+    with pytest.raises(NapoError, match=r"learning_rat.*Did you mean .learning_rate"):
         load_profile(path)
 
 

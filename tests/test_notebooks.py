@@ -193,7 +193,7 @@ BAD = {
     "an unknown profile": ("03_loss_curves", ["-p", "profile", "tinny"], "Did you mean 'tiny'"),
     "an unknown variant": ("05_train", ["-p", "variant", "A9"], "Unknown variant 'A9'"),
     "bad seeds": ("05_train", ["-p", "seeds", "x"], "seeds is 'x'"),
-    "a missing input": ("04_margin_distributions", [], "run notebooks/02_annotate_noise.ipynb"),
+    "a missing input": ("04_margin_distributions", [], "run notebooks/01_build_biased_data.ipynb"),
 }
 
 

@@ -22,6 +22,10 @@ def pretrain(session: Session, seed: int = 0, threads: int = 2) -> Path:
     make = session.profile.world.function("pretrain")
     if make is None:
         raise NapoError(f"Profile {session.profile.name} has no base model to pretrain.")
+    if threads < 1 or seed < 0:
+        raise NapoError(
+            f"threads is {threads} and seed {seed}; give at least one thread, and a seed from 0 on."
+        )
     folder = session.workspace.data / "base-model"
     with work_on(folder, {"seed": seed, "threads": threads}) as todo:
         if todo:

@@ -1,0 +1,321 @@
+"""Bad inputs, each with the sentence it gets: it names the thing and the remedy, and nothing else
+happens. `pytest tests/test_bad_inputs.py -s -k table` prints the table."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from napo import check, fetch, label_studio, notebook, pipeline, stages
+from napo.config import load_profile
+from napo.errors import NapoError
+from napo.figures import __main__ as redraw
+from napo.labels import read_labels
+from napo.verify import main as verify
+
+ROOT = Path(__file__).parent.parent
+BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+# A profile's text -> what the sentence has to hold.
+PROFILES = {
+    "trainng: {}": "Did you mean 'training'",
+    "training: {learning_rat: 1}": "Did you mean 'learning_rate'",
+    "training: {decoding: {beams: 2}}": "Unknown key",
+    "masks: {decoding: {num_beam: 2}}": "Did you mean 'num_beams'",
+    "sources: [{name: a, to: b, fils: c}]": "Did you mean 'files'",
+    "training: {beta: 0}": "greater than 0",
+    "training: {beta: -0.1}": "greater than 0",
+    "training: {beta: .inf}": "finite",
+    "training: {beta: .nan}": "finite",
+    "training: {beta: high}": "valid number",
+    "training: {learning_rate: 5e}": "valid number",
+    "training: {epochs: 1.5}": "valid integer",
+    "training: {epochs: 0}": "greater than 0",
+    "training: {batch_size: 32, micro_batch_size: 5}": "not a multiple of micro_batch_size 5",
+    "training: {warmup_ratio: 1}": "less than 1",
+    "training: {weight_decay: -1}": "greater than or equal to 0",
+    "training: {tune: lorra}": "'full', 'lora' or 'qlora'",
+    "training: {schedule: linar}": "'cosine', 'linear' or 'constant'",
+    "training: {q_rule: mine}": "'paper' or 'released'",
+    "training: {bf16: maybe}": "valid boolean",
+    "training: {lora_targets: 'q_proj,,v_proj'}": "names of layers with commas",
+    "training: {lora_dropout: 1}": "less than 1",
+    "training: {logits_mb: 0}": "greater than 0",
+    "training: 3": "section of keys and values",
+    "model: {dtype: float64}": "'float32', 'bfloat16' or 'float16'",
+    "model: {attention: flash}": "'sdpa', 'eager' or 'flex_attention'",
+    "model: {path: 7}": "put it in quotes",
+    "model: {image_mode: stretch}": "'crop' or 'pad'",
+    "masks: {image: blank}": "'mask_token'",
+    "masks: {text: blank}": "'mask_token' or 'drop'",
+    "masks: {engine: sglang}": "'transformers' or 'vllm'",
+    "masks: {batch_size: 0}": "greater than 0",
+    "masks: {decoding: {min_new_tokens: 9, max_new_tokens: 8}}": "is above max_new_tokens 8",
+    "masks: {decoding: {temperature: -1}}": "greater than or equal to 0",
+    "masks: {decoding: {top_p: 1.2}}": "less than or equal to 1",
+    "masks: {decoding: {num_beams: two}}": "valid integer",
+    "data: {count: -1}": "greater than or equal to 0",
+    "data: {p_typical: 2}": "less than or equal to 1",
+    "data: {bad_rows: ignore}": "'stop' or 'skip'",
+    "data: {shard_rows: 0}": "greater than 0",
+    "data: [a, b]": "section of keys and values",
+    "annotation: {samples: 0}": "greater than 0",
+    "annotation: {annotator: yes}": "put it in quotes",
+    "evaluation: {benchmarks: [vlnd]}": "Did you mean 'vlind'",
+    "evaluation: {benchmarks: []}": "at least one benchmark",
+    "evaluation: {benchmarks: [amber, amber]}": "each once",
+    "evaluation: {sizes: {vlnd: 3}}": "Did you mean 'vlind'",
+    "evaluation: {sizes: {vlind: 0}}": "at least one instance",
+    "evaluation: {judge: gpt4}": "'rule' or 'openai'",
+    "evaluation: {judge: openai}": "name the judge",
+    "evaluation: {extractor: nltk}": "'vocabulary', 'wordnet' or 'llm'",
+    "evaluation: {split: train}": "'test' or 'validation'",
+    "evaluation: {vote_threshold: 0}": "greater than 0",
+    "launch: {processes: -1}": "greater than or equal to 0",
+    "launch: {strategy: zero1}": "'ddp', 'zero2', 'zero3' or 'fsdp2'",
+    "sources: [{to: b}]": "sources.0.name is missing",
+    "sources: [{name: a, to: ../b}]": "inside the workspace",
+    "sources: [{name: a, to: /etc}]": "inside the workspace",
+    "sources: [{name: a, to: b, kind: file}]": "'model' or 'dataset'",
+    "seeds: '0,0'": "names a seed twice",
+    "seeds: '0,x'": "whole numbers with commas",
+    "seeds: '-1'": "0 or larger",
+    "seeds: []": "valid string",
+    "threads: 0": "greater than 0",
+    "scale: huge": "'tiny' or 'paper'",
+    "paper_model: 70B": "'7B' or '13B'",
+    "name: ../tiny": "pattern",
+    "name: a b": "pattern",
+    "variants: [dpo, dpo]": "is there twice",
+    "variants: dpo": "valid tuple",
+    "variants: ['../dpo']": "pattern",
+    "world: {make_rows: nowhere}": "package.module:function",
+    "world: {make_rows: 'os.system(1):x'}": "package.module:function",
+    "extends: tinny": "Did you mean 'tiny'",
+    "extends: bad.yaml": "extends itself",
+    "seeds: '0'\nseeds: '1'": "the key 'seeds' is there twice",
+    "training: {beta: 1, beta: 2}": "the key 'beta' is there twice",
+    "a: [": "line 1",
+    "- 1\n- 2": "keys and values",
+    "just text": "keys and values",
+    "!!python/object/apply:os.system ['true']": "line 1",
+    "a: &a [*a]": "Unknown key",
+    "1: 2": "a key is no word",
+    "\ufeffseeds: '0,0'": "names a seed twice",
+}
+
+# What is asked of the real notebooks: (notebook, parameter, value) -> what the sentence holds.
+PARAMETERS = [
+    *((book.stem, "proflie", "tiny", "Did you mean 'profile'") for book in BOOKS),
+    *((book.stem, "workspace", ["w"], "is not str") for book in BOOKS),
+    ("00_icon_world", "pretrain", "perhaps", "is not bool"),
+    ("00_icon_world", "seed", "one", "is not int"),
+    ("00_icon_world", "threads", 1.5, "is not int"),
+    ("02_annotate_noise", "interactiv", True, "Did you mean 'interactive'"),
+    ("02_annotate_noise", "interactive", "maybe", "is not bool"),
+    ("05_train", "varient", "A1", "Did you mean 'variant'"),
+    ("05_train", "seeds", None, "is not str"),
+    ("06_evaluate", "dryrun", True, "Did you mean 'dry_run'"),
+    ("06_evaluate", "dry_run", "2", "is not bool"),
+    ("07_results", "seed", "0", "Did you mean 'seeds'"),
+]
+
+
+def place(root):
+    return ["--profile", "smoke", "--workspace", str(root)]
+
+
+# A command line -> what its sentence holds.
+COMMANDS = {
+    "pipeline, unknown profile": (pipeline.main, ["--profile", "tinny"], "Did you mean 'tiny'"),
+    "pipeline, no such file": (pipeline.main, ["--profile", "x/y.yaml"], "is no file"),
+    "pipeline, a file as workspace": (pipeline.main, ["--workspace", __file__], "folder"),
+    "check, unknown profile": (check.main, ["--profile", "llava-1.5-7c"], "llava-1.5-7b"),
+    "fetch, unknown profile": (fetch.main, ["--profile", "llava-1.5-7c"], "llava-1.5-7b"),
+    "verify, nothing there": (verify, ["--profile", "smoke"], "run make reproduce first"),
+    "figures, unknown": (redraw.main, ["fig5"], "known are fig3 and fig4"),
+    "figures, no margins": (redraw.main, ["fig4"], "fig4.csv is missing"),
+    "label studio, no rows": (label_studio.main, ["export", "s.json"], "01_build_biased_data"),
+}
+
+# A row of a data set -> what the sentence holds.
+GOOD = {"idx": "1", "question": "What?", "chosen": "A cat.", "rejected": "A dog."}
+ROWS = {
+    "no question": ({"question": None}, "question"),
+    "an empty chosen": ({"chosen": " "}, "chosen"),
+    "an empty rejected": ({"rejected": ""}, "rejected"),
+    "no image": ({"image": None}, "image"),
+    "bytes that are no image": ({"image": {"bytes": b"no", "path": None}}, "image"),
+}
+
+LABELS = {
+    "id,kind,label,annotator\na,language_biased,good,ann\n": "Unknown label 'good'",
+    "id,kind,label,annotator\na,visual,biased,ann\n": "Unknown kind 'visual'",
+    "id,kind,label,annotator\n,language_biased,biased,ann\n": "the id is empty",
+    "id,kind,label,annotator\na,language_biased,biased\n": "has 3 fields, not 4",
+    "id,label\na,biased\n": "it must name id, kind, label",
+}
+
+VALUES = {
+    "a variant": (lambda s: stages.train(s, "A9", 0), "Unknown variant 'A9'"),
+    "seeds": (lambda s: s.seeds("0;1"), "whole numbers with commas"),
+    "tune": (lambda s: s.tune("lorra"), "Did you mean 'lora'"),
+    "q as a word": (lambda s: notebook.numbers("qs", "0.1,x"), "numbers with commas"),
+    "a checkpoint": (lambda s: stages.evaluate(s, "base", model="/no/such"), "/no/such"),
+    "threads of pretraining": (lambda s: stages.pretrain(s, 0, 0), "threads is 0"),
+    "rows before they are made": (lambda s: stages.build_rows(s), "00_icon_world"),
+    "training before rows": (lambda s: stages.train(s, "A1", 0), "01_build_biased_data"),
+    "labels before rows": (lambda s: stages.annotate(s), "01_build_biased_data"),
+}
+
+table: list[tuple[str, str]] = []
+
+
+def told(what, act, capsys=None):
+    """The sentence that a bad input gets, which is checked to be one and kept for the table."""
+    with pytest.raises(NapoError) as caught:
+        act()
+    said = str(caught.value)
+    assert "\n" not in said and said.endswith((".", "?", ")")) and "Traceback" not in said, said
+    assert "pydantic" not in said and "<class" not in said and len(said) < 600, said
+    table.append((what, said))
+    return said
+
+
+def tree(root):
+    return {path: path.stat().st_mtime_ns for path in sorted(root.rglob("*"))}
+
+
+@pytest.fixture
+def session(tmp_path):
+    return notebook.session("smoke", str(tmp_path))
+
+
+@pytest.mark.parametrize("text", PROFILES)
+def test_a_bad_profile(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    monkeypath = str(path)
+    if "bad.yaml" in text:
+        path.write_text(f"extends: {path}")
+    said = told(f"profile `{text}`", lambda: load_profile(monkeypath))
+    assert PROFILES[text] in said
+
+
+def test_a_profile_that_is_no_text(tmp_path):
+    (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in told("profile, bytes", lambda: load_profile(str(tmp_path / "bad.yaml")))
+    (tmp_path / "folder.yaml").mkdir()
+    assert "is no file" in told("a folder", lambda: load_profile(str(tmp_path / "folder.yaml")))
+
+
+@pytest.mark.parametrize(("book", "name", "value", "part"), PARAMETERS)
+def test_a_bad_parameter_of_a_notebook(book, name, value, part):
+    cells = nbformat.read(ROOT / "notebooks" / f"{book}.ipynb", as_version=4).cells
+    declared = next(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
+    namespace = {}
+    exec(compile(declared, book, "exec"), namespace)
+    given = f"# Parameters\n{name} = {value!r}\n"
+    exec(given, namespace)
+    kinds = namespace["__annotations__"]
+    said = told(
+        f"{book} `-p {name} {value}`", lambda: notebook.check(namespace, kinds, [declared, given])
+    )
+    assert part in said
+
+
+@pytest.mark.parametrize("what", COMMANDS)
+def test_a_bad_command_line(tmp_path, capsys, monkeypatch, what):
+    monkeypatch.chdir(tmp_path)
+    main, arguments, part = COMMANDS[what]
+    if "--workspace" not in arguments:
+        arguments = [*arguments, "--workspace", str(tmp_path)]
+    if "--profile" not in arguments:
+        arguments = [*arguments, "--profile", "smoke"]
+    before = tree(tmp_path)
+    assert main(arguments) == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("napo: ") and part in said and "\n" not in said
+    table.append((f"command: {what}", said))
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("what", ROWS)
+def test_a_bad_row(tmp_path, what):
+    change, part = ROWS[what]
+    image = {"bytes": picture(), "path": None}
+    rows = [{**GOOD, "image": image}, {**GOOD, "idx": "2", "image": image, **change}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+
+    made = notebook.session("smoke", str(tmp_path / "work"))
+    data = made.profile.data.model_copy(update={"source": str(tmp_path), "count": 0})
+    asked = type(made)(made.profile.model_copy(update={"data": data}), made.workspace)
+    said = told(f"row with {what}", lambda: stages.build_rows(asked))
+    assert part in said and "2" in said
+
+
+def picture():
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("text", LABELS)
+def test_bad_labels(tmp_path, text):
+    path = tmp_path / "ann.csv"
+    path.write_text(text)
+    said = told(f"labels `{text.splitlines()[-1]}`", lambda: read_labels(path))
+    assert LABELS[text] in said and "ann.csv" in said
+
+
+@pytest.mark.parametrize("what", VALUES)
+def test_a_bad_value_stops_before_anything_is_written(session, tmp_path, what):
+    act, part = VALUES[what]
+    before = tree(tmp_path)
+    assert part in told(what, lambda: act(session))
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (
+            ["-m", "napo.pipeline", "--profile", "smoke", "--config", "seds=1"],
+            "Did you mean 'seeds'",
+        ),
+        (["-m", "napo.pipeline", "--profile", "smoke", "--coers", "2"], "coers"),
+        (["-m", "napo.pipeline", "--profile", "smoke", "--cores", "0"], "--cores is 0"),
+        (["-m", "napo.pipeline", "--profile", "smoke", "--config", "seeds=x"], "seeds is 'x'"),
+        (["-m", "napo.pipeline", "--profile", "smoke", "--config", "tune=lorra"], "lora"),
+    ],
+)
+def test_a_real_process_says_one_sentence_and_ends_with_one(tmp_path, arguments, part):
+    call = [sys.executable, *arguments, "--workspace", str(tmp_path)]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (1, 2), done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert (
+        last.startswith(("napo: ", "python -m napo.pipeline: error: "))
+        and part in last
+        and "Traceback" not in done.stderr
+    )
+    table.append((" ".join(arguments[1:]), last))
+    assert not (tmp_path / "data" / "smoke" / "source").exists()
+
+
+def test_the_table_has_at_least_eighty_bad_inputs(capsys):
+    """Last: it counts what the tests above have shown, when they ran in this process."""
+    inputs = len(PROFILES) + len(PARAMETERS) + len(COMMANDS) + len(ROWS) + len(LABELS) + len(VALUES)
+    assert inputs >= 80
+    with capsys.disabled():
+        for number, (what, said) in enumerate(table, 1):
+            print(f"| {number} | {json.dumps(what)[1:-1]} | {said} |")
