@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from harness import HEADER, STAGES, Reference, Survival, contents, fresh, kill, lost, run, survive
+from real_commands import HEADER, STAGES, Reference, Survival, contents, fresh, kill, lost, run, survive
 
 BUILD, TRAIN, EVALUATE = (
     next(stage for stage in STAGES if stage.name == name)
