@@ -1,0 +1,52 @@
+"""Every stage survives signals at random moments and leaves the bytes of an uninterrupted run."""
+
+from pathlib import Path
+
+import pytest
+
+from faults import work
+from faults.harness import Laboratory, Outcome, table
+from faults.judge_server import JudgeServer
+
+SMALLEST = str(Path(__file__).parent / "smallest.yaml")
+# What writes in parts, where a kill could tear most, twice; the rest is in the long group.
+FEW = {"build": 2, "train full": 2, "train lora": 1, "evaluate": 2, "label": 1, "judge": 1,
+       "reference": 1}  # fmt: skip
+MANY = 8  # of each stage, in the long group
+
+
+@pytest.fixture(scope="module")
+def judge():
+    pytest.importorskip("openai")
+    running = JudgeServer()
+    yield running
+    running.stop()
+
+
+def laboratory(tmp_path_factory, judge, profile):
+    return Laboratory(tmp_path_factory.mktemp("kills"), profile, judge.environment)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, judge):
+    return laboratory(tmp_path_factory, judge, SMALLEST)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory, judge):
+    return laboratory(tmp_path_factory, judge, "smoke")
+
+
+def check(outcomes: list[Outcome], kills: int) -> None:
+    print("\n" + table(outcomes))
+    assert sum(each.kills for each in outcomes) >= kills
+    assert not [each.stage for each in outcomes if each.lost or each.different], table(outcomes)
+
+
+def test_ten_kills_over_the_stages_lose_no_record_and_change_no_byte(small):
+    check([small.survive(stage, kills, seed=1) for stage, kills in FEW.items()], kills=10)
+
+
+@pytest.mark.long
+def test_a_hundred_kills_over_all_stages_lose_no_record_and_change_no_byte(smoke):
+    check([smoke.survive(stage, MANY, seed=2) for stage in work.STAGES], kills=100)

@@ -1,0 +1,92 @@
+"""The stages as the killed processes run them, each by its public function."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# Loaded once, in the server that the processes are forked from: a kill then hits the work.
+import accelerate  # noqa: F401
+import matplotlib.backends.backend_agg
+import matplotlib.backends.backend_pdf
+import matplotlib.backends.backend_svg  # noqa: F401
+import peft  # noqa: F401
+import transformers.models.llava.modeling_llava
+import transformers.models.llava.processing_llava  # noqa: F401
+
+from napo import figures, noise, notebook, stages, trainer
+from napo.benchmarks import runner
+from napo.labels import LABELS, read_labels
+from napo.notebook import Session
+
+VARIANT = "A1"
+PERSON = "kim"
+
+
+def _label(session: Session) -> None:
+    """A person labels the samples one by one, and goes on after those that are on the disk."""
+    widget = stages.annotator(session, PERSON)
+    path = session.workspace.annotations / f"{PERSON}.csv"
+    there = len(read_labels(path)) if path.is_file() else 0
+    for _ in range(len(widget.items) - there):
+        widget.label(LABELS[widget.listener.item % len(LABELS)])
+        time.sleep(0.01)  # people think
+
+
+def _figures(session: Session) -> None:
+    folder = session.workspace.figures
+    curves = figures.loss_curves(qs=[0.1, 0.5, 0.9])
+    figures.save(figures.fig3(curves), folder, "fig3", curves)
+    margins = stages.margins(session)
+    figures.save(figures.fig4(margins), folder, "fig4", margins)
+    noise.separation(margins)
+    records = stages.records(session, VARIANT)
+    steps = figures.per_step(records)
+    figures.save(figures.training_curves(records), folder, f"training-{VARIANT}-full", steps)
+
+
+def _judge(session: Session) -> None:
+    """The adapter's answers, rated by the model behind OPENAI_BASE_URL."""
+    judged = {"benchmarks": ("mmhal",), "judge": "openai", "judge_model": "a-judge"}
+    evaluation = session.profile.evaluation.model_copy(update=judged)
+    profile = session.profile.model_copy(update={"evaluation": evaluation})
+    stages.evaluate(Session(profile, session.workspace), VARIANT, tune="lora")
+
+
+# In the order of the pipeline: each finds what those before it wrote.
+STAGES: dict[str, Callable[[Session], object]] = {
+    "source": stages.make_rows,
+    "benchmarks": stages.make_benchmarks,
+    "build": stages.build_rows,
+    "reference": stages.score_reference,
+    "annotate": stages.annotate,
+    "label": _label,
+    "train full": lambda session: stages.train(session, VARIANT, 0, "full"),
+    "train lora": lambda session: stages.train(session, VARIANT, 0, "lora"),
+    "evaluate": lambda session: stages.evaluate(session, VARIANT),
+    "evaluate base": lambda session: stages.evaluate(session, "base"),
+    "judge": _judge,
+    "figures": _figures,
+    "report": lambda session: stages.write_report(session, stages.all_results(session)),
+}
+
+
+def session_of(profile: str, root: Path) -> Session:
+    """The session, its evaluation cut into chunks that a small benchmark has several of."""
+    runner.CHUNK = 16
+    return notebook.session(profile, str(root))
+
+
+def run(stage: str, profile: str, root: Path, log: Path, environment: dict[str, str]) -> None:
+    """What a forked process does: its own process group, its words in a log, one stage."""
+    os.setpgid(0, 0)
+    os.environ.update(environment)
+    with open(log, "ab", buffering=0) as words:
+        os.dup2(words.fileno(), 1)
+        os.dup2(words.fileno(), 2)
+    STAGES[stage](session_of(profile, root))
+
+
+assert trainer  # imported for its weight, like the libraries above
