@@ -9,6 +9,7 @@ else (optimiser, schedule, precision, processes) is the ecosystem's.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -203,6 +204,8 @@ class NaPOTrainer(Trainer):
         step = self.state.global_step
         self._refuse_nonsense(batch, policy, first=step == 0)
         output = self.objective(policy, batch.reference, step=step, seed=self.args.seed)
+        if not output.loss.isfinite():
+            raise self._diverged("The loss is not finite")
         if model.training:
             self.records.add(step, batch.ids, output.records)
             self._recent.append(output.records)
@@ -236,15 +239,43 @@ class NaPOTrainer(Trainer):
         row, response = (int(place) for place in wrong.nonzero()[0])
         where = f"row {batch.ids[row]}, {batch.responses[response]}"
         if not torch.isfinite(apart[row, response]):
-            raise NapoError(
-                f"A log-probability is not a number ({where}, step {self.state.global_step}); "
-                "lower the learning rate, or check the reference of this row."
-            )
+            if not torch.isfinite(batch.reference.sum[row, response]):
+                raise NapoError(
+                    f"The reference's log-probability is not a number ({where}); "
+                    "run notebooks/01_build_biased_data.ipynb again."
+                )
+            raise self._diverged(f"A log-probability is not a number ({where})")
         raise NapoError(
             f"Before training, the model and the reference differ by {apart[row, response]:.4f} "
             f"a token ({where}): the reference belongs to another model, data or preprocessing; "
             "run notebooks/01_build_biased_data.ipynb again."
         )
+
+    def _diverged(self, what: str) -> NapoError:
+        """What is said when numbers overflow: the step, what to try, and what there is to keep."""
+        kept = checkpoints.latest(Path(self.args.output_dir))
+        there = f"{kept} is kept" if kept else "there was no checkpoint yet"
+        return NapoError(
+            f"{what} at step {self.state.global_step}; lower the learning rate or beta, or warm up "
+            f"for longer, in another run folder ({there})."
+        )
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm; one that is not finite stops before the step that it would spoil."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if norm is not None and not math.isfinite(norm):
+            raise self._diverged("The gradient is not finite")
+        return norm
+
+    def refuse_spoilt_weights(self) -> None:
+        """Stop before weights that are not finite take the place of a checkpoint.
+
+        Raises:
+            NapoError: naming the step and the checkpoint that is kept.
+        """
+        trained = (each for each in self.model.parameters() if each.requires_grad)
+        if not all(each.isfinite().all() for each in trained):
+            raise self._diverged("A weight is not finite")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._sampler
@@ -252,6 +283,7 @@ class NaPOTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint that is whole or not there; the one before goes after it."""
         step = self.state.global_step
+        self.refuse_spoilt_weights()
         self.records.flush(step)
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
         path = folder.with_name(folder.name + ".part")
@@ -595,6 +627,7 @@ def train_run(
     trainer.add_callback(_Line(label, batch))
     start = checkpoints.latest(folder / "checkpoints", trainer.run_identity)
     trainer.train(resume_from_checkpoint=str(start) if start else None)
+    trainer.refuse_spoilt_weights()
     trainer.records.flush(trainer.state.global_step)
     part = final.with_name(final.name + ".part")
     if args.should_save:

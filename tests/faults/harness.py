@@ -124,14 +124,21 @@ class Laboratory:
         folder: where everything goes.
         profile: name or YAML path.
         environment: for the stages, such as the judge's address.
+        stages: those that are wanted, in the pipeline's order.
     """
 
-    def __init__(self, folder: Path, profile: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        profile: str,
+        environment: Mapping[str, str],
+        stages: Iterable[str] = tuple(work.STAGES),
+    ) -> None:
         self.folder, self.profile, self.environment = folder, profile, dict(environment)
         self._context = _server_with_the_libraries()
         self.after: dict[str, dict[str, str]] = {}
         self.seconds: dict[str, float] = {}
-        for stage in work.STAGES:
+        for stage in stages:
             self._quietly(stage)
 
     def _quietly(self, stage: str) -> None:

@@ -23,18 +23,16 @@ def judge():
     running.stop()
 
 
-def laboratory(tmp_path_factory, judge, profile):
-    return Laboratory(tmp_path_factory.mktemp("kills"), profile, judge.environment)
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory, judge):
-    return laboratory(tmp_path_factory, judge, SMALLEST)
+    folder = tmp_path_factory.mktemp("kills")
+    needed = [stage for stage in work.STAGES if stage in {*FEW, "source", "benchmarks"}]
+    return Laboratory(folder, SMALLEST, judge.environment, needed)
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory, judge):
-    return laboratory(tmp_path_factory, judge, "smoke")
+    return Laboratory(tmp_path_factory.mktemp("kills"), "smoke", judge.environment)
 
 
 def check(outcomes: list[Outcome], kills: int) -> None:

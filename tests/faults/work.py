@@ -9,15 +9,20 @@ from pathlib import Path
 
 # Loaded once, in the server that the processes are forked from: a kill then hits the work.
 import accelerate  # noqa: F401
+import ipywidgets  # noqa: F401
 import matplotlib.backends.backend_agg
 import matplotlib.backends.backend_pdf
 import matplotlib.backends.backend_svg  # noqa: F401
 import peft  # noqa: F401
+import transformers.models.clip.modeling_clip
+import transformers.models.llama.modeling_llama
 import transformers.models.llava.modeling_llava
 import transformers.models.llava.processing_llava  # noqa: F401
 
 from napo import figures, noise, notebook, stages, trainer
-from napo.benchmarks import runner
+from napo.annotator import Annotator
+from napo.benchmarks import amber, mmhal, object_halbench, runner, vlind
+from napo.icon_world import benchmarks, rows
 from napo.labels import LABELS, read_labels
 from napo.notebook import Session
 
@@ -89,4 +94,5 @@ def run(stage: str, profile: str, root: Path, log: Path, environment: dict[str, 
     STAGES[stage](session_of(profile, root))
 
 
-assert trainer  # imported for its weight, like the libraries above
+# Imported for their weight, like the libraries above.
+LOADED = (trainer, Annotator, amber, mmhal, object_halbench, vlind, benchmarks, rows)
