@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
+from napo.storage import writing
 from napo.workspace import atomic_file, finished_files, hash_file, read_json, write_json
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def draft(folder: Path) -> Path:
     """An empty folder beside `folder` to write a checkpoint into."""
     path = folder.with_name(folder.name + ".part")
     shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    with writing(path):
+        path.mkdir(parents=True)
     return path
 
 

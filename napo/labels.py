@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from filelock import FileLock
 
 from napo.errors import NapoError, unknown
 from napo.preferences import BIASED
+from napo.storage import append
 from napo.workspace import atomic_file
 
 COLUMNS = ("id", "kind", "label", "annotator", "note", "group")
@@ -109,7 +109,7 @@ def store_label(path: Path, label: Mapping[str, str]) -> None:
         there = _read(path) if path.is_file() else []
         same = [at for at, row in enumerate(there) if _key(row) == _key(new)]
         if there and not same and _ends_whole(path):
-            _append(path, new)
+            append(path, _line(new).encode())
         else:
             if same:
                 there[same[0]] = new
@@ -183,12 +183,6 @@ def _ends_whole(path: Path) -> bool:
     content = path.read_bytes()
     head = (",".join(COLUMNS) + "\n").encode()
     return content.endswith(b"\n") and content.startswith(head)
-
-
-def _append(path: Path, row: Mapping[str, str]) -> None:
-    with open(path, "ab", buffering=0) as file:
-        file.write(_line(row).encode())
-        os.fsync(file.fileno())
 
 
 def _rewrite(path: Path, rows: list[dict[str, str]]) -> None:

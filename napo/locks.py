@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from napo.errors import NapoError
+from napo.storage import writing
 from napo.workspace import begin, finish, finished, read_json, remove, write_json
 
 # Seconds to wait for a folder: a kernel outlives the papermill that was killed by about one.
@@ -30,11 +31,12 @@ def hold(place: Path, doing: str, patience: float = 0.0) -> Iterator[None]:
     Raises:
         NapoError: when another process holds it, naming the process and the machine.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place.with_name(f".{place.name}.lock"))
     holder = place.with_name(f".{place.name}.holder.json")
     try:
-        lock.acquire(timeout=patience)
+        with writing(Path(lock.lock_file)):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=patience)
     except Timeout:
         who = read_json(holder) if holder.is_file() else {}
         raise NapoError(

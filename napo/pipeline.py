@@ -26,6 +26,7 @@ from napo.errors import NapoError, unknown
 from napo.locks import hold
 from napo.progress import duration
 from napo.settings import TUNES
+from napo.storage import writing
 from napo.workspace import Workspace
 
 # Seconds of one job of each rule at the tiny scale on two cores: the estimate's first guess,
@@ -218,10 +219,11 @@ def run(
     began = time.monotonic()
     environment = {**os.environ, "PATH": _path_with_our_programs(), "PYTHONUNBUFFERED": "1"}
     with hold(workspace.data, "already runs a pipeline in"):
-        workspace.data.mkdir(parents=True, exist_ok=True)
+        with writing(workspace.data):
+            workspace.data.mkdir(parents=True, exist_ok=True)
         processes.end(workspace.data)  # what a killed pipeline left running
         try:
-            with processes.stop_on_signals(), open(log, "w") as whole:
+            with processes.stop_on_signals(), writing(log), open(log, "w") as whole:
                 call = command(profile, workspace, cores, options or {}, extra)
                 process = processes.start(call, workspace.data, environment)
                 for line in process.stdout or ():

@@ -34,6 +34,7 @@ from napo.logprobs import EncodedRow, LogProbs
 from napo.objective import VARIANTS, Objective, mean_records
 from napo.progress import Progress
 from napo.settings import TUNES
+from napo.storage import writing
 from napo.workspace import fingerprint, json_value, read_json, sweep, write_json
 
 if TYPE_CHECKING:
@@ -282,10 +283,13 @@ class NaPOTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint that is whole or not there; the one before goes after it."""
-        step = self.state.global_step
         self.refuse_spoilt_weights()
-        self.records.flush(step)
-        folder = Path(self.args.output_dir) / f"checkpoint-{step}"
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        self.records.flush(self.state.global_step)
+        with writing(folder):
+            self._write_checkpoint(folder)
+
+    def _write_checkpoint(self, folder: Path) -> None:
         path = folder.with_name(folder.name + ".part")
         if self.args.should_save:
             checkpoints.draft(folder)
@@ -635,7 +639,8 @@ def train_run(
     trainer.accelerator.wait_for_everyone()
     if trainer.is_fsdp_enabled:  # of shards alone, Trainer saves no model
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(str(part), _internal_call=True)
+    with writing(final):
+        trainer.save_model(str(part), _internal_call=True)
     if args.should_save:
         if not list(part.glob("*.safetensors")):
             raise NapoError(

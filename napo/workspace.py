@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 from napo import provenance
 from napo.errors import NapoError
+from napo.storage import writing
 
 MANIFEST = "manifest.json"
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\..+)?")  # see atomic_file; the number is a process
@@ -83,18 +84,27 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; flush and rename it to `path` on success.
 
     On an error the temporary file is removed and `path` stays as it was.
+
+    Raises:
+        NapoError: when the disk refuses, see `napo.storage.writing`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as matplotlib choose a format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
+        finally:
+            _discard(temporary)
+
+
+def _discard(path: Path) -> None:
+    with suppress(NotADirectoryError):  # the error that led here says so
+        path.unlink(missing_ok=True)
 
 
 def finished_files(folder: Path, pattern: str) -> list[Path]:
@@ -167,7 +177,6 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
     if not complete(folder):
         sweep(folder)
     if not (folder / SETTINGS).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SETTINGS, wanted)
         return True
     there = read_json(folder / SETTINGS)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
+from napo.storage import writing
 
 if TYPE_CHECKING:
     from napo.config import Evaluation
@@ -214,15 +215,16 @@ class Chat:
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        self.cache.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.cache, timeout=60)
-        try:
-            with connection:
-                columns = "key TEXT PRIMARY KEY, reply TEXT NOT NULL, answered_by TEXT NOT NULL"
-                connection.execute(f"CREATE TABLE IF NOT EXISTS replies ({columns})")
-                yield connection
-        finally:
-            connection.close()
+        with writing(self.cache):
+            self.cache.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self.cache, timeout=60)
+            try:
+                with connection:
+                    columns = "key TEXT PRIMARY KEY, reply TEXT NOT NULL, answered_by TEXT NOT NULL"
+                    connection.execute(f"CREATE TABLE IF NOT EXISTS replies ({columns})")
+                    yield connection
+            finally:
+                connection.close()
 
     def _send(self, request: Mapping[str, Any]) -> tuple[str, str]:
         try:

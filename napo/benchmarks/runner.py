@@ -13,6 +13,7 @@ from napo.benchmarks import Request, judges, module
 from napo.benchmarks.intervals import bootstrap
 from napo.errors import NapoError
 from napo.progress import Progress
+from napo.storage import append
 from napo.workspace import atomic_file, versions, write_json
 
 if TYPE_CHECKING:
@@ -136,28 +137,27 @@ def answer(
 
     entries, length = kept(path, requests)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
-        file.truncate(length)
-        for start in range(len(entries), len(requests), CHUNK):
-            part = requests[start : start + CHUNK]
-            images = {request.image: request.open() for request in _distinct(part)}
-            generated = generate(
-                model,
-                processor,
-                [Prompt(request.text, images[request.image]) for request in part],
-                settings.decoding,
-                batch_size=settings.batch_size,
-                seed=seed + start,
-                progress=progress,
-            )
-            new = [
-                {"id": request.id, "answer": g.text, "tokens": g.tokens, "cut": g.cut}
-                for request, g in zip(part, generated, strict=True)
-            ]
-            file.writelines(f"{json.dumps(entry, ensure_ascii=False)}\n".encode() for entry in new)
-            file.flush()
-            os.fsync(file.fileno())
-            entries += new
+    if path.is_file():
+        os.truncate(path, length)
+    for start in range(len(entries), len(requests), CHUNK):
+        part = requests[start : start + CHUNK]
+        images = {request.image: request.open() for request in _distinct(part)}
+        generated = generate(
+            model,
+            processor,
+            [Prompt(request.text, images[request.image]) for request in part],
+            settings.decoding,
+            batch_size=settings.batch_size,
+            seed=seed + start,
+            progress=progress,
+        )
+        new = [
+            {"id": request.id, "answer": g.text, "tokens": g.tokens, "cut": g.cut}
+            for request, g in zip(part, generated, strict=True)
+        ]
+        lines = (f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in new)
+        append(path, "".join(lines).encode())
+        entries += new
     return entries
 
 

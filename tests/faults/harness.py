@@ -14,7 +14,7 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from pathlib import Path
@@ -153,12 +153,43 @@ class Laboratory:
         assert process.exitcode == 0, f"{stage}: {self._words()}"
         self.after[stage] = content(root)
 
+    def copy(self, stage: str, name: str) -> Path:
+        """A workspace in which all stages before this one are finished."""
+        root = self.folder / name
+        shutil.rmtree(root, ignore_errors=True)
+        return shutil.copytree(self._before(stage), root)
+
+    def attempt(self, stage: str, root: Path, **limits: int) -> str:
+        """Run a stage to its end or its failure: the sentence that it ends with, if it fails."""
+        log = self.folder / "attempt.log"
+        log.unlink(missing_ok=True)
+        process = self._start(stage, root, log, **limits)
+        process.join(PATIENCE)
+        assert process.exitcode is not None, f"{stage} hangs"
+        if process.exitcode == 0:
+            return ""
+        return log.read_text().strip().splitlines()[-1]
+
+    def until(self, stage: str, root: Path, pattern: str, do: Callable[[int], None]) -> str:
+        """Start a stage; once a file matches, do something to it (told its pid); its last words."""
+        log = self.folder / "attempt.log"
+        log.unlink(missing_ok=True)
+        process = self._start(stage, root, log)
+        while process.exitcode is None and not any(root.glob(pattern)):
+            time.sleep(0.001)
+        assert process.exitcode is None, f"{stage} ended before {pattern} was there"
+        do(process.pid)
+        process.join(PATIENCE)
+        return ["", *log.read_text().strip().splitlines()][-1]
+
     def _before(self, stage: str) -> Path:
         return self.folder / "before" / stage.replace(" ", "-")
 
-    def _start(self, stage: str, root: Path) -> multiprocessing.Process:
-        given = (stage, self.profile, root, self.folder / "log", self.environment)
-        process = self._context.Process(target=work.run, args=given)
+    def _start(
+        self, stage: str, root: Path, log: Path | None = None, **limits: int
+    ) -> multiprocessing.Process:
+        given = (stage, self.profile, root, log or self.folder / "log", self.environment)
+        process = self._context.Process(target=work.run, args=given, kwargs=limits)
         process.start()
         return process
 
@@ -172,9 +203,7 @@ class Laboratory:
         outcome = Outcome(stage, self.seconds[stage])
         rng = np.random.default_rng([seed, *stage.encode()])
         while outcome.kills < kills:
-            root = self.folder / "killed"
-            shutil.rmtree(root, ignore_errors=True)
-            shutil.copytree(self._before(stage), root)
+            root = self.copy(stage, "killed")
             written: set[tuple[str, int, str]] = set()
             for _ in range(min(3, kills - outcome.kills)):
                 sign = signals[rng.integers(len(signals))]

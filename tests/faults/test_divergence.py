@@ -1,10 +1,12 @@
 """Numbers that overflow stop the training before they reach a checkpoint."""
 
+# ruff: noqa: F401, F811 - fixtures of test_trainer
+
 from dataclasses import replace
 
 import pytest
 import torch
-from test_trainer import SETTINGS, base, digest, rows, trainer  # noqa: F401
+from test_trainer import SETTINGS, base, rows, trainer
 from transformers import TrainerCallback
 
 from napo import checkpoints
@@ -36,7 +38,7 @@ def test_spoilt_weights_stop_it_and_the_last_good_checkpoint_stays(
     tmp_path,
     step,
     problem,
-    named,  # noqa: F811
+    named,
 ):
     made = trainer(base, rows, tmp_path, max_steps=8, save_steps=2)
     made.add_callback(Spoil(step))
@@ -52,7 +54,7 @@ def test_spoilt_weights_stop_it_and_the_last_good_checkpoint_stays(
 def test_a_gradient_that_overflows_stops_before_the_step_that_it_would_spoil(
     base,
     rows,
-    tmp_path,  # noqa: F811
+    tmp_path,
 ):
     steep = replace(VARIANTS["dpo"], beta=1e30)
     with pytest.raises(NapoError, match=r"gradient is not finite at step 0; .* no checkpoint yet"):
@@ -63,7 +65,7 @@ def test_a_gradient_that_overflows_stops_before_the_step_that_it_would_spoil(
 def test_a_learning_rate_that_is_far_too_large_is_said_at_the_step_where_it_shows(
     base,
     rows,
-    tmp_path,  # noqa: F811
+    tmp_path,
 ):
     wild = SETTINGS.model_copy(update={"learning_rate": 1e37, "save_steps": 1})
     with pytest.raises(NapoError, match=r"at step \d+; lower the learning rate"):

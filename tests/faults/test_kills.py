@@ -1,33 +1,14 @@
 """Every stage survives signals at random moments and leaves the bytes of an uninterrupted run."""
 
-from pathlib import Path
-
 import pytest
 
 from faults import work
 from faults.harness import Laboratory, Outcome, table
-from faults.judge_server import JudgeServer
 
-SMALLEST = str(Path(__file__).parent / "smallest.yaml")
 # What writes in parts, where a kill could tear most, twice; the rest is in the long group.
 FEW = {"build": 2, "train full": 2, "train lora": 1, "evaluate": 2, "label": 1, "judge": 1,
        "reference": 1}  # fmt: skip
 MANY = 8  # of each stage, in the long group
-
-
-@pytest.fixture(scope="module")
-def judge():
-    pytest.importorskip("openai")
-    running = JudgeServer()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory, judge):
-    folder = tmp_path_factory.mktemp("kills")
-    needed = [stage for stage in work.STAGES if stage in {*FEW, "source", "benchmarks"}]
-    return Laboratory(folder, SMALLEST, judge.environment, needed)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,20 @@ import sys
 import time
 
 import pytest
-from faults.real_commands import HEADER, STAGES, Reference, Survival, contents, fresh, kill, lost, run, survive
+
+from faults.real_commands import (
+    HEADER,
+    STAGES,
+    Reference,
+    Survival,
+    contents,
+    fresh,
+    kill,
+    lost,
+    run,
+    survive,
+)
+
 
 def check(survivals, capsys, kills):
     with capsys.disabled():
@@ -21,9 +34,7 @@ def check(survivals, capsys, kills):
 def test_real_commands_killed_five_times_each_lose_nothing(tmp_path, capsys):
     reference = Reference(fresh(tmp_path / "whole"))
     rng = random.Random(1)
-    survivals = [
-        survive(stage, reference, fresh(tmp_path / "killed"), 5, rng) for stage in STAGES
-    ]
+    survivals = [survive(stage, reference, fresh(tmp_path / "killed"), 5, rng) for stage in STAGES]
     check(survivals, capsys, 40)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ import transformers.models.llava.processing_llava  # noqa: F401
 from napo import figures, noise, notebook, stages, trainer
 from napo.annotator import Annotator
 from napo.benchmarks import amber, mmhal, object_halbench, runner, vlind
+from napo.errors import NapoError
 from napo.icon_world import benchmarks, rows
 from napo.labels import LABELS, read_labels
 from napo.notebook import Session
@@ -84,14 +87,30 @@ def session_of(profile: str, root: Path) -> Session:
     return notebook.session(profile, str(root))
 
 
-def run(stage: str, profile: str, root: Path, log: Path, environment: dict[str, str]) -> None:
-    """What a forked process does: its own process group, its words in a log, one stage."""
+def run(
+    stage: str, profile: str, root: Path, log: Path, environment: dict[str, str], largest: int = 0
+) -> None:
+    """What a forked process does: its own process group, its words in a log, one stage.
+
+    Args:
+        stage: one of `STAGES`.
+        profile: name or YAML path.
+        root: the workspace.
+        log: where its words go.
+        environment: added to the process's own.
+        largest: bytes of the largest file that the system lets it write; 0: any.
+    """
     os.setpgid(0, 0)
     os.environ.update(environment)
     with open(log, "ab", buffering=0) as words:
         os.dup2(words.fileno(), 1)
         os.dup2(words.fileno(), 2)
-    STAGES[stage](session_of(profile, root))
+    if largest:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+    try:
+        STAGES[stage](session_of(profile, root))
+    except NapoError as error:
+        sys.exit(f"napo: {error}")
 
 
 # Imported for their weight, like the libraries above.

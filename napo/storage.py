@@ -1,0 +1,89 @@
+"""What a disk says when it refuses, as one sentence that names the file and the remedy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from napo.errors import NapoError
+
+_FULL = "the disk is full or the quota is used up; free some space"
+_LARGE = "it is larger than the account's limit allows (ulimit -f); raise the limit"
+_LOCKED = "it may not be written there; give yourself the right to, or use another workspace"
+_IN_THE_WAY = "something is where a folder belongs; move it away"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _LARGE,
+    errno.EROFS: _LOCKED,
+    errno.EACCES: _LOCKED,
+    errno.EPERM: _LOCKED,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.EIO: "the disk reports an error; look at it, or use another workspace",
+}
+# Libraries that write in Rust, C++ or SQL tell the system's number in words, or not at all.
+_NUMBER = re.compile(r"(?:os error|errno:?|code:) (\d+)", re.IGNORECASE)
+_WORDS = {
+    "inline_container": errno.ENOSPC,
+    "PytorchStreamWriter failed": errno.ENOSPC,
+    "database or disk is full": errno.ENOSPC,
+    "readonly database": errno.EACCES,
+    "unable to open database file": errno.EACCES,
+    "disk I/O error": errno.EIO,
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell a refusal of the disk in this block as one about `path`; other errors pass.
+
+    Raises:
+        NapoError: naming the file, what is wrong, and what to do.
+    """
+    try:
+        yield
+    except NapoError:
+        raise
+    except Exception as error:
+        remedy = _REMEDIES.get(_number(error))
+        if remedy is None:
+            raise
+        raise NapoError(
+            f"{path} cannot be written: {remedy}. What is finished is kept; then run it again."
+        ) from None
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add bytes to the end of a file; on return they are on the disk.
+
+    Nothing is buffered here: what a full disk has refused would be tried again by the closing of
+    the file.
+
+    Raises:
+        NapoError: as `writing`; the file may then end with a part of the data.
+    """
+    with writing(path), open(path, "ab", buffering=0) as file:
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+
+
+def _number(error: Exception) -> int | None:
+    """The system's number of an error, from wherever a library has put it."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    text = str(error)
+    if isinstance(error, sqlite3.Error | RuntimeError):
+        for words, number in _WORDS.items():
+            if words in text:
+                return number
+    found = _NUMBER.search(text)
+    return int(found[1]) if found else None

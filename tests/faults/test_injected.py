@@ -1,0 +1,198 @@
+"""Injected faults: each gets one sentence, and nothing that was finished is lost."""
+
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from faults.harness import content, differences, records
+
+DATA = "data/smallest"
+
+
+def goes_on(small, stage, root, kept=frozenset()):
+    """The fault is over: the stage ends with an uninterrupted run's bytes, its records kept."""
+    assert small.attempt(stage, root) == ""
+    assert not kept - records(root)
+    assert differences(content(root), small.after[stage]) == []
+
+
+# --- the disk
+
+LIMITS = {  # bytes of a file: settings and manifests fit, what the stage is for does not
+    "build": (8_000, "part-00000.parquet"),
+    "reference": (3_000, "part-00000.parquet"),
+    "train full": (1_000_000, "checkpoint-2"),
+    "train lora": (20_000, "checkpoint-2"),
+    "evaluate": (2_500, "vlind.answers.jsonl"),
+}
+
+
+@pytest.mark.parametrize("stage", LIMITS)
+def test_a_file_that_the_system_refuses_is_named_and_the_stage_goes_on_later(small, stage):
+    largest, name = LIMITS[stage]
+    root = small.copy(stage, "limited")
+    said = small.attempt(stage, root, largest=largest)
+    assert said.startswith("napo: ") and "cannot be written: " in said, said
+    assert name in said and "run it again" in said
+    goes_on(small, stage, root, kept=records(root))
+
+
+def test_a_label_that_the_disk_refuses_is_not_half_a_label_later(small):
+    root = small.copy("label", "limited")
+    small.attempt("label", root, largest=500)
+    assert (root / DATA / "annotations" / "kim.csv").stat().st_size <= 500
+    goes_on(small, "label", root, kept=records(root))
+
+
+@pytest.fixture
+def little_disk(tmp_path):
+    """A file system of its own with 160 KiB, where this user may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(place)], capture_output=True
+    )
+    if done.returncode:
+        pytest.skip(f"no right to mount a file system: {done.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def remount(place, option):
+    subprocess.run(["mount", "-o", f"remount,{option}", str(place)], check=True)
+
+
+def test_a_full_disk_is_said_and_once_there_is_room_the_stage_goes_on(small, little_disk):
+    root = small.copy("train full", "full-disk")
+    runs = root / DATA / "runs"
+    runs.symlink_to(little_disk, target_is_directory=True)
+    said = small.attempt("train full", root)
+    assert "cannot be written: the disk is full" in said and "checkpoint-2" in said
+    remount(little_disk, "size=100m")
+    assert small.attempt("train full", root) == ""
+    place = f"{DATA}/runs/"
+    found = {place + name: digest for name, digest in content(little_disk).items()}
+    wanted = {n: d for n, d in small.after["train full"].items() if n.startswith(place)}
+    assert differences(found, wanted) == []
+
+
+def test_a_read_only_disk_is_said(small, little_disk):
+    root = small.copy("train full", "read-only")
+    (root / DATA / "runs").symlink_to(little_disk, target_is_directory=True)
+    remount(little_disk, "ro")
+    said = small.attempt("train full", root)
+    assert "cannot be written: it may not be written there" in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("stage", "folder"), [("build", "rows"), ("train full", "runs"), ("evaluate", "results")]
+)
+def test_a_file_where_a_folder_belongs_is_said(small, stage, folder):
+    root = small.copy(stage, "in-the-way")
+    (root / DATA / folder).write_text("mine")
+    said = small.attempt(stage, root)
+    assert str(root / DATA / folder) in said and "something is where a folder belongs" in said
+    assert (root / DATA / folder).read_text() == "mine"
+    (root / DATA / folder).unlink()
+    goes_on(small, stage, root)
+
+
+# --- inputs that change or go away
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path):
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+
+
+INPUTS = {
+    "rows in the source": ("build", "source/shard-00000.parquet"),
+    "rows": ("train full", "rows/part-00001.parquet"),
+    "the reference's log-probs": ("train full", "reference/*/part-00001.parquet"),
+    "an image of a benchmark": ("evaluate", "benchmarks/amber/**/*.jpg"),
+    "weights": ("evaluate", "runs/A1/seed-0/model/model.safetensors"),
+    "an adapter": ("judge", "runs/A1-lora/seed-0/adapter/adapter_model.safetensors"),
+}
+
+
+@pytest.mark.parametrize("harm", [cut, flip, os.unlink], ids=["cut", "one bit", "gone"])
+@pytest.mark.parametrize("case", INPUTS)
+def test_a_damaged_input_is_named_and_once_put_back_the_stage_runs(small, case, harm):
+    stage, pattern = INPUTS[case]
+    root = small.copy(stage, "damaged")
+    path = sorted((root / DATA).glob(pattern))[0]
+    whole = path.read_bytes()
+    harm(path)
+    said = small.attempt(stage, root)
+    assert said.startswith("napo: ") and str(path) in said, said
+    assert "damaged" in said or "missing" in said
+    if harm is os.unlink:  # once is enough
+        path.write_bytes(whole)
+        goes_on(small, stage, root)
+
+
+def test_an_input_that_vanishes_half_way_is_named_and_what_was_scored_is_kept(small):
+    root = small.copy("reference", "vanishing")
+    last = root / DATA / "rows" / "part-00003.parquet"
+    away = root / "away"
+    said = small.until(
+        "reference", root, f"{DATA}/reference/*/part-00000.parquet",
+        lambda pid: shutil.move(last, away),
+    )  # fmt: skip
+    assert str(last) in said and said.startswith("napo: ")
+    kept = records(root)
+    shutil.move(away, last)
+    goes_on(small, "reference", root, kept)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "harm"),
+    [
+        ("train full", "model.safetensors", flip),
+        ("train full", "optimizer.pt", os.unlink),
+        ("train lora", "adapter_model.safetensors", cut),
+        ("train lora", "rng_state.pth", flip),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_without_it_training_ends_as_ever(
+    small, stage, name, harm
+):
+    root = small.copy(stage, "checkpoint")
+    small.until(
+        stage, root, f"{DATA}/runs/*/seed-0/checkpoints/checkpoint-[24]/checkpoint.json",
+        lambda pid: os.kill(pid, signal.SIGKILL),
+    )  # fmt: skip
+    folder = sorted((root / DATA).glob("runs/*/seed-0/checkpoints/checkpoint-?"))[-1]
+    harm(folder / name)
+    said = small.attempt(stage, root)
+    assert said.startswith(f"napo: {folder}: ") and "delete this checkpoint" in said
+    shutil.rmtree(folder)
+    goes_on(small, stage, root)
+
+
+def test_an_image_that_does_not_decode_half_way_names_its_row_and_keeps_the_parts(small):
+    import pyarrow.parquet as pq
+
+    from napo.preferences import write_shard
+    from napo.workspace import finish
+
+    root = small.copy("build", "bad-image")
+    path = root / DATA / "source" / "shard-00002.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[3]["image"]["bytes"] = rows[3]["image"]["bytes"][:40]
+    write_shard(path, rows)
+    finish(path.parent)
+    said = small.attempt("build", root)
+    assert f"Row {rows[3]['id']}: its image cannot be used" in said
+    parts = sorted(p.name for p in (root / DATA / "rows").glob("part-*.parquet"))
+    assert parts == ["part-00000.parquet", "part-00001.parquet"]
