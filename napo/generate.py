@@ -7,7 +7,7 @@ and the prompt's place in the list only.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from napo import families, modality
 from napo.logprobs import has_axes, pad_id, unwrap
+from napo.memory import Halving
 from napo.modality import PromptInputs
 
 if TYPE_CHECKING:
@@ -80,27 +81,27 @@ def generate(
         prompts: rows with and without an image may be mixed.
         decoding: `max_new_tokens`, `min_new_tokens`, `num_beams`, `temperature` (0: greedy),
             `top_p`. Sampling inside beams draws per batch, so there the batch size matters.
-        batch_size: prompts answered at a time.
+        batch_size: prompts answered at a time; fewer, with a warning, once memory runs out.
         seed: for sampling.
         progress: a `napo.progress.Progress` to advance by each prompt.
 
     Raises:
-        NapoError: for an unknown mask, or one that this tokenizer cannot make.
+        NapoError: for an unknown mask, one that this tokenizer cannot make, or a prompt that alone
+            does not fit into memory.
     """
     if not prompts:
         return []
     model.eval()
     answer = _Answerer(model, processor, decoding, seed)
+    halving = Halving("prompts", "lower max_new_tokens, or use a larger GPU or a smaller dtype")
     found: dict[int, list[int]] = {}
     with torch.inference_mode():
         for window in _windows(prompts, answer.images_at_a_time):
             inputs = _encode(processor, prompts, window)
             features = answer.image_features(inputs)
             lengths = {at: len(inputs[at][0].ids) for at in window}
-            for batch in _batches(lengths, batch_size, equal=answer.device.type == "cpu"):
-                found |= answer([inputs[at] for at in batch], batch, features)
-                if progress is not None:
-                    progress.advance(len(batch))
+            batches = _batches(lengths, batch_size, equal=answer.device.type == "cpu")
+            found |= _answered(answer, inputs, features, batches, halving, progress)
     limit, tokenizer = decoding.max_new_tokens, processor.tokenizer
     texts = tokenizer.batch_decode(
         [found[at] for at in range(len(prompts))], skip_special_tokens=True
@@ -111,6 +112,28 @@ def generate(
         else Generated("", 0, False)
         for at, text in enumerate(texts)
     ]
+
+
+def _answered(
+    answer: _Answerer,
+    inputs: dict[int, tuple[PromptInputs, str]],
+    features: dict[str, Tensor],
+    batches: Iterable[list[int]],
+    halving: Halving,
+    progress: Any,
+) -> dict[int, list[int]]:
+    """Token ids of the answers to batches of places."""
+
+    def work(part: list[int]) -> dict[int, list[int]]:
+        return answer([inputs[at] for at in part], part, features)
+
+    found: dict[int, list[int]] = {}
+    for batch in batches:
+        for part, ids in halving(work, batch):
+            found |= ids
+            if progress is not None:
+                progress.advance(len(part))
+    return found
 
 
 class _Answerer:
