@@ -25,7 +25,7 @@ _REMEDIES = {
     errno.EPERM: _LOCKED,
     errno.ENOTDIR: _IN_THE_WAY,
     errno.EEXIST: _IN_THE_WAY,
-    errno.EISDIR: _IN_THE_WAY,
+    errno.EISDIR: "a folder is where the file belongs; name another, or move the folder away",
     errno.EIO: "the disk reports an error; look at it, or use another workspace",
 }
 # Libraries that write in Rust, C++ or SQL tell the system's number in words, or not at all.

@@ -80,7 +80,8 @@ def test_a_wrong_count_a_long_prompt_and_a_bad_batch_are_faults(tmp_path, benchm
     assert "holds 8 rows where 9 are expected" in said(made, "fault")[0]
     short = profile(tmp_path, rows(), benchmarks, training={"max_length": 20})
     assert "its prompt alone has" in said(short, "fault")[0]
-    odd = profile(tmp_path, rows(), benchmarks, training={"batch_size": 6, "micro_batch_size": 4})
+    shape = {"batch_size": 8, "micro_batch_size": 4}
+    odd = profile(tmp_path, rows(), benchmarks, training=shape, launch={"processes": 4})
     assert "not a multiple" in said(odd, "fault")[0]
 
 

@@ -222,7 +222,7 @@ def test_the_settings_choose_the_judge(tmp_path):
     made = judges.make(settings, tmp_path / "benchmarks", None)
     assert made.chat.cache == tmp_path / "judge.sqlite" and made.record["judge_prompt"] == "own"
     with pytest.raises(NapoError, match="judge_model"):
-        judges.make(Evaluation(judge="openai"), tmp_path, None)
+        judges.make(settings.model_copy(update={"judge_model": ""}), tmp_path, None)
 
 
 def test_an_official_prompt_beside_the_benchmark_is_used_and_said(tmp_path):

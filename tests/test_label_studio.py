@@ -302,7 +302,7 @@ def test_files_that_cannot_be_read_or_written_are_one_sentence(made, tmp_path, c
     for do, file, sentence in [
         ("import", tmp_path / "none.json", "cannot be read (No such file"),
         ("import", tmp_path, "cannot be read (Is a directory)"),
-        ("export", tmp_path, "cannot be written (Is a directory)"),
+        ("export", tmp_path, "cannot be written: a folder is where the file belongs"),
         ("export", tmp_path / "file" / "s.json", "cannot be written"),
         ("export", tmp_path / "s.xml", "name a .json file"),
     ]:

@@ -146,7 +146,7 @@ def test_a_missing_benchmark_stops_before_the_first_answer(engine, folder, tmp_p
 
 
 def test_an_unknown_benchmark_is_named_with_the_known_ones(engine, folder, tmp_path):
-    with pytest.raises(NapoError, match="Did you mean 'vlind'"):
+    with pytest.raises(ValueError, match="Did you mean 'vlind'"):
         evaluate(engine, folder, tmp_path, benchmarks=("vlnd",))
 
 
