@@ -13,6 +13,7 @@ from napo import notebook, stages
 from napo.preferences import RESPONSES, shards
 from napo.workspace import read_json
 
+pytestmark = pytest.mark.long
 SMALLEST = Path(__file__).parent / "smallest.yaml"
 
 

@@ -155,6 +155,7 @@ def test_an_input_that_vanishes_half_way_is_named_and_what_was_scored_is_kept(sm
     goes_on(small, "reference", root, kept)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("stage", "name", "harm"),
     [
