@@ -80,10 +80,15 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path in the same folder; flush and rename it to `path` on success.
 
     On an error the temporary file is removed and `path` stays as it was.
+
+    Args:
+        path: the file.
+        flush: wait until the disk has it. Not worth it for thousands of small files that are made
+            again if their folder has no manifest; against a kill the renaming alone is enough.
 
     Raises:
         NapoError: when the disk refuses, see `napo.storage.writing`.
@@ -95,9 +100,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            _sync(temporary)
+            if flush:
+                _sync(temporary)
             os.replace(temporary, path)
-            _sync(path.parent)
+            if flush:
+                _sync(path.parent)
         finally:
             _discard(temporary)
 

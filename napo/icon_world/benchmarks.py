@@ -20,7 +20,7 @@ from PIL import Image
 from napo.icon_world import questions, scenes
 from napo.icon_world.questions import a, color_context, pair_context
 from napo.icon_world.scenes import KINDS, MEMBERS, Scene, Thing, other_color, pick
-from napo.workspace import write_json
+from napo.workspace import atomic_file, write_json
 
 SIZES = {
     "vlind": 1000,
@@ -75,8 +75,13 @@ def _jpeg(image: Image.Image) -> bytes:
 
 
 def _save(path: Path, scene: Scene, rng: np.random.Generator) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_jpeg(scenes.draw(scene, rng)))
+    with atomic_file(path, flush=False) as temporary:
+        temporary.write_bytes(_jpeg(scenes.draw(scene, rng)))
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text)
 
 
 # --- VLind-Bench: a counterfactual context, a factual one, and what is true in each
@@ -190,10 +195,9 @@ def _objects(folder: Path, rng: np.random.Generator, count: int) -> None:
             instances.append(box)
         captions.append({"image_id": number, "id": number, "caption": questions.describe(scene)})
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "questions.jsonl").write_text(text)
-    (folder / "synonyms.txt").write_text(
-        "".join(f"{', '.join((kind, *SYNONYMS.get(kind, ())))}\n" for kind in KINDS)
-    )
+    _write(folder / "questions.jsonl", text)
+    names = (", ".join((kind, *SYNONYMS.get(kind, ()))) for kind in KINDS)
+    _write(folder / "synonyms.txt", "".join(f"{line}\n" for line in names))
     images = [{"id": number} for number in range(1, count + 1)]
     notes = folder / "annotations"
     write_json(
@@ -227,7 +231,7 @@ def _amber(folder: Path, rng: np.random.Generator, generative: int, discriminati
         ask.append({"id": number, "image": f"AMBER_{at + 1}.jpg", "query": query})
     write_json(folder / "annotations.json", annotations)
     write_json(folder / "relation.json", {kind: SYNONYMS.get(kind, ()) for kind in KINDS})
-    (folder / "safe_words.txt").write_text("object\n")
+    _write(folder / "safe_words.txt", "object\n")
     write_json(folder / "query_generative.json", describe)
     write_json(folder / "query_discriminative.json", ask)
     count = {"generative": generative, "discriminative": discriminative}

@@ -54,6 +54,21 @@ def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str
     return sorted(n for n in {*found, *wanted} if found.get(n) != wanted.get(n))
 
 
+def torn(found: Mapping[str, str], final: Mapping[str, str]) -> set[str]:
+    """Files that are there after a kill and are not what they will be: they are not whole.
+
+    Left out are the folders that get their name when they are finished, checkpoints, and the
+    three kinds of files that grow: answers, a person's labels, a judge's replies.
+    """
+    growing = ("answers.jsonl", f"{work.PERSON}.csv", ".sqlite")
+    whole = (
+        name
+        for name in found
+        if ".part/" not in name and "/checkpoints/" not in name and not name.endswith(growing)
+    )
+    return {name for name in whole if found[name] != final.get(name)}
+
+
 def records(root: Path) -> set[tuple[str, int, str]]:
     """Every record on the disk: a row of a part, a line of answers or labels, a judge's reply.
 
@@ -89,19 +104,22 @@ class Outcome:
     kills: int = 0
     by: dict[str, int] = field(default_factory=dict)
     lost: int = 0
+    torn: set[str] = field(default_factory=set)
     different: set[str] = field(default_factory=set)
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
-    """Stages, the kills that each survived, and the records that it lost."""
-    lines = [f"{'stage':<16}{'quiet':>8}{'kills':>7}{'lost':>6}  files that differ; signals"]
+    """Stages, the kills that each survived, the records that it lost, the files that were torn."""
+    rows = [("stage", "quiet", "kills", "lost", "torn", "files that differ; signals")]
     for each in outcomes:
         by = ", ".join(f"{count} {name}" for name, count in sorted(each.by.items()))
-        named = " ".join(sorted(each.different)) or "none"
-        lines.append(
-            f"{each.stage:<16}{each.seconds:>7.1f}s{each.kills:>7}{each.lost:>6}  {named}; {by}"
-        )
-    return "\n".join(lines)
+        named = " ".join(sorted({*each.different, *each.torn})) or "none"
+        numbers = (f"{each.seconds:.1f} s", str(each.kills), str(each.lost), str(len(each.torn)))
+        rows.append((each.stage, *numbers, f"{named}; {by}"))
+    return "\n".join(
+        f"{stage:<16}{quiet:>8}{kills:>7}{lost:>6}{torn:>6}  {rest}"
+        for stage, quiet, kills, lost, torn, rest in rows
+    )
 
 
 def _server_with_the_libraries() -> multiprocessing.context.ForkServerContext:
@@ -211,6 +229,7 @@ class Laboratory:
                     outcome.kills += 1
                     outcome.by[sign.name] = outcome.by.get(sign.name, 0) + 1
                     written |= records(root)
+                    outcome.torn |= torn(content(root), self.after[stage])
             process = self._start(stage, root)
             process.join(PATIENCE)
             assert process.exitcode == 0, f"{stage} does not go on: {self._words()}"
