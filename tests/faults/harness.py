@@ -58,9 +58,10 @@ def torn(found: Mapping[str, str], final: Mapping[str, str]) -> set[str]:
     """Files that are there after a kill and are not what they will be: they are not whole.
 
     Left out are the folders that get their name when they are finished, checkpoints, and the
-    three kinds of files that grow: answers, a person's labels, a judge's replies.
+    three kinds of files that grow: answers, a person's labels, a judge's replies (and what SQLite
+    needs to undo a transaction that a kill has cut).
     """
-    growing = ("answers.jsonl", f"{work.PERSON}.csv", ".sqlite")
+    growing = ("answers.jsonl", f"{work.PERSON}.csv", ".sqlite", ".sqlite-journal")
     whole = (
         name
         for name in found
