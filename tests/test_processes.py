@@ -85,7 +85,7 @@ def run_pipeline(root, *more):
     )  # fmt: skip
 
 
-@pytest.mark.notebooks
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_pipeline_that_is_told_to_stop_leaves_nothing_running(tmp_path, number):
     data = Path(tmp_path).resolve() / "data" / "smoke"

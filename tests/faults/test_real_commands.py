@@ -58,7 +58,7 @@ def test_the_whole_pipeline_killed_five_times_ends_with_the_same_bytes(tmp_path,
     check([survival], capsys, 4)
 
 
-@pytest.mark.notebooks
+@pytest.mark.long
 def test_a_kernel_that_dies_is_one_sentence_that_names_the_kept_notebook(tmp_path):
     call = [sys.executable, "-m", "napo.pipeline", "--profile", "smoke", "--cores", "1"]
     pipeline = subprocess.Popen(
