@@ -9,6 +9,7 @@ import pytest
 
 from faults.harness import content, differences, records
 
+pytestmark = pytest.mark.long
 DATA = "data/smallest"
 
 
@@ -155,7 +156,6 @@ def test_an_input_that_vanishes_half_way_is_named_and_what_was_scored_is_kept(sm
     goes_on(small, "reference", root, kept)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("stage", "name", "harm"),
     [
