@@ -1,7 +1,8 @@
 # The whole reproduction at a glance: one rule a notebook, each a papermill call.
 #
 #   snakemake -n                                   the plan
-#   snakemake --cores 2 --nolock --rerun-incomplete    run it (`make reproduce` does, and shows progress)
+#   snakemake --cores 2 --nolock --rerun-incomplete --keep-incomplete
+#                                                  run it (`make reproduce` does, and shows progress)
 #   snakemake ... --config profile=smoke workspace=/some/folder
 #   snakemake ... --workflow-profile napo/snakemake/slurm    GPUs, memory and time of each rule
 from pathlib import Path
@@ -40,6 +41,10 @@ def finished(variant):
 # Baselines are trained when they are asked for (`make baselines`); once there, they stay in.
 BASELINES = [v for v in settings.baselines if config.get("baselines") or finished(v)]
 RUNS = [run for variant in (*settings.variants, *BASELINES) for run in runs(variant)]
+TRAINED, EVALUATED = (
+    [f"{DATA}/{kind}/{run}/manifest.json" for run in runs("{variant}")]
+    for kind in ("runs", "results")
+)
 FORMATS = ["pdf", "svg", "png", "csv"]
 
 
@@ -60,6 +65,8 @@ PAPERMILL = (
 )
 TUNED = f"-p seeds {word(SEEDS)} -p tune {word(TUNE)}"
 
+# Results are `update(...)` throughout: Snakemake deletes other outputs before their job runs (again),
+# and a result that exists is whole. Its stage replaces it, or leaves it, as its settings say.
 wildcard_constraints:
     variant="[^/]+",
 
@@ -69,7 +76,7 @@ rule report:
         expand(DATA + "/results/{run}/manifest.json", run=["base", *RUNS]),
         expand(FIGURES + "/fig{n}.png", n=[3, 4]),
     output:
-        DATA + "/tables/manifest.json",
+        update(DATA + "/tables/manifest.json"),
     log:
         DATA + "/notebooks/07_results.ipynb",
     params:
@@ -87,7 +94,7 @@ if settings.world.make_rows:
 
     rule icon_world:
         output:
-            MADE,
+            update(MADE),
         log:
             DATA + "/notebooks/00_icon_world.ipynb",
         params:
@@ -111,8 +118,8 @@ rule build_biased_data:
     input:
         ROWS,
     output:
-        DATA + "/rows/manifest.json",
-        DATA + "/reference/current.json",
+        update(DATA + "/rows/manifest.json"),
+        update(DATA + "/reference/current.json"),
     log:
         DATA + "/notebooks/01_build_biased_data.ipynb",
     params:
@@ -126,7 +133,7 @@ rule annotate_noise:
     input:
         DATA + "/rows/manifest.json",
     output:
-        DATA + "/annotations/manifest.json",
+        update(DATA + "/annotations/manifest.json"),
     log:
         DATA + "/notebooks/02_annotate_noise.ipynb",
     params:
@@ -138,7 +145,7 @@ rule annotate_noise:
 
 rule loss_curves:
     output:
-        expand(FIGURES + "/fig3.{format}", format=FORMATS),
+        update(expand(FIGURES + "/fig3.{format}", format=FORMATS)),
     log:
         DATA + "/notebooks/03_loss_curves.ipynb",
     params:
@@ -152,7 +159,7 @@ rule margin_distributions:
         DATA + "/reference/current.json",
         DATA + "/annotations/manifest.json",
     output:
-        expand(FIGURES + "/fig4.{format}", format=FORMATS),
+        update(expand(FIGURES + "/fig4.{format}", format=FORMATS)),
     log:
         DATA + "/notebooks/04_margin_distributions.ipynb",
     params:
@@ -166,7 +173,7 @@ rule train:
         DATA + "/rows/manifest.json",
         DATA + "/reference/current.json",
     output:
-        [f"{DATA}/runs/{{variant}}{SUFFIX}/seed-{seed}/manifest.json" for seed in seeds(SEEDS)],
+        update(TRAINED),
     log:
         DATA + "/notebooks/05_train-{variant}" + SUFFIX + ".ipynb",
     params:
@@ -179,9 +186,9 @@ rule train:
 rule evaluate:
     input:
         BENCHMARKS,
-        [f"{DATA}/runs/{{variant}}{SUFFIX}/seed-{seed}/manifest.json" for seed in seeds(SEEDS)],
+        TRAINED,
     output:
-        [f"{DATA}/results/{{variant}}{SUFFIX}/seed-{seed}/manifest.json" for seed in seeds(SEEDS)],
+        update(EVALUATED),
     log:
         DATA + "/notebooks/06_evaluate-{variant}" + SUFFIX + ".ipynb",
     params:
@@ -195,7 +202,7 @@ rule evaluate_base:
     input:
         BENCHMARKS,
     output:
-        DATA + "/results/base/manifest.json",
+        update(DATA + "/results/base/manifest.json"),
     log:
         DATA + "/notebooks/06_evaluate-base.ipynb",
     params:

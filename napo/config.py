@@ -15,6 +15,8 @@ from pydantic import Field, ValidationError, field_validator
 from napo import strict_yaml
 from napo.errors import NapoError, unknown
 from napo.settings import (
+    IN_TABLES,
+    VARIANTS,
     Annotation,
     Data,
     Decoding,
@@ -52,9 +54,7 @@ class Profile(Settings):
     evaluation: Evaluation = Evaluation()
     launch: Launch = Launch()
     sources: tuple[Source, ...] = ()
-    variants: tuple[Word, ...] = (
-        "dpo", "mdpo", "A1", "A2", "A3", "LB1", "LB2", "VB1", "VB2", "random", "LB-sum", "VB-mean",
-    )  # fmt: skip
+    variants: tuple[Word, ...] = IN_TABLES
     baselines: tuple[Word, ...] = (  # of the extra table; trained by `make baselines`
         "cdpo", "rdpo", "ipo", "drdpo", "ropo", "beta-dpo", "q-0.1", "q-0.5", "q-0.9",
         "A1-original", "A1-sft",
@@ -81,7 +81,10 @@ class Profile(Settings):
 
     @field_validator("variants", "baselines")
     @classmethod
-    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_and_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in VARIANTS:
+                raise ValueError(str(unknown("variant", name, VARIANTS)).rstrip("."))
         twice = [name for name in value if value.count(name) > 1]
         if twice:
             raise ValueError(f"{twice[0]} is there twice; name each once")

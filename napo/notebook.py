@@ -16,6 +16,7 @@ from napo.errors import NapoError, unknown
 from napo.workspace import Workspace, fingerprint
 
 _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
+_GIVE = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,14 @@ def check(
             raise unknown("parameter", name, declared)
     values = {}
     for name, kind in declared.items():
-        kind = {"str": str, "int": int, "float": float, "bool": bool}.get(kind, kind)
+        kind = {each.__name__: each for each in _GIVE}.get(kind, kind)
         # papermill turns `-p seeds 0` into a number: text parameters take numbers as text.
         adapter = TypeAdapter(kind, config=ConfigDict(coerce_numbers_to_str=True))
         try:
             values[name] = adapter.validate_python(namespace[name])
         except ValidationError:
             raise NapoError(
-                f"Parameter {name} is {namespace[name]!r}, which is not {kind.__name__}."
+                f"Parameter {name} is {namespace[name]!r}; give {_GIVE[kind]}."
             ) from None
     return values
 

@@ -27,7 +27,7 @@ from napo.locks import hold
 from napo.progress import duration
 from napo.settings import TUNES
 from napo.storage import writing
-from napo.workspace import Workspace
+from napo.workspace import Workspace, remove
 
 # Seconds of one job of each rule at the tiny scale on two cores: the estimate's first guess,
 # corrected by what the jobs of this run really take.
@@ -180,7 +180,8 @@ def command(
     snakefile = Path(__file__).parent.parent / "Snakefile"
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)),
-        *("--cores", str(cores), "--nolock", "--rerun-incomplete", "--nocolor"),
+        *("--cores", str(cores), "--nolock", "--nocolor"),
+        *("--rerun-incomplete", "--keep-incomplete"),
         *("--rerun-triggers", "mtime", "params", "input"),
         *extra,
         *("--config", f"profile={profile}", f"workspace={workspace.root}"),
@@ -222,6 +223,7 @@ def run(
         with writing(workspace.data):
             workspace.data.mkdir(parents=True, exist_ok=True)
         processes.end(workspace.data)  # what a killed pipeline left running
+        _forget_backups(workspace)
         try:
             with processes.stop_on_signals(), writing(log), open(log, "w") as whole:
                 call = command(profile, workspace, cores, options or {}, extra)
@@ -244,6 +246,16 @@ def run(
     took = duration(time.monotonic() - began)
     print(f"All done in {took}: {workspace.tables / 'report.html'}", flush=True)
     return 0
+
+
+def _forget_backups(workspace: Workspace) -> None:
+    """Remove the copies of outputs that a killed Snakemake left.
+
+    When a job fails it puts them back, and whoever deleted a folder since then does not want its
+    manifest again.
+    """
+    for folder in (workspace.data, workspace.figures):
+        remove(workspace.root / ".snakemake" / "backups" / folder.relative_to(workspace.root))
 
 
 def _path_with_our_programs() -> str:

@@ -16,6 +16,14 @@ from napo.errors import NapoError, unknown
 BENCHMARKS = ("vlind", "object_halbench", "amber", "mmhal")
 SIZED = ("vlind", "object_halbench", "amber_generative", "amber_discriminative", "mmhal")
 TUNES = ("full", "lora", "qlora")
+# The names of `napo.objective.VARIANTS`, which needs torch: those of Tables 1 to 4, and the others.
+IN_TABLES = (
+    "dpo", "mdpo", "A1", "A2", "A3", "LB1", "LB2", "VB1", "VB2", "random", "LB-sum", "VB-mean",
+)  # fmt: skip
+VARIANTS = (
+    *IN_TABLES, "A1-original", "q-0.1", "q-0.3", "q-0.5", "q-0.7", "q-0.9", "cdpo", "rdpo", "ipo",
+    "drdpo", "ropo", "beta-dpo", "A1-sft",
+)  # fmt: skip
 # What becomes a folder, a file name and a word of a command line.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 

@@ -27,7 +27,7 @@ from napo.storage import writing
 
 MANIFEST = "manifest.json"
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\..+)?")  # see atomic_file; the number is a process
-SETTINGS = "settings.json"  # kept when Snakemake removes a manifest, so stale files stay named
+SETTINGS = "settings.json"  # there from the beginning; the manifest seals a finished folder
 UNHASHED = (MANIFEST, SETTINGS, provenance.FILE)
 
 # Which notebook makes a folder, for the sentence that a missing input gets.

@@ -92,6 +92,8 @@ PROFILES = {
     "name: ../tiny": "pattern",
     "name: a b": "pattern",
     "variants: [dpo, dpo]": "is there twice",
+    "variants: [dpo, A9]": "Unknown variant 'A9'. Did you mean 'A3'?",
+    "baselines: [rpo]": "Unknown variant 'rpo'. Did you mean 'ropo'?",
     "variants: dpo": "valid tuple",
     "variants: ['../dpo']": "pattern",
     "world: {make_rows: nowhere}": "package.module:function",
@@ -112,16 +114,16 @@ PROFILES = {
 # What is asked of the real notebooks: (notebook, parameter, value) -> what the sentence holds.
 PARAMETERS = [
     *((book.stem, "proflie", "tiny", "Did you mean 'profile'") for book in BOOKS),
-    *((book.stem, "workspace", ["w"], "is not str") for book in BOOKS),
-    ("00_icon_world", "pretrain", "perhaps", "is not bool"),
-    ("00_icon_world", "seed", "one", "is not int"),
-    ("00_icon_world", "threads", 1.5, "is not int"),
+    *((book.stem, "workspace", ["w"], "give a text") for book in BOOKS),
+    ("00_icon_world", "pretrain", "perhaps", "give True or False"),
+    ("00_icon_world", "seed", "one", "give a whole number"),
+    ("00_icon_world", "threads", 1.5, "give a whole number"),
     ("02_annotate_noise", "interactiv", True, "Did you mean 'interactive'"),
-    ("02_annotate_noise", "interactive", "maybe", "is not bool"),
+    ("02_annotate_noise", "interactive", "maybe", "give True or False"),
     ("05_train", "varient", "A1", "Did you mean 'variant'"),
-    ("05_train", "seeds", None, "is not str"),
+    ("05_train", "seeds", None, "give a text"),
     ("06_evaluate", "dryrun", True, "Did you mean 'dry_run'"),
-    ("06_evaluate", "dry_run", "2", "is not bool"),
+    ("06_evaluate", "dry_run", "2", "give True or False"),
     ("07_results", "seed", "0", "Did you mean 'seeds'"),
 ]
 

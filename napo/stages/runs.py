@@ -9,6 +9,7 @@ from napo import launch
 from napo.errors import unknown
 from napo.locks import work_on
 from napo.notebook import Session
+from napo.settings import VARIANTS
 from napo.stages.inputs import (
     benchmarks_fingerprint,
     benchmarks_folder,
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 def check_variant(name: str) -> None:
     """Stop on a variant that does not exist, with the nearest that does."""
-    from napo.objective import VARIANTS
-
     if name not in VARIANTS:
         raise unknown("variant", name, VARIANTS)
 

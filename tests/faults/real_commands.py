@@ -179,7 +179,7 @@ class Reference:
 
 
 def contents(workspace: Path) -> dict[str, bytes]:
-    """The files that are results: no hidden ones, executed notebooks, or records of a run.
+    """The files that are results: no hidden ones, executed notebooks, or logs of a run.
 
     A checkpoint is no result: it goes when its run is complete.
     """
@@ -187,10 +187,8 @@ def contents(workspace: Path) -> dict[str, bytes]:
     for folder in (workspace / "data", workspace / "figures"):
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(workspace)
-            apart = path.suffix == ".log" or path.name.endswith("provenance.json")
-            parts = name.parts
-            if apart or "notebooks" in parts or any(part.startswith((".", "checkpoint"))
-                                                    for part in parts):  # fmt: skip
+            apart = path.suffix == ".log" or "notebooks" in name.parts
+            if apart or any(part.startswith((".", "checkpoint")) for part in name.parts):
                 continue
             try:
                 found[name.as_posix()] = path.read_bytes()
