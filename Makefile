@@ -48,11 +48,11 @@ check: setup ## what is missing or wrong before PROFILE's first GPU hour
 	@$(BIN)/python -m napo.check --profile $(PROFILE) --workspace "$(WORKSPACE)"
 
 test: setup lint ## lint, unit tests, and every notebook at smoke scale
-	@$(BIN)/python -m pytest -n 2
-	@$(BIN)/python -m pytest -m notebooks -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "not long and not paper_shape and not browser" \
+	  -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup ## the tests that take minutes each
-	@$(BIN)/python -m pytest -m long -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
 
 test-browser: setup ## notebook 02 in JupyterLab, driven by keys and mouse (needs chromium-driver)
 	@$(BIN)/python -m pytest -m browser

@@ -17,3 +17,8 @@ def _threads_stay():
     if os.environ["OMP_NUM_THREADS"] != "1":
         os.environ["OMP_NUM_THREADS"] = "1"
         sys.modules["torch"].set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """The notebooks' tests come first: they share a workspace, so one worker runs them all."""
+    items.sort(key=lambda item: item.get_closest_marker("notebooks") is None)

@@ -45,7 +45,7 @@ def papermill(name, folder, *parameters):
 def made(tmp_path_factory):
     """One workspace in which the whole smoke pipeline has run."""
     folder = tmp_path_factory.mktemp("workspace")
-    done = pipeline(folder)
+    done = pipeline(folder, "--cores", "1")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return Workspace(folder, "smoke"), done.stdout + done.stderr
 

@@ -204,6 +204,14 @@ def lost(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
     ]
 
 
+def check(survivals: list[Survival], kills: int) -> None:
+    """Print what happened; nothing may be lost or different after at least so many kills."""
+    print("", HEADER, *survivals, sep="\n")
+    assert not [name for survival in survivals for name in survival.lost]
+    assert not [name for survival in survivals for name in survival.different]
+    assert sum(survival.kills for survival in survivals) >= kills
+
+
 def fresh(workspace: Path) -> Path:
     """An empty folder at a place."""
     shutil.rmtree(workspace, ignore_errors=True)
