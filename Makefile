@@ -52,7 +52,7 @@ test: setup lint ## lint, unit tests, and every notebook at smoke scale
 	  -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup ## the tests that take minutes each
-	@$(BIN)/python -m pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m long -n 2 --dist worksteal
 
 test-browser: setup ## notebook 02 in JupyterLab, driven by keys and mouse (needs chromium-driver)
 	@$(BIN)/python -m pytest -m browser

@@ -10,6 +10,25 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+@pytest.fixture(scope="session")
+def built_smoke(tmp_path_factory):
+    """A session of the smoke profile whose rows are built; the annotations are a test's own."""
+    from napo import notebook, stages
+
+    made = notebook.session("smoke", str(tmp_path_factory.mktemp("built")))
+    stages.make_rows(made)
+    stages.build_rows(made)
+    return made
+
+
+@pytest.fixture
+def unlabelled(built_smoke):
+    """The same, without any labels."""
+    for path in built_smoke.workspace.annotations.glob("*.csv"):
+        path.unlink()
+    return built_smoke
+
+
 @pytest.fixture(autouse=True)
 def _threads_stay():
     """A session of another profile sets other threads, and other threads give other last bits."""

@@ -110,6 +110,14 @@ def model(processor, seed=0, *, layers=2, attention="sdpa"):
     return built.eval()
 
 
+def saved(folder):
+    """The model and its processor in a folder, as a base model is loaded from."""
+    words = processor()
+    model(words).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
 def picture(number, size=24):
     """A noisy picture that is the same for the same number."""
     pixels = np.random.default_rng(number).integers(0, 255, (size, size, 3), dtype=np.uint8)

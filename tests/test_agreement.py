@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from napo import noise, stages
 from napo.errors import NapoError
 from napo.labels import COLUMNS
-from napo.notebook import session
 
 VALUES = ("biased", "unbiased", "unsure")
 
@@ -164,24 +163,14 @@ def test_a_copied_label_does_not_settle_what_became_disputed_later():
 # --- the stage ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    made = session("smoke", str(tmp_path_factory.mktemp("adjudication")))
-    stages.make_rows(made)
-    stages.build_rows(made)
-    return made
-
-
 @pytest.fixture
-def labelled(made):
-    """Two people who disagree about two responses, in a folder of annotations of its own."""
-    for path in made.workspace.annotations.glob("*.csv"):
-        path.unlink()
+def labelled(unlabelled):
+    """Two people who disagree about two responses."""
     for name in ("ann", "ben"):
-        tool = stages.annotator(made, name)
+        tool = stages.annotator(unlabelled, name)
         for at in range(len(tool.items)):
             tool.label("unbiased" if name == "ben" and at in (1, 4) else "biased")
-    return made
+    return unlabelled
 
 
 def test_adjudication_asks_only_what_is_disputed_and_ends_in_a_whole_set(labelled):

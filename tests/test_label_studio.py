@@ -15,24 +15,13 @@ from napo.errors import NapoError
 from napo.notebook import session
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    made = session("smoke", str(tmp_path_factory.mktemp("label-studio")))
-    stages.make_rows(made)
-    stages.build_rows(made)
-    return made
-
-
 @pytest.fixture
-def made(built):
-    """The built rows without any labels."""
-    for path in built.workspace.annotations.glob("*.csv"):
-        path.unlink()
-    return built
+def unlabelled(unlabelled):
+    return unlabelled
 
 
-def labelled(made, name, values, note=""):
-    tool = stages.annotator(made, name)
+def labelled(unlabelled, name, values, note=""):
+    tool = stages.annotator(unlabelled, name)
     for at, value in enumerate(values):
         tool.show(at)
         tool.note.value = note
@@ -59,23 +48,25 @@ def write(path, tasks):
     return path
 
 
-def test_what_is_exported_comes_back_as_the_same_labels(made, tmp_path):
-    labelled(made, "ann@lab.example", ("biased", "unbiased", "unsure"), note='say "no", or 2 < 3')
-    labelled(made, "ben@lab.example", ("unbiased", "unbiased"))
-    before = stages.everyones_labels(made)
+def test_what_is_exported_comes_back_as_the_same_labels(unlabelled, tmp_path):
+    labelled(
+        unlabelled, "ann@lab.example", ("biased", "unbiased", "unsure"), note='say "no", or 2 < 3'
+    )
+    labelled(unlabelled, "ben@lab.example", ("unbiased", "unbiased"))
+    before = stages.everyones_labels(unlabelled)
     path = tmp_path / "samples.json"
-    assert label_studio.export(made, path) == (60, [])
-    for csv in made.workspace.annotations.glob("*.csv"):
+    assert label_studio.export(unlabelled, path) == (60, [])
+    for csv in unlabelled.workspace.annotations.glob("*.csv"):
         csv.unlink()
-    label_studio.import_(made, path)
-    after = stages.everyones_labels(made)
+    label_studio.import_(unlabelled, path)
+    after = stages.everyones_labels(unlabelled)
     assert after.to_dict("records") == before.to_dict("records")
 
 
-def test_a_task_holds_what_the_annotator_shows(made, tmp_path):
-    label_studio.export(made, tmp_path / "samples.json")
+def test_a_task_holds_what_the_annotator_shows(unlabelled, tmp_path):
+    label_studio.export(unlabelled, tmp_path / "samples.json")
     tasks = json.loads((tmp_path / "samples.json").read_text())
-    tool = stages.annotator(made, "ann")
+    tool = stages.annotator(unlabelled, "ann")
     assert [(task["data"]["id"], task["data"]["kind"]) for task in tasks] == tool.items
     row = tool._rows[tool.items[0][0]]
     data = tasks[0]["data"]
@@ -88,19 +79,19 @@ def test_a_task_holds_what_the_annotator_shows(made, tmp_path):
     assert picture.tobytes() == row["image"].convert("RGB").tobytes()
 
 
-def test_photographs_of_all_tasks_stay_under_what_one_import_may_hold(made):
+def test_photographs_of_all_tasks_stay_under_what_one_import_may_hold(unlabelled):
     noise_of = np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), dtype=np.uint8)
     row = {"id": "a", "image": Image.fromarray(noise_of), "question": "?", "chosen": "c"}
     both = {**row, "language_biased": "l", "vision_biased": "v"}
-    none = noise.people(stages.everyones_labels(made))
+    none = noise.people(stages.everyones_labels(unlabelled))
     uri = label_studio.tasks([both], ["a"], none)[0]["data"]["image"]
     assert uri.startswith("data:image/jpeg;base64,") and len(uri) * 200 < 250 * 2**20
     assert Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size == (1024, 683)
     assert both["image"].size == (3000, 2000)  # the row keeps its own
 
 
-def test_the_interface_names_what_the_tasks_hold_and_what_import_reads(made, tmp_path):
-    label_studio.export(made, tmp_path / "samples.json")
+def test_the_interface_names_what_the_tasks_hold_and_what_import_reads(unlabelled, tmp_path):
+    label_studio.export(unlabelled, tmp_path / "samples.json")
     tree = ElementTree.parse(tmp_path / "samples.xml")
     data = json.loads((tmp_path / "samples.json").read_text())[0]["data"]
     shown = [part.get("value")[1:] for part in tree.iter() if (part.get("value") or "")[:1] == "$"]
@@ -115,39 +106,39 @@ def test_the_interface_names_what_the_tasks_hold_and_what_import_reads(made, tmp
     assert "pre-wrap" in tree.find("Style").text
 
 
-def test_hostile_texts_stay_texts_of_json(made):
+def test_hostile_texts_stay_texts_of_json(unlabelled):
     row = {"id": "a", "image": Image.new("RGB", (4, 4)), "question": "?", "chosen": "c"}
     for text in HOSTILE:
         both = {**row, "language_biased": text, "vision_biased": text}
-        tasks = label_studio.tasks([both], ["a"], noise.people(stages.everyones_labels(made)))
+        tasks = label_studio.tasks([both], ["a"], noise.people(stages.everyones_labels(unlabelled)))
         assert json.loads(json.dumps(tasks))[0]["data"]["response"] == text
 
 
-def test_exported_labels_are_no_ground_truth(made, tmp_path):
-    labelled(made, "ann@lab.example", ("biased",))
-    label_studio.export(made, tmp_path / "s.json")
+def test_exported_labels_are_no_ground_truth(unlabelled, tmp_path):
+    labelled(unlabelled, "ann@lab.example", ("biased",))
+    label_studio.export(unlabelled, tmp_path / "s.json")
     first = json.loads((tmp_path / "s.json").read_text())[0]["annotations"]
     assert [annotation["ground_truth"] for annotation in first] == [False]
 
 
-def test_whoever_comes_back_as_a_number_keeps_the_name_for_new_labels_too(made, tmp_path):
-    labelled(made, "ann@lab.example", ("biased",))
+def test_whoever_comes_back_as_a_number_keeps_the_name_for_new_labels_too(unlabelled, tmp_path):
+    labelled(unlabelled, "ann@lab.example", ("biased",))
     path = tmp_path / "s.json"
-    label_studio.export(made, path)
+    label_studio.export(unlabelled, path)
     tasks = json.loads(path.read_text())
     tasks[0]["annotations"][0]["completed_by"] = 3  # as the project's export may say it
     tasks[1]["annotations"] = annotated("", "unsure", who=3)["annotations"]
     tasks[2]["annotations"] = annotated("", "unsure", who=4)["annotations"]
-    found = label_studio.import_(made, write(path, tasks))
+    found = label_studio.import_(unlabelled, write(path, tasks))
     assert list(found["annotator"]) == ["ann@lab.example", "ann@lab.example", "annotator-4"]
     assert list(found["label"]) == ["biased", "unsure", "unsure"]
 
 
-def test_a_number_that_stands_for_two_people_gives_each_only_what_was_theirs(made, tmp_path):
-    labelled(made, "ann@lab.example", ("biased",))
-    labelled(made, "ben@lab.example", ("unbiased",))
+def test_a_number_that_stands_for_two_people_gives_each_only_what_was_theirs(unlabelled, tmp_path):
+    labelled(unlabelled, "ann@lab.example", ("biased",))
+    labelled(unlabelled, "ben@lab.example", ("unbiased",))
     path = tmp_path / "s.json"
-    label_studio.export(made, path)
+    label_studio.export(unlabelled, path)
     tasks = json.loads(path.read_text())
     for annotation in tasks[0]["annotations"]:
         annotation["completed_by"] = 1
@@ -178,9 +169,9 @@ def test_the_newest_counts_by_time_not_by_text_and_across_tasks(tmp_path, newer,
         assert list(label_studio.read(write(tmp_path / "e.json", [task]))["label"]) == ["biased"]
 
 
-def test_people_without_an_email_are_left_out_and_said(made, tmp_path, capsys):
-    labelled(made, "ann", ("biased",))
-    place = ["--profile", "smoke", "--workspace", str(made.workspace.root)]
+def test_people_without_an_email_are_left_out_and_said(unlabelled, tmp_path, capsys):
+    labelled(unlabelled, "ann", ("biased",))
+    place = ["--profile", "smoke", "--workspace", str(unlabelled.workspace.root)]
     assert label_studio.main(["export", str(tmp_path / "s.json"), *place]) == 0
     assert "Without the labels of ann" in capsys.readouterr().out
     assert not any(task["annotations"] for task in json.loads((tmp_path / "s.json").read_text()))
@@ -246,58 +237,58 @@ BAD = [
 
 @pytest.mark.parametrize(("content", "sentence"), BAD)
 def test_what_is_no_export_of_these_samples_is_a_sentence_and_changes_nothing(
-    made, tmp_path, content, sentence
+    unlabelled, tmp_path, content, sentence
 ):
-    first = stages.annotator(made, "ann").items[0][0]
+    first = stages.annotator(unlabelled, "ann").items[0][0]
     text = content if isinstance(content, str) else json.dumps(content)
     path = tmp_path / "export.json"
     path.write_text(text.replace('"ID"', json.dumps(first)))
     with pytest.raises(NapoError, match=sentence):
-        label_studio.import_(made, path)
-    assert not list(made.workspace.annotations.glob("*.csv"))
+        label_studio.import_(unlabelled, path)
+    assert not list(unlabelled.workspace.annotations.glob("*.csv"))
 
 
-def test_labels_that_are_there_change_only_when_told_to(made, tmp_path, capsys):
-    labelled(made, "ann@lab.example", ("biased", "unbiased"))
-    first = stages.annotator(made, "ann").items[0][0]
+def test_labels_that_are_there_change_only_when_told_to(unlabelled, tmp_path, capsys):
+    labelled(unlabelled, "ann@lab.example", ("biased", "unbiased"))
+    first = stages.annotator(unlabelled, "ann").items[0][0]
     who = {"email": "ann@lab.example"}
     path = write(tmp_path / "export.json", [annotated(first, "unsure", who=who)])
-    place = ["--profile", "smoke", "--workspace", str(made.workspace.root)]
-    before = stages.everyones_labels(made)
+    place = ["--profile", "smoke", "--workspace", str(unlabelled.workspace.root)]
+    before = stages.everyones_labels(unlabelled)
     assert label_studio.main(["import", str(path), *place]) == 1
     assert "would change labels or notes that are there already (1 of 1)" in capsys.readouterr().err
-    assert stages.everyones_labels(made).equals(before)
+    assert stages.everyones_labels(unlabelled).equals(before)
     assert label_studio.main(["import", str(path), *place, "--replace"]) == 0
-    assert list(stages.everyones_labels(made)["label"]) == ["unsure", "unbiased"]
+    assert list(stages.everyones_labels(unlabelled)["label"]) == ["unsure", "unbiased"]
 
 
-def test_a_note_that_is_there_is_not_lost_unasked(made, tmp_path):
-    labelled(made, "ann@lab.example", ("biased",), note="mine")
+def test_a_note_that_is_there_is_not_lost_unasked(unlabelled, tmp_path):
+    labelled(unlabelled, "ann@lab.example", ("biased",), note="mine")
     path = tmp_path / "s.json"
-    label_studio.export(made, path)
+    label_studio.export(unlabelled, path)
     tasks = json.loads(path.read_text())
     tasks[0]["annotations"][0]["result"][1]["value"]["text"] = ["another"]
     with pytest.raises(NapoError, match="labels or notes"):
-        label_studio.import_(made, write(path, tasks))
-    assert list(stages.everyones_labels(made)["note"]) == ["mine"]
-    label_studio.import_(made, path, replace=True)
-    assert list(stages.everyones_labels(made)["note"]) == ["another"]
+        label_studio.import_(unlabelled, write(path, tasks))
+    assert list(stages.everyones_labels(unlabelled)["note"]) == ["mine"]
+    label_studio.import_(unlabelled, path, replace=True)
+    assert list(stages.everyones_labels(unlabelled)["note"]) == ["another"]
 
 
-def test_the_same_export_twice_changes_nothing(made, tmp_path):
+def test_the_same_export_twice_changes_nothing(unlabelled, tmp_path):
     path = tmp_path / "e.json"
-    first = stages.annotator(made, "ann").items[0][0]
+    first = stages.annotator(unlabelled, "ann").items[0][0]
     task = annotated(first, "biased")
     task["annotations"][0]["result"][1]["value"]["text"] = ["two\nlines ", "  and\0 more"]
-    label_studio.import_(made, write(path, [task]))
-    before = stages.everyones_labels(made)
+    label_studio.import_(unlabelled, write(path, [task]))
+    before = stages.everyones_labels(unlabelled)
     assert list(before["note"]) == ["two lines and more"]
-    label_studio.import_(made, path)
-    assert stages.everyones_labels(made).equals(before)
+    label_studio.import_(unlabelled, path)
+    assert stages.everyones_labels(unlabelled).equals(before)
 
 
-def test_files_that_cannot_be_read_or_written_are_one_sentence(made, tmp_path, capsys):
-    place = ["--profile", "smoke", "--workspace", str(made.workspace.root)]
+def test_files_that_cannot_be_read_or_written_are_one_sentence(unlabelled, tmp_path, capsys):
+    place = ["--profile", "smoke", "--workspace", str(unlabelled.workspace.root)]
     (tmp_path / "file").write_text("")
     for do, file, sentence in [
         ("import", tmp_path / "none.json", "cannot be read (No such file"),
@@ -319,11 +310,13 @@ def test_a_file_that_is_no_export_does_not_even_claim_the_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["e.json"]
 
 
-def test_a_name_from_outside_cannot_leave_the_folder(made, tmp_path):
-    first = stages.annotator(made, "ann").items[0][0]
+def test_a_name_from_outside_cannot_leave_the_folder(unlabelled, tmp_path):
+    first = stages.annotator(unlabelled, "ann").items[0][0]
     who = {"email": "../../../evil@lab.example"}
-    label_studio.import_(made, write(tmp_path / "e.json", [annotated(first, "biased", who=who)]))
-    found = list(made.workspace.annotations.glob("*.csv"))
+    label_studio.import_(
+        unlabelled, write(tmp_path / "e.json", [annotated(first, "biased", who=who)])
+    )
+    found = list(unlabelled.workspace.annotations.glob("*.csv"))
     assert (
         len(found) == 1 and "/" not in found[0].stem and found[0].stem.endswith("evil@lab.example")
     )

@@ -14,11 +14,7 @@ from napo.errors import NapoError
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "base"
-    processor = engine.processor()
-    engine.model(processor).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return engine.saved(tmp_path_factory.mktemp("models") / "base")
 
 
 @pytest.fixture

@@ -89,11 +89,7 @@ def ran(tmp_path):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("security") / "base"
-    processor = engine.processor()
-    engine.model(processor).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return engine.saved(tmp_path_factory.mktemp("security") / "base")
 
 
 @pytest.fixture

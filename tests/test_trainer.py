@@ -46,11 +46,7 @@ SETTINGS = Training(
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trainer") / "base"
-    processor = engine.processor()
-    engine.model(processor).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return engine.saved(tmp_path_factory.mktemp("trainer") / "base")
 
 
 @pytest.fixture(scope="module")
