@@ -29,6 +29,20 @@ def unlabelled(built_smoke):
     return built_smoke
 
 
+@pytest.fixture
+def show(record_property):
+    """Print a text when the run ends, whichever worker it comes from."""
+    return lambda text: record_property("shown", text)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what tests asked to `show`."""
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        for name, text in report.user_properties if report.when == "call" else ():
+            if name == "shown":
+                terminalreporter.write_line(f"\n{text}")
+
+
 @pytest.fixture(autouse=True)
 def _threads_stay():
     """A session of another profile sets other threads, and other threads give other last bits."""
@@ -39,5 +53,5 @@ def _threads_stay():
 
 
 def pytest_collection_modifyitems(items):
-    """The notebooks' tests come first: they share a workspace, so one worker runs them all."""
-    items.sort(key=lambda item: item.get_closest_marker("notebooks") is None)
+    """What takes longest begins first, so that no worker ends with it while the other waits."""
+    items.sort(key=lambda item: item.path.stem not in ("test_notebooks", "test_real_commands"))

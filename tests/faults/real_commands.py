@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -204,9 +205,9 @@ def lost(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
     ]
 
 
-def check(survivals: list[Survival], kills: int) -> None:
-    """Print what happened; nothing may be lost or different after at least so many kills."""
-    print("", HEADER, *survivals, sep="\n")
+def check(survivals: list[Survival], kills: int, show: Callable[[str], None]) -> None:
+    """Show what happened; nothing may be lost or different after at least so many kills."""
+    show("\n".join(map(str, (HEADER, *survivals))))
     assert not [name for survival in survivals for name in survival.lost]
     assert not [name for survival in survivals for name in survival.different]
     assert sum(survival.kills for survival in survivals) >= kills

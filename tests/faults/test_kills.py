@@ -16,16 +16,18 @@ def smoke(tmp_path_factory, judge):
     return Laboratory(tmp_path_factory.mktemp("kills"), "smoke", judge.environment)
 
 
-def check(outcomes: list[Outcome], kills: int) -> None:
-    print("\n" + table(outcomes))
+def check(outcomes: list[Outcome], kills: int, show) -> None:
+    show(table(outcomes))
     assert sum(each.kills for each in outcomes) >= kills
     assert not [o for o in outcomes if o.lost or o.torn or o.different], table(outcomes)
 
 
-def test_ten_kills_over_the_stages_lose_no_record_and_change_no_byte(small):
-    check([small.survive(stage, kills, seed=1) for stage, kills in FEW.items()], kills=10)
+def test_ten_kills_over_the_stages_lose_no_record_and_change_no_byte(small, show):
+    check(
+        [small.survive(stage, kills, seed=1) for stage, kills in FEW.items()], kills=10, show=show
+    )
 
 
 @pytest.mark.long
-def test_a_hundred_kills_over_all_stages_lose_no_record_and_change_no_byte(smoke):
-    check([smoke.survive(stage, MANY, seed=2) for stage in work.STAGES], kills=100)
+def test_a_hundred_kills_over_all_stages_lose_no_record_and_change_no_byte(smoke, show):
+    check([smoke.survive(stage, MANY, seed=2) for stage in work.STAGES], kills=100, show=show)

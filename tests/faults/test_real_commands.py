@@ -8,9 +8,8 @@ from faults.real_commands import STAGES, Reference, check, fresh, survive
 
 
 @pytest.mark.long
-def test_real_commands_killed_three_times_each_lose_nothing(tmp_path, capsys):
+def test_real_commands_killed_five_times_each_lose_nothing(tmp_path, show):
     reference = Reference(fresh(tmp_path / "whole"))
     rng = random.Random(1)
-    survivals = [survive(stage, reference, fresh(tmp_path / "killed"), 3, rng) for stage in STAGES]
-    with capsys.disabled():
-        check(survivals, kills=24)
+    survivals = [survive(stage, reference, fresh(tmp_path / "killed"), 5, rng) for stage in STAGES]
+    check(survivals, kills=40, show=show)

@@ -12,7 +12,7 @@ from faults.real_commands import Survival, check, contents, fresh, kill, lost, r
 
 
 @pytest.mark.long
-def test_the_whole_pipeline_killed_five_times_ends_with_the_same_bytes(tmp_path, capsys):
+def test_the_whole_pipeline_killed_five_times_ends_with_the_same_bytes(tmp_path, show):
     whole, killed = fresh(tmp_path / "whole"), fresh(tmp_path / "killed")
     call = [sys.executable, "-m", "napo.pipeline", "--profile", "smoke", "--cores", "2"]
     seconds, _ = run([*call, "--workspace", str(whole)], whole)
@@ -28,8 +28,7 @@ def test_the_whole_pipeline_killed_five_times_ends_with_the_same_bytes(tmp_path,
     end, wanted = contents(killed), contents(whole)
     survival.lost += lost(seen, end)
     survival.different = [name for name in {*wanted, *end} if wanted.get(name) != end.get(name)]
-    with capsys.disabled():
-        check([survival], kills=4)
+    check([survival], kills=4, show=show)
 
 
 @pytest.mark.long
