@@ -58,3 +58,23 @@ def test_downloads_are_checked_before_anything_is_planned(tmp_path, capsys):
     assert "RLAIF-V" in said.out and "make fetch with YES=1" in said.out
     assert "correct them before anything is run" in said.err
     assert not (tmp_path / "data" / "llava-1.5-7b" / "pipeline.log").exists()
+
+
+def test_copies_that_a_killed_snakemake_left_are_forgotten_and_another_profiles_are_not(tmp_path):
+    backups = tmp_path / ".snakemake" / "backups" / "data"
+    for profile in ("smoke", "tiny"):
+        (backups / profile / "runs").mkdir(parents=True)
+        (backups / profile / "runs" / "manifest.json").write_text("{}")
+    assert main(["--profile", "smoke", "--workspace", str(tmp_path), "--cores", "1", "-n"]) == 0
+    assert [each.name for each in backups.iterdir()] == ["tiny"]
+
+
+def test_a_finished_result_stays_where_its_job_runs_again_and_fails(tmp_path):
+    manifest = tmp_path / "data" / "smoke" / "source" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    asked = ["--profile", "smoke", "--workspace", str(tmp_path), "--cores", "1"]
+    # The benchmarks are missing, so the job runs; other settings made the rows, so it fails.
+    (manifest.parent / "settings.json").write_text('{"count": 1}')
+    assert main([*asked, "--until", "icon_world"]) == 1
+    assert manifest.read_text() == "{}"
