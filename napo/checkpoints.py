@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
 from napo.storage import writing
-from napo.workspace import atomic_file, finished_files, hash_file, read_json, write_json
+from napo.workspace import atomic_file, finished_files, hash_file, keep_only, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +51,23 @@ def seal(path: Path, folder: Path, run: Mapping[str, Any]) -> None:
     write_json(path / MANIFEST, {"run": dict(run), "files": files})
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(path, folder)
+    _flush(folder.parent)
+
+
+def settle(path: Path, folder: Path) -> None:
+    """Put a draft of final weights in its place.
+
+    What an interrupted run left there is replaced file by file: a whole model is never gone.
+    """
+    if folder.is_dir():
+        new = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
+        for name in new:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path / name, folder / name)
+        keep_only(folder, [folder / name for name in new])
+        shutil.rmtree(path)
+    else:
+        os.replace(path, folder)
     _flush(folder.parent)
 
 
@@ -113,7 +130,7 @@ class Records:
     """Per-example records of a run, in Parquet parts named by the step that they reach.
 
     A part is written with each checkpoint, so that what a resumed run repeats replaces what the
-    interrupted one wrote after its last checkpoint.
+    interrupted one wrote after its last checkpoint, part by part and not before it is there again.
 
     Args:
         folder: where the parts go.
@@ -122,20 +139,24 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._held: list[tuple[int, Sequence[str], dict[str, Any]]] = []
+        self._reached = 0
 
     def add(self, step: int, ids: Sequence[str], values: dict[str, Any]) -> None:
         """Keep a batch's records; tensors of shape (batch,), or scalars that all rows share."""
         self._held.append((step, ids, values))
 
     def restart(self, step: int) -> None:
-        """Forget what was recorded at or after a step."""
+        """Go on from a step: what is held is forgotten, what later parts hold comes again."""
         self._held.clear()
-        for part in finished_files(self.folder, "*.parquet"):
-            if int(part.stem) > step:
-                part.unlink(missing_ok=True)  # every process comes by
+        self._reached = step
 
-    def flush(self, step: int) -> None:
-        """Write what is held as the part that ends before `step`; rows of all processes."""
+    def flush(self, step: int, last: bool = False) -> None:
+        """Write what is held as the part that ends before `step`; rows of all processes.
+
+        Args:
+            step: the step that the run has reached.
+            last: whether the run ends there, so that no later part is its own.
+        """
         import torch.distributed as dist
 
         columns = self._columns()
@@ -148,6 +169,11 @@ class Records:
             columns = {name: [value for part in parts for value in part[name]] for name in columns}
         if columns.get("id"):
             self._write(step, columns)
+        for part in finished_files(self.folder, "*.parquet"):
+            other = int(part.stem)
+            if self._reached < other < step or (last and other > step):
+                part.unlink()  # of a run that saved at other steps, or went on for longer
+        self._reached = step
 
     def _columns(self) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {"step": [], "id": []}

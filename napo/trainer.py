@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import TrainOutput
 
 from napo import checkpoints, families, logprobs, modality, models
 from napo.checkpoints import Records, read_records
@@ -280,6 +281,13 @@ class NaPOTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._sampler
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train as `transformers.Trainer` does, and write the last records."""
+        output = super().train(*args, **kwargs)
+        self.refuse_spoilt_weights()
+        self.records.flush(self.state.global_step, last=True)
+        return output
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint that is whole or not there; the one before goes after it."""
@@ -631,8 +639,6 @@ def train_run(
     trainer.add_callback(_Line(label, batch))
     start = checkpoints.latest(folder / "checkpoints", trainer.run_identity)
     trainer.train(resume_from_checkpoint=str(start) if start else None)
-    trainer.refuse_spoilt_weights()
-    trainer.records.flush(trainer.state.global_step)
     part = final.with_name(final.name + ".part")
     if args.should_save:
         checkpoints.draft(final)
@@ -647,8 +653,8 @@ def train_run(
                 f"No weights were written to {part}; the checkpoints in {folder / 'checkpoints'} "
                 "are kept. Check the launcher's settings for saving."
             )
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(part, final)
+        with writing(final):
+            checkpoints.settle(part, final)
         _describe(folder, trainer, batch, made_from)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

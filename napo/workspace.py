@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -194,6 +194,29 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
             "use another workspace, or delete that folder to make it again."
         )
     return not complete(folder)
+
+
+def restart(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Open a folder to be made again with these settings, whatever made it before.
+
+    Its files stay until the making replaces them one by one, so that a kill on the way leaves each
+    of them there, old or new; what the making does not write goes at its end (`keep_only`).
+    """
+    sweep(folder)
+    (folder / MANIFEST).unlink(missing_ok=True)  # first: it never seals other settings' files
+    write_json(folder / SETTINGS, json_value(settings))
+
+
+def keep_only(folder: Path, files: Iterable[Path]) -> None:
+    """Remove what an earlier making left in a folder: all but these files and what seals it."""
+    kept = {*files, *(folder / name for name in UNHASHED)}
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path in kept or path.name.startswith("."):
+            continue
+        if not path.is_dir():
+            path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
 
 
 def finish(folder: Path, keep_open: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from napo import locks
 from napo.errors import NapoError
 from napo.locks import hold, work_on
+from napo.workspace import keep_only, require
 
 HOLD = """
 import sys
@@ -82,5 +83,30 @@ def test_work_is_sealed_only_when_it_ends_well_and_is_not_done_again(tmp_path):
         assert not todo
     with pytest.raises(NapoError, match="a differ"), work_on(place, {"a": 2}):
         pass
-    with work_on(place, {"a": 2}, remake=True) as todo:
-        assert todo and not (place / "part").exists()
+
+
+def test_what_is_made_again_keeps_each_file_until_it_is_replaced(tmp_path):
+    place = tmp_path / "tables"
+
+    def made():
+        return {path.name: path.read_text() for path in place.iterdir() if path.suffix == ".csv"}
+
+    with work_on(place, {"a": 1}):
+        for name in ("one.csv", "two.csv", "dropped.csv"):
+            (place / name).write_text("old")
+    old = made()
+    for _ in range(2):  # killed once, and once more
+        with pytest.raises(KeyboardInterrupt), work_on(place, {"a": 2}, remake=True) as todo:
+            assert todo and made() == old
+            assert not (place / "manifest.json").exists()  # nothing seals what is being replaced
+            raise KeyboardInterrupt
+    with work_on(place, {"a": 2}, remake=True):
+        (place / "deep").mkdir()
+        written = [place / "one.csv", place / "two.csv", place / "deep" / "three.csv"]
+        for path in written:
+            path.write_text("new")
+        keep_only(place, written)
+    assert made() == {"one.csv": "new", "two.csv": "new"}
+    manifest = require(place)
+    assert sorted(manifest["files"]) == ["deep/three.csv", "one.csv", "two.csv"]
+    assert manifest["settings"] == {"a": 2}

@@ -9,6 +9,7 @@ from napo.locks import work_on
 from napo.notebook import Session
 from napo.workspace import (
     atomic_file,
+    keep_only,
     manifest_fingerprint,
     require,
 )
@@ -42,11 +43,11 @@ def write_report(session: Session, results: Results, tune: str = "") -> Path:
     }
     with work_on(folder, settings, remake=True) as todo:  # from results alone, in seconds
         if todo:
-            _write(session, results, tune)
+            keep_only(folder, _write(session, results, tune))
     return folder / "report.html"
 
 
-def _write(session: Session, results: Results, tune: str) -> None:
+def _write(session: Session, results: Results, tune: str) -> list[Path]:
     from napo import baselines, report, views
     from napo.results import HALVES, METRICS, claims, measurements, summary
     from napo.tables import tables
@@ -55,16 +56,18 @@ def _write(session: Session, results: Results, tune: str) -> None:
     papers = results.only(profile.variants)
     made = tables(papers, scale=profile.scale, model=profile.paper_model)
     extra = baselines.table(results)
-    for table in (*made.values(), extra):
-        table.write(folder)
+    written = [path for table in (*made.values(), extra) for path in table.write(folder)]
     frames = {
         "summary": summary(results, METRICS + HALVES),
         "claims": claims(papers),
         "measurements": measurements(results),
     }
     for name, frame in frames.items():
-        with atomic_file(folder / f"{name}.csv") as temporary:
+        written.append(folder / f"{name}.csv")
+        with atomic_file(written[-1]) as temporary:
             frame.to_csv(temporary, index=False, float_format="%.6g")
     content = views.report_content(session, papers, [*made.values(), extra], frames["claims"], tune)
-    with atomic_file(folder / "report.html") as temporary:
+    written.append(folder / "report.html")
+    with atomic_file(written[-1]) as temporary:
         temporary.write_text(report.build(content), encoding="utf-8")
+    return written

@@ -218,7 +218,10 @@ class Laboratory:
     def survive(
         self, stage: str, kills: int, seed: int, signals: Sequence[signal.Signals] = SIGNALS
     ) -> Outcome:
-        """Run a stage until so many signals have hit it; after each third one to its end."""
+        """Run a stage until so many signals have hit it; after each third one to its end.
+
+        What was there at one signal must be there at the next, and at the end.
+        """
         outcome = Outcome(stage, self.seconds[stage])
         rng = np.random.default_rng([seed, *stage.encode()])
         while outcome.kills < kills:
@@ -229,7 +232,9 @@ class Laboratory:
                 if self._killed(stage, root, rng.uniform(0, self.seconds[stage]), sign):
                     outcome.kills += 1
                     outcome.by[sign.name] = outcome.by.get(sign.name, 0) + 1
-                    written |= records(root)
+                    there = records(root)
+                    outcome.lost += len(written - there)
+                    written |= there
                     outcome.torn |= torn(content(root), self.after[stage])
             process = self._start(stage, root)
             process.join(PATIENCE)
