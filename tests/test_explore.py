@@ -132,7 +132,8 @@ def test_nothing_leaves_the_page_and_nothing_is_written(name, smoke):
     made = EXPLORERS[name](smoke)
     made.wake()
     for page in (made.static, made.view.value, live.Alive._esm, Bars._esm):
-        left = str(page).replace("http://www.w3.org/2000/svg", "")  # a name, not an address
+        left = re.sub(r"base64,[\w+/=]+", "", str(page))  # a picture's bytes may spell anything
+        left = left.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
         assert "http" not in left and "import " not in left
     assert {path: path.stat().st_mtime_ns for path in smoke.workspace.root.rglob("*")} == files
 

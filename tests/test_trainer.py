@@ -328,11 +328,11 @@ def test_switching_the_adapter_off_gives_the_reference_that_is_stored(base, rows
     stored = adapted(base, rows, tmp_path / "stored", "cached")
     passed = adapted(base, plain, tmp_path / "passed", "adapter_off")
     assert stored[-1]["vision_biased_psi_sum"] != pytest.approx(0, abs=1e-3)
+    # Not the total: gamma divides margins that are still near 0, which makes much of rounding.
     for one, other in zip(stored, passed, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
-        assert one["vision_biased_psi_sum"] == pytest.approx(
-            other["vision_biased_psi_sum"], abs=1e-4
-        )
+        for term in ("rejected", "language_biased", "vision_biased"):
+            assert one[f"{term}_loss"] == pytest.approx(other[f"{term}_loss"], abs=1e-5)
+            assert one[f"{term}_psi_sum"] == pytest.approx(other[f"{term}_psi_sum"], abs=1e-4)
 
 
 @pytest.mark.parametrize("tune", ["full", "lora"])
