@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,15 @@ import pandas as pd
 
 from napo.errors import NapoError
 from napo.keys import Keys
-from napo.labels import ADJUDICATED, LABELS, ORACLE, read_labels, remove_label, store_label
+from napo.labels import (
+    ADJUDICATED,
+    LABELS,
+    ORACLE,
+    LabelledMeanwhile,
+    read_labels,
+    remove_label,
+    store_label,
+)
 from napo.noise import sampled
 from napo.preferences import BIASED
 
@@ -74,6 +83,7 @@ class Annotator(widgets.VBox):
     """Shows one biased response at a time beside the chosen one, and keeps what it is labelled.
 
     A label is stored by its button; the note goes with it. Both can be changed later by going back.
+    What another tab has labelled since an item was shown here is shown first, not written over.
 
     Args:
         rows: rows of RLAIF-V-Bias, images decoded; a `datasets.Dataset` or dicts.
@@ -108,7 +118,8 @@ class Annotator(widgets.VBox):
         self.items = items if remarks is None else [item for item in items if item in remarks]
         if not self.items:
             raise NapoError("None of the remarks is about a sampled response; nothing to label.")
-        self._done: list[tuple[int, dict[str, str] | None]] = []  # what undo goes back to
+        # Item, what was there, what was given: undo takes back only what is still as given here.
+        self._done: list[tuple[int, dict[str, str] | None, str]] = []
         self._at = 0
         self._showing = False
         self._build()
@@ -126,7 +137,7 @@ class Annotator(widgets.VBox):
         at = self._at
         if not self._store(value):
             return
-        self._done.append((at, before))
+        self._done.append((at, before, value))
         following = self._first_unlabelled(after=at)
         self.show(at if following is None else following)
 
@@ -140,13 +151,14 @@ class Annotator(widgets.VBox):
         if not self._done:
             self._say("Nothing to undo.")
             return
-        at, before = self._done[-1]
+        at, before, given = self._done[-1]
         id, kind = self.items[at]
+        seen = {"label": given}
         if before is None:
-            kept = self._try(lambda: remove_label(self.path, id, kind, self.annotator))
+            change = partial(remove_label, self.path, id, kind, self.annotator, seen)
         else:
-            kept = self._try(lambda: store_label(self.path, before))
-        if kept:
+            change = partial(store_label, self.path, before, seen)
+        if self._try(change, at):
             self._done.pop()
             self.show(at)
 
@@ -163,9 +175,7 @@ class Annotator(widgets.VBox):
         self.response.value = _box(f"{KINDS[kind].capitalize()} response", MASKED[kind], second)
         remark = self._remarks.get((id, kind))
         self.remark.value = _box("Said so far", "", escaped(remark)) if remark else ""
-        self._showing = True  # the note that comes with an item is not an edit
-        self.note.value = there["note"] if there else ""
-        self._showing = False
+        self._write_note(there["note"] if there else "")
         for value, button in self.buttons.items():
             if value in LABELS:
                 button.icon = "check" if there and there["label"] == value else ""
@@ -242,6 +252,11 @@ class Annotator(widgets.VBox):
         if there and not self._showing and self._store(there["label"]):
             self._say(f"Labelled {there['label']}, note saved.")
 
+    def _write_note(self, text: str) -> None:
+        self._showing = True  # the note that comes with an item is not an edit
+        self.note.value = text
+        self._showing = False
+
     def _count(self) -> None:
         done = [item for item in self.items if item in self._labels]
         wanted = [kind for _, kind in self.items]
@@ -268,13 +283,22 @@ class Annotator(widgets.VBox):
         there = self._labels.get((id, kind))
         group = there["group"] if there else ""
         new = {**label, "note": self.note.value, "group": group}
-        return self._try(lambda: store_label(self.path, new))
+        return self._try(partial(store_label, self.path, new, there), self._at)
 
-    def _try(self, change: Callable[[], None]) -> bool:
-        """Change the file and read it again; what went wrong is said, and nothing moves on."""
+    def _try(self, change: Callable[[], None], at: int) -> bool:
+        """Change an item's label and read the file again; what went wrong is said, and why."""
         try:
             change()
             self._read()
+        except LabelledMeanwhile as error:
+            written = self.note.value if at == self._at else ""
+            self._read()
+            self._done = [done for done in self._done if done[0] != at]  # no longer ours to undo
+            self.show(at)
+            if written:
+                self._write_note(written)  # what was being written is not lost
+            self._say(f"NOT saved: {error}")
+            return False
         except (OSError, NapoError) as error:
             self._say(f"NOT saved: {error}")
             return False

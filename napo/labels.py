@@ -28,6 +28,11 @@ ORACLE = "oracle"  # the annotator's name that stands for the scenes' truth
 ADJUDICATED = "adjudicated"  # and the one for what holds after disagreements were settled
 RESERVED = (ORACLE, ADJUDICATED)
 _KEY = ("id", "kind", "annotator")
+_WHATEVER: dict[str, str] = {}  # no condition on what is there
+
+
+class LabelledMeanwhile(NapoError):
+    """What the file holds is not what its writer saw: another tab has labelled it since."""
 
 
 def read_labels(path: Path) -> pd.DataFrame:
@@ -93,21 +98,27 @@ def update_labels(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) ->
             _rewrite(path, rows)
 
 
-def store_label(path: Path, label: Mapping[str, str]) -> None:
+def store_label(
+    path: Path, label: Mapping[str, str], seen: Mapping[str, str] | None = _WHATEVER
+) -> None:
     """Keep one label; on return it is on the disk.
 
     Args:
         path: the CSV; it is made if it is missing.
         label: `id`, `kind`, `label`, `annotator`, and if wanted `note` and `group`. A label that
             is already there for the same id, kind and annotator is replaced.
+        seen: columns that the label already there must have, None: that there is none; if not
+            given, whatever is there is replaced.
 
     Raises:
+        LabelledMeanwhile: when something else is there than was seen; nothing is stored.
         NapoError: when it is no label, or the file is damaged.
     """
     path, new = Path(path), _checked(label, path)
     with _alone(path):
         there = _read(path) if path.is_file() else []
         same = [at for at, row in enumerate(there) if _key(row) == _key(new)]
+        _expect(seen, there[same[0]] if same else None)
         if there and not same and _ends_whole(path):
             append(path, _line(new).encode())
         else:
@@ -116,14 +127,39 @@ def store_label(path: Path, label: Mapping[str, str]) -> None:
             _rewrite(path, there if same else [*there, new])
 
 
-def remove_label(path: Path, id: str, kind: str, annotator: str) -> None:
-    """Withdraw one label; on return it is off the disk. One that is not there is no error."""
+def remove_label(
+    path: Path,
+    id: str,
+    kind: str,
+    annotator: str,
+    seen: Mapping[str, str] | None = _WHATEVER,
+) -> None:
+    """Withdraw one label; on return it is off the disk. One that is not there is no error.
+
+    Raises:
+        LabelledMeanwhile: when something else is there than was `seen`; see `store_label`.
+    """
     path = Path(path)
     with _alone(path):
         there = _read(path) if path.is_file() else []
         kept = [row for row in there if _key(row) != (id, kind, annotator)]
         if len(kept) < len(there):
+            _expect(seen, next(row for row in there if row not in kept))
             _rewrite(path, kept)
+
+
+def _expect(seen: Mapping[str, str] | None, there: Mapping[str, str] | None) -> None:
+    """Refuse to go on where another writer has been since the label was seen."""
+    if (there is None) if seen is None else (seen == _WHATEVER):
+        return
+    if there is None:
+        raise LabelledMeanwhile("Its label was taken back elsewhere meanwhile; label it again.")
+    if seen is None or any(there[name] != value for name, value in seen.items()):
+        note = f" (note: {there['note']})" if there["note"] else ""
+        raise LabelledMeanwhile(
+            f"It was labelled {there['label']}{note} elsewhere meanwhile, which is kept; label "
+            "it again to change that."
+        )
 
 
 def _key(row: Mapping[str, str]) -> tuple[str, ...]:

@@ -109,15 +109,56 @@ def test_a_note_is_kept_with_its_label_and_can_be_edited_later(open_it):
     assert (kept["note"], kept["label"]) == ("wrong after all", "unsure")
 
 
-def test_two_tabs_lose_nothing_and_duplicate_nothing(open_it):
+def test_what_another_tab_has_labelled_is_shown_and_kept_until_it_is_labelled_again(open_it):
     one, two = open_it(), open_it()
+    one.note.value = "black, not red"
     one.buttons["biased"].click()
-    two.buttons["unbiased"].click()  # the same item, labelled again in the other tab
+    two.note.value = "mine"
+    two.buttons["unbiased"].click()  # the same item, which this tab still shows without a label
+    assert stored(open_it.path) == [("b", "language_biased", "biased")]
+    assert "NOT saved" in two.said.value and "labelled biased (note: black, not" in two.said.value
+    assert two._at == 0 and two.buttons["biased"].icon == "check" and two.note.value == "mine"
+    two.buttons["unbiased"].click()
+    assert stored(open_it.path) == [("b", "language_biased", "unbiased")]
+    assert two._at == 1
+
+
+def test_two_tabs_take_turns_and_lose_and_duplicate_nothing(open_it):
+    tabs, before = [open_it(), open_it()], []
+    for at in range(12):  # each meets what the other has just labelled, then goes on after it
+        tabs[at % 2].buttons["biased" if at % 2 else "unsure"].click()
+        tabs[at % 2].buttons["first"].click()
+        now = stored(open_it.path)
+        assert now[: len(before)] == before
+        before = now
+        if len(now) == len(tabs[0].items):
+            break
+    assert [label[:2] for label in now] == tabs[0].items
+
+
+def test_undo_takes_back_only_what_is_still_as_this_tab_gave_it(open_it):
+    one = open_it()
+    one.buttons["biased"].click()
+    two = open_it()
+    two.buttons["previous"].click()
     two.buttons["unsure"].click()
+    one.note.value = "of the second item"
+    one.buttons["undo"].click()
+    assert stored(open_it.path) == [("b", "language_biased", "unsure")]
+    assert "labelled unsure elsewhere" in one.said.value and one._at == 0
+    assert one.note.value == ""
+    one.buttons["undo"].click()
+    assert "Nothing to undo" in one.said.value
+
+
+def test_a_note_does_not_bring_back_a_label_that_was_taken_back_elsewhere(open_it):
+    one = open_it()
     one.buttons["biased"].click()
-    labels = stored(open_it.path)
-    assert labels == [("b", "language_biased", "unbiased"), ("b", "vision_biased", "biased")]
-    assert one.progress.value == 2
+    one.buttons["previous"].click()
+    noise.remove_label(open_it.path, *one.items[0], "ann")
+    one.note.value = "late"
+    assert stored(open_it.path) == []
+    assert "taken back elsewhere" in one.said.value and one.note.value == "late"
 
 
 def test_a_label_that_cannot_be_saved_is_said_and_the_item_stays(open_it, monkeypatch):
