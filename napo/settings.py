@@ -247,6 +247,9 @@ class Launch(Settings):
 
     processes: int = Field(default=1, ge=0)  # 0: one for each GPU that is visible
     strategy: Literal["ddp", "zero2", "zero3", "fsdp2"] = "ddp"  # a file of napo/accelerate
+    # Of each training process: they decode and resize pictures for the next steps. No byte of a
+    # result depends on it.
+    data_workers: int = Field(default=0, ge=0)
 
 
 class Source(Settings):

@@ -284,7 +284,10 @@ class NaPOTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train as `transformers.Trainer` does, and write the last records."""
-        output = super().train(*args, **kwargs)
+        try:
+            output = super().train(*args, **kwargs)
+        except NapoError as error:  # a data worker's comes with its traceback around it
+            raise NapoError(str(error).rpartition("NapoError: ")[2].strip()) from None
         self.refuse_spoilt_weights()
         self.records.flush(self.state.global_step, last=True)
         return output
@@ -559,6 +562,7 @@ def train_run(
     image_mode: str = "crop",
     hub: tuple[str, str] | None = None,
     label: str = "",
+    data_workers: int = 0,
 ) -> Path:
     """Train one variant with one seed; an interrupted call goes on from its last checkpoint.
 
@@ -580,6 +584,8 @@ def train_run(
         image_mode: "crop" or "pad".
         hub: id and revision on the hub that an adapter names as its base, in place of the path.
         label: how the progress line calls the run.
+        data_workers: processes that encode the rows of coming steps, where these are too many to
+            stay in memory; the run's bytes do not depend on it.
 
     Returns:
         The folder of the final weights.
@@ -610,7 +616,7 @@ def train_run(
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return final
     sweep(folder)
-    args = _arguments(folder / "checkpoints", settings, seed, tune)
+    args = _arguments(folder / "checkpoints", settings, seed, tune, data_workers)
     if tune == "full" and settings.bf16:
         dtype = "float32"  # a step of 5e-7 is lost in weights of 8 bits; products are in bfloat16
     model, processor = models.load(
@@ -661,7 +667,9 @@ def train_run(
     return final
 
 
-def _arguments(output: Path, settings: Training, seed: int, tune: str) -> NaPOConfig:
+def _arguments(
+    output: Path, settings: Training, seed: int, tune: str, data_workers: int
+) -> NaPOConfig:
     """`NaPOConfig` of a profile's training settings."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     micro = min(settings.micro_batch_size, settings.batch_size)
@@ -690,6 +698,7 @@ def _arguments(output: Path, settings: Training, seed: int, tune: str) -> NaPOCo
         max_length=settings.max_length,
         logits_mb=settings.logits_mb,
         save_steps=settings.save_steps,
+        dataloader_num_workers=data_workers,
         logging_strategy="no",
         disable_tqdm=True,
         seed=seed,
@@ -750,7 +759,7 @@ def _read_run(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         raise NapoError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from None
     needed = {"run_folder", "model", "rows", "reference", "variant"}
-    optional = {"seed", "tune", "dtype", "attention", "image_mode", "training"}
+    optional = {"seed", "tune", "dtype", "attention", "image_mode", "training", "data_workers"}
     if not isinstance(content, Mapping) or needed - set(content):
         lost = sorted(needed - set(content or {}))
         raise NapoError(f"{path} lacks {', '.join(lost)}; it needs {', '.join(sorted(needed))}.")
@@ -770,7 +779,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         run = _read_run(Path(given[0]))
-        extra = {key: run[key] for key in ("dtype", "attention", "image_mode") if key in run}
+        plain = ("dtype", "attention", "image_mode", "data_workers")
+        extra = {key: run[key] for key in plain if key in run}
         final = train_run(
             run["run_folder"],
             model_path=run["model"],

@@ -408,6 +408,28 @@ def test_rows_too_large_for_memory_are_checked_before_training(base, rows, monke
             trainer(base, wrong, tmp_path, max_length=60)
 
 
+def test_data_workers_change_no_byte(base, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr("napo.trainer.CACHE_BYTES", 0)
+    settings = SETTINGS.model_copy(update={"epochs": 2, "lora_dropout": 0.3})
+    runs = []
+    for workers in (0, 2):
+        folder = tmp_path / str(workers)
+        train_run(folder, base, rows, "mdpo", settings, seed=0, tune="lora", data_workers=workers)
+        runs.append(digest(folder))
+    assert runs[0] == runs[1]
+
+
+def test_what_is_wrong_in_a_data_worker_is_the_same_sentence(base, rows, tmp_path, monkeypatch):
+    def encode(at):
+        raise NapoError(f"Row {at}: its image cannot be used.")
+
+    monkeypatch.setattr("napo.trainer.CACHE_BYTES", 0)
+    made = trainer(base, rows, tmp_path, dataloader_num_workers=1)
+    monkeypatch.setattr(made.train_dataset, "_encode", encode)
+    with pytest.raises(NapoError, match=r"^Row \d+: its image cannot be used\.$"):
+        made.train()
+
+
 def test_accumulation_gives_the_gradient_of_the_whole_batch(base, rows, tmp_path):
     """dpo has no batch averages, so how its batch is cut into micro-batches cannot matter."""
     weights = []

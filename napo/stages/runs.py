@@ -67,6 +67,7 @@ def train_share(session: Session, variant: str, seed: int, tune: str) -> None:
         dtype=profile.model.dtype,
         attention=profile.model.attention,
         image_mode=profile.model.image_mode,
+        data_workers=profile.launch.data_workers,
         hub=(profile.model.path, profile.model.revision) if profile.model.revision else None,
     )
 
