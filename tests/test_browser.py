@@ -42,6 +42,7 @@ def workspace(tmp_path_factory):
         "interactive: bool = True\n",
     ]
     (root / "02.ipynb").write_text(json.dumps(book))
+    (root / "02-second.ipynb").write_text(json.dumps(book))
     cell["source"][2] = 'annotator: str = "adjudicated"\n'
     (root / "02-adjudicate.ipynb").write_text(json.dumps(book))
     for path in NOTEBOOKS.glob("*.ipynb"):
@@ -137,7 +138,8 @@ class Page:
         self.driver, self.lab = driver, lab
 
     def open(self, name):
-        self.driver.get(f"{self.lab}lab/tree/{name}?token={TOKEN}&reset")
+        mine = name.removesuffix(".ipynb")  # JupyterLab's workspace: two windows do not share one
+        self.driver.get(f"{self.lab}lab/workspaces/{mine}/tree/{name}?token={TOKEN}&reset")
         until(
             lambda: self.js("return !!(window.jupyterapp && document.querySelector('.jp-Cell'))"),
             60,
@@ -170,13 +172,17 @@ class Page:
     def text(self):
         return self.annotator().text
 
-    def keys(self, *pressed):
+    def press(self, key):
+        """A key, without waiting for what it does."""
         from selenium.webdriver.common.action_chains import ActionChains
 
         self.js("arguments[0].focus()", self.annotator())
+        ActionChains(self.driver).send_keys(key).perform()
+
+    def keys(self, *pressed):
         for key in pressed:
             before = self.text()
-            ActionChains(self.driver).send_keys(key).perform()
+            self.press(key)
             until(lambda before=before: self.text() != before, 20, f"an answer to the key {key}")
 
     def click(self, words):
@@ -252,6 +258,34 @@ def test_labels_by_keys_and_mouse_survive_a_killed_kernel(page, workspace):
     ]
     frame = read_labels(workspace / "data" / "smoke" / "annotations" / "ada.csv")
     assert not frame.duplicated(["id", "kind"]).any() and set(frame["annotator"]) == {"ada"}
+
+
+def test_two_tabs_lose_nothing_and_a_closed_one_keeps_what_it_labelled(page, workspace):
+    driver, before = page.driver, labels(workspace)
+    for name in ("02.ipynb", "02-second.ipynb"):  # each has a kernel of its own
+        if name != "02.ipynb":
+            driver.switch_to.new_window("tab")
+        # Of several headless tabs one has the focus, and JupyterLab goes by that.
+        driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
+        page.open(name)
+        page.run_all()
+        assert f"item {len(before) + 1} of 60" in page.text()
+    first, second = driver.window_handles
+    page.keys("1")
+    driver.switch_to.window(first)
+    page.keys("2")  # the same item, which stands here without its label still
+    assert "It was labelled biased elsewhere meanwhile, which is kept" in page.text()
+    assert labels(workspace) == [*before, "biased"]
+    page.picture("5-two-tabs")
+    page.keys("f", "3")
+    driver.switch_to.window(second)
+    page.press("2")  # meets the other's label of its item in turn
+    driver.close()
+    driver.switch_to.window(first)
+    time.sleep(1)
+    assert labels(workspace) == [*before, "biased", "unsure"]
+    frame = read_labels(workspace / "data" / "smoke" / "annotations" / "ada.csv")
+    assert not frame.duplicated(["id", "kind"]).any()
 
 
 def test_labs_own_shortcuts_rest_while_the_annotator_has_the_focus(page, workspace):
