@@ -321,8 +321,9 @@ class Annotator(widgets.VBox):
 
 def escaped(text: str) -> str:
     """Text as HTML that shows it and nothing else; invisible control characters become visible."""
+    lines = text.replace("\r\n", "\n")
     shown = "".join(
-        "\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in text
+        "\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in lines
     )
     return html.escape(shown)
 
