@@ -69,6 +69,7 @@ SIDE = 240  # pixels of the picture's longer side on the screen
 
 # JupyterLab's own variables, so that it follows the light and the dark theme.
 _CSS = """<style>
+.napo-annotator {padding: 10px 12px}
 .napo-text {overflow-wrap: anywhere; white-space: pre-wrap; max-height: 15em; overflow-y: auto;
   padding: .5em .7em; border: 1px solid var(--jp-border-color2, #bbb); border-radius: 3px;
   line-height: 1.45; background: var(--jp-layout-color1, #fff);
@@ -171,8 +172,8 @@ class Annotator(widgets.VBox):
         first, second = marked(row["chosen"], row[kind])
         self.picture.value = _img(row["image"])
         self.question.value = _box("Question", "", escaped(row["question"]))
-        self.chosen.value = _box("Chosen response", "", first)
-        self.response.value = _box(f"{KINDS[kind].capitalize()} response", MASKED[kind], second)
+        self.chosen.value = _box("Chosen", "", first)
+        self.response.value = _box(KINDS[kind].capitalize(), MASKED[kind], second)
         remark = self._remarks.get((id, kind))
         self.remark.value = _box("Said so far", "", escaped(remark)) if remark else ""
         self._write_note(there["note"] if there else "")

@@ -178,6 +178,16 @@ class Page:
             self.js("arguments[0].scrollIntoView()", of or self.annotator())
             self.driver.save_screenshot(str(Path(PICTURES) / f"{name}.png"))
 
+    def portrait(self, name):
+        """A picture of the annotator alone, for the README: as wide as a window of 1,024 gives."""
+        if PICTURES:
+            self.js("window.jupyterapp.shell.collapseLeft()")
+            time.sleep(1)
+            self.js("arguments[0].scrollIntoView({block: 'center'})", self.annotator())
+            time.sleep(1)
+            self.annotator().screenshot(str(Path(PICTURES) / f"{name}.png"))
+            self.js("window.jupyterapp.shell.expandLeft()")
+
 
 @pytest.fixture
 def page(driver, lab):

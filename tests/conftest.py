@@ -52,6 +52,11 @@ def _threads_stay():
         sys.modules["torch"].set_num_threads(1)
 
 
+@pytest.hookimpl(trylast=True)  # once -m has chosen
 def pytest_collection_modifyitems(items):
-    """What takes longest begins first, so that no worker ends with it while the other waits."""
-    items.sort(key=lambda item: item.path.stem not in ("test_notebooks", "test_real_commands"))
+    """What takes longest begins first; of a pair, each on a worker, which starts with one half."""
+    pair = [item for item in items if item.path.stem == "test_real_commands"]
+    rest = [item for item in items if item not in pair]
+    rest.sort(key=lambda item: item.path.stem != "test_notebooks")
+    half = len(rest) // 2
+    items[:] = [*pair[:1], *rest[:half], *pair[1:], *rest[half:]]

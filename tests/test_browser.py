@@ -89,6 +89,7 @@ def test_labels_by_keys_and_mouse_survive_a_killed_kernel(page, workspace):
     assert "labelled 6 " in until(lambda: page.text(), 60, "the annotator again")
     assert "item 7 of 60" in page.text()
     page.keys("3")
+    page.portrait("annotator")
     assert labels(workspace) == [
         *("biased", "unbiased", "unsure", "biased", "unbiased", "biased", "unsure")
     ]
