@@ -1,6 +1,6 @@
 """What decides a result, and what must not: seeds do; batches, parts and folders do not.
 
-Two whole pipelines in two folders are compared, figures included, in `test_real_commands.py`.
+Two whole pipelines in two folders are compared, figures included, in `test_real_pipeline.py`.
 """
 
 from pathlib import Path
