@@ -324,7 +324,8 @@ def escaped(text: str) -> str:
     """Text as HTML that shows it and nothing else; invisible control characters become visible."""
     lines = text.replace("\r\n", "\n")
     shown = "".join(
-        "\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in lines
+        "\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c
+        for c in lines
     )
     return html.escape(shown)
 

@@ -145,6 +145,41 @@ def agreement(session: Session) -> pd.DataFrame | None:
     return None if found.empty else found.round(3)
 
 
+def objective(session: Session, variant: str) -> pd.DataFrame:
+    """What a variant minimises under the profile's q rule, a row a term.
+
+    Returns:
+        Index `term` (its dispreferred response); columns `loss`, `q` (where the loss has one) and
+        `weight`, texts.
+    """
+    import pandas as pd
+
+    from napo.objective import VARIANTS
+
+    made = VARIANTS[variant]
+    rule = "Eq. 12" if session.profile.training.q_rule == "paper" else "released rule"
+    weights = {
+        "margin": "γ of Eq. 13",
+        "uniform": f"1/{len(made.terms)}",
+        "none": "1",
+    }
+    rows = []
+    for at, term in enumerate(made.terms):
+        weight = f"{made.weights[at]:g}" if made.gamma == "fixed" else weights[made.gamma]
+        q = f"{rule}, ψ_{term.average}, α {term.alpha:g}" if term.q is None else f"{term.q:g}"
+        rows.append(
+            {
+                "term": term.name,
+                "loss": term.loss,
+                "q": q if term.loss == "napo" else "",
+                "weight": "1, drawn for the step" if made.pick_one else weight,
+            }
+        )
+    if made.sft:
+        rows.append({"term": "chosen", "loss": "sft", "q": "", "weight": f"{made.sft:g}"})
+    return pd.DataFrame(rows).set_index("term")
+
+
 def training_summary(records: pd.DataFrame) -> pd.DataFrame:
     """Each term at the first and the last step of training, mean over seeds.
 
