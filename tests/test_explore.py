@@ -295,6 +295,14 @@ def test_pages_turn_and_stop_at_the_ends():
     assert ids(made.view.value) == ["0", "1", "2", "3"] and made.pages.back.disabled
 
 
+def test_pages_of_one_thing_count_it_alone():
+    pages = live.Pages(1, "items")
+    assert pages.place.value == "no items"
+    pages.restart(7)
+    pages.page = 2
+    assert pages.place.value == "item 3 of 7"
+
+
 def test_a_search_finds_in_questions_and_responses_whatever_the_case():
     data = [row(str(at), question="a DOG ?" if at % 3 == 0 else "a cat ?") for at in range(10)]
     data[4]["vision_biased"] = "There is a Dog."

@@ -155,7 +155,9 @@ class Pages(widgets.HBox):
     def _tell(self, _: Any = None) -> None:
         shown = self.shown
         self.back.disabled, self.on.disabled = shown.start == 0, shown.stop >= self.count
-        place = f"{self.what} {shown.start + 1} to {shown.stop} of {self.count}"
+        first, last = shown.start + 1, shown.stop
+        which = f"{self.what} {first} to {last}" if self.size > 1 else f"{self.what[:-1]} {first}"
+        place = f"{which} of {self.count}"
         self.place.value = place if self.count else f"no {self.what}"
 
 
