@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
+from napo.labels import ORACLE
 from napo.progress import Progress
 from napo.workspace import write_json
 
@@ -66,6 +67,7 @@ def check(session: Session, quick: bool = False) -> list[Finding]:
             name: lambda name=name: benchmark(session, name, quick)
             for name in session.profile.evaluation.benchmarks
         },
+        "labels": lambda: labels(session),
         "tools": lambda: tools(session),
         "machine": lambda: machine(session),
     }
@@ -213,6 +215,25 @@ def tools(session: Session) -> Iterator[Finding]:
         yield Finding(
             "tools", "note", "OPENAI_API_KEY is not set; MMHal-Bench will wait for its judge."
         )
+
+
+def labels(session: Session) -> Iterator[Finding]:
+    """Whether people have labelled the samples, where no truth does."""
+    from napo import stages
+
+    if session.profile.annotation.annotator == ORACLE:
+        return
+    who = sorted(stages.everyones_labels(session)["annotator"].unique())
+    if who:
+        yield Finding("labels", "ok", f"The samples were labelled by {', '.join(who)}.")
+        return
+    samples = session.profile.annotation.samples
+    yield Finding(
+        "labels",
+        "note",
+        f"Fig. 4 and the report wait until somebody has labelled {samples} samples, in JupyterLab "
+        "once notebook 01 has run (notebooks/02_annotate_noise.ipynb); all else goes on.",
+    )
 
 
 def machine(session: Session) -> Iterator[Finding]:

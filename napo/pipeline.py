@@ -63,10 +63,10 @@ class Board:
     jobs: dict[str, tuple[str, str, float]] = field(default_factory=dict)
     finished: int = 0
     took: dict[str, list[float]] = field(default_factory=dict)
-    failed_log: str = ""
+    failed: list[str] = field(default_factory=list)  # the executed notebooks, as they failed
     _rule: str = ""
     _job: str = ""
-    _failing: bool = False
+    _failing: str = ""
 
     def feed(self, line: str, now: float, cores: int) -> Iterator[str]:
         """Take one line of output; yield the lines to show for it."""
@@ -76,17 +76,20 @@ class Board:
             if found[1] != "total":
                 self.planned[found[1]] = int(found[2])
         elif found := _RULE.match(line):
-            self._rule, self._failing = found[1], False
+            self._rule, self._failing = found[1], ""
         elif found := _JOB.match(line):
             self._job = found[1]
             self.jobs[self._job] = (self._rule, "", now)
         elif found := _WILDCARDS.match(line):
             rule, _, started = self.jobs.get(self._job, (self._rule, "", now))
             self.jobs[self._job] = (rule, found[1].split("=")[-1], started)
-        elif _FAILED.match(line):
-            self._failing = True
-        elif self._failing and not self.failed_log and (found := _LOG.match(line)):
-            self.failed_log = found[1]
+        elif found := _FAILED.match(line):
+            self._failing = found[1]
+        elif self._failing and (found := _LOG.match(line)):
+            rule, self._failing = self._failing, ""
+            if found[1] not in self.failed:  # Snakemake says it again at the end
+                self.failed.append(found[1])
+                yield f"{rule} failed; see {found[1]}"
         elif found := _FINISHED.match(line):
             yield self._finish(found[1], now, cores)
 
@@ -226,7 +229,9 @@ def run(
         _forget_backups(workspace)
         try:
             with processes.stop_on_signals(), writing(log), open(log, "w") as whole:
-                call = command(profile, workspace, cores, options or {}, extra)
+                # Days of training do not wait for labels: what needs no failed job goes on.
+                going = ["--keep-going"] if settings.scale == "paper" else []
+                call = command(profile, workspace, cores, options or {}, [*going, *extra])
                 process = processes.start(call, workspace.data, environment)
                 for line in process.stdout or ():
                     whole.write(line)
@@ -238,9 +243,10 @@ def run(
             processes.end(workspace.data)
             print("Interrupted; what is finished is kept, run the same command to go on.")
             return stopped.code
-    if code and board.failed_log:
-        notebook = workspace.root / board.failed_log
-        raise NapoError(f"{failure_sentence(notebook)} (The failed notebook: {notebook})")
+    if code and board.failed:
+        notebook, *others = (workspace.root / log for log in board.failed)
+        also = f"; {len(others)} others failed too: {', '.join(map(str, others))}" if others else ""
+        raise NapoError(f"{failure_sentence(notebook)} (The failed notebook: {notebook}{also})")
     if code:
         raise NapoError(complaint(log) or f"Snakemake stopped with code {code}; see {log}.")
     took = duration(time.monotonic() - began)

@@ -151,7 +151,8 @@ class Annotation(Settings):
 
     samples: int = Field(default=100, gt=0)  # §3.2: 100 data points
     seed: int = 11
-    annotator: str = "oracle"  # whose labels batch mode reads; "oracle" is the scene's truth
+    # Whose labels batch mode reads; "oracle" is the scene's truth, empty: whoever labelled.
+    annotator: str = "oracle"
 
 
 class Training(Settings):

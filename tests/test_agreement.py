@@ -207,6 +207,22 @@ def test_a_changed_mind_of_a_person_reaches_the_adjudicated_set(labelled):
     assert labels.loc[first, "label"] == "biased"
 
 
+def test_without_a_name_it_is_whoever_labelled_and_of_several_what_was_settled(labelled):
+    made = labelled.profile.model_copy(
+        update={"annotation": labelled.profile.annotation.model_copy(update={"annotator": ""})}
+    )
+    asked = type(labelled)(made, labelled.workspace)
+    with pytest.raises(NapoError, match="2 responses are still disputed"):
+        stages.annotate(asked)
+    folder = labelled.workspace.annotations
+    (folder / "ben.csv").unlink()
+    (folder / "adjudicated.csv").unlink(missing_ok=True)
+    assert set(stages.annotate(asked)["annotator"]) == {"ann"}
+    (folder / "ann.csv").unlink()
+    with pytest.raises(NapoError, match=r"Nobody has labelled the samples yet; label them in Jup"):
+        stages.annotate(asked)
+
+
 def test_remarks_are_text(labelled):
     path = labelled.workspace.annotations / "ann.csv"
     item = stages.annotator(labelled, "ann").items[1]

@@ -8,6 +8,7 @@ import test_sources as web
 import yaml
 
 from napo import check, stages
+from napo.labels import store_label
 from napo.notebook import session
 from napo.workspace import read_json
 
@@ -52,6 +53,15 @@ def test_whole_data_has_no_fault_and_opens_the_pipeline(tmp_path, benchmarks, ca
     assert check.main(["--profile", path, "--workspace", str(tmp_path)]) == 0
     assert "8 rows can be used" in capsys.readouterr().out
     assert read_json(made.workspace.data / "check.json")["findings"]
+
+
+def test_labels_that_only_people_can_give_are_spoken_of(tmp_path, benchmarks):
+    made = profile(tmp_path, rows(), benchmarks, annotation={"annotator": "", "samples": 4})
+    (note,) = (text for text in said(made, "note") if "labelled" in text)
+    assert "wait until somebody has labelled 4 samples" in note
+    label = {"id": "1", "kind": "language_biased", "label": "biased", "annotator": "ann"}
+    store_label(made.workspace.annotations / "ann.csv", label)
+    assert "The samples were labelled by ann." in said(made, "ok")
 
 
 @pytest.mark.parametrize("name", web.SPOILT)

@@ -34,6 +34,22 @@ def test_the_estimate_follows_the_measured_pace():
     assert board.remaining(now=4, cores=2) == pytest.approx(8)
 
 
+def test_a_failed_notebook_is_named_at_once_and_once():
+    told = [
+        "Error in rule annotate_noise:",
+        "    jobid: 3",
+        "    log: data/x/notebooks/02.ipynb (check log file(s) for error details)",
+    ]
+    other = ["Error in rule train:", "    log: data/x/notebooks/05.ipynb (check log)"]
+    board = Board()
+    shown = [line for said in (*told, *other, *told) for line in board.feed(said, 0.0, 1)]
+    assert shown == [
+        "annotate_noise failed; see data/x/notebooks/02.ipynb",
+        "train failed; see data/x/notebooks/05.ipynb",
+    ]
+    assert board.failed == ["data/x/notebooks/02.ipynb", "data/x/notebooks/05.ipynb"]
+
+
 def notebook(tmp_path, *outputs):
     path = tmp_path / "n.ipynb"
     path.write_text(json.dumps({"cells": [{"outputs": list(outputs)}]}))
@@ -78,3 +94,17 @@ def test_a_finished_result_stays_where_its_job_runs_again_and_fails(tmp_path):
     (manifest.parent / "settings.json").write_text('{"count": 1}')
     assert main([*asked, "--until", "icon_world"]) == 1
     assert manifest.read_text() == "{}"
+
+
+@pytest.mark.long
+def test_at_the_papers_scale_a_report_waits_for_labels_and_training_does_not(tmp_path, capsys):
+    """Of the jobs that need no labels the shortest stands for all: Fig. 3 comes all the same."""
+    profile = tmp_path / "paper.yaml"
+    profile.write_text("extends: smoke\nname: paper\nscale: paper\nannotation: {annotator: ''}")
+    wanted = ["annotate_noise", "loss_curves"]
+    asked = ["--profile", str(profile), "--workspace", str(tmp_path), "--cores", "1"]
+    assert main([*asked, "--until", *wanted]) == 1
+    said = capsys.readouterr()
+    assert "annotate_noise failed; see" in said.out and "loss_curves done" in said.out
+    assert said.err.startswith("napo: Nobody has labelled the samples yet; label them in JupyterL")
+    assert (tmp_path / "figures" / "paper" / "fig3.png").is_file()

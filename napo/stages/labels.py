@@ -31,15 +31,16 @@ _HOW = "in JupyterLab, in notebooks/02_annotate_noise.ipynb with `interactive` s
 def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     """The labels of the 100 samples: by the scenes' truth ("oracle"), or as people wrote them.
 
-    "adjudicated" stands for what holds after several people's disagreements were settled. Where the
-    truth is known, people's labels too are told apart by what was asked (`group`).
+    "adjudicated" stands for what holds after several people's disagreements were settled; if the
+    profile names nobody either, it is whoever labelled, and that set once there are several. Where
+    the truth is known, people's labels too are told apart by what was asked (`group`).
 
     Raises:
         NapoError: when there are no labels of that name yet, saying how to give them.
     """
     from napo import noise
 
-    annotator = annotator or session.profile.annotation.annotator
+    annotator = annotator or session.profile.annotation.annotator or _whoever(session)
     rows, samples, path = _to_label(session, annotator)
     if annotator == ORACLE:
         label = _truth(session)
@@ -184,6 +185,20 @@ def _all_labels(folder: Path) -> pd.DataFrame:
 
     found = [noise.read_labels(path) for path in finished_files(folder, "*.csv")]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(COLUMNS))
+
+
+def _whoever(session: Session) -> str:
+    """The one person who has labelled; of several, what was adjudicated."""
+    from napo import noise
+
+    biased_rows(session, reference=False)  # without rows there is nothing to label
+    names = sorted(set(noise.people(everyones_labels(session))["annotator"]))
+    if not names:
+        raise NapoError(
+            f"Nobody has labelled the samples yet; label them {_HOW} and `annotator` to your "
+            "name, then run this again."
+        )
+    return names[0] if len(names) == 1 else ADJUDICATED
 
 
 def _settle(path: Path, samples: list[str]) -> None:
