@@ -427,7 +427,7 @@ def main() -> None:
         "threads": given.threads,
     }
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(result, indent=1))
+    OUT.write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(f"{'':10}{'s/step':>9}{'peak MB':>10}{'speed of ours':>15}{'memory of ours':>16}")
     for way, numbers in table.items():
         faster = numbers["seconds"] / ours["seconds"]

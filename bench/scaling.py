@@ -163,7 +163,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         found = [result for size in given.sizes for result in measure(size, Path(work))]
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
+    OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -121,6 +121,7 @@ class Annotator(widgets.VBox):
             raise NapoError("None of the remarks is about a sampled response; nothing to label.")
         # Item, what was there, what was given: undo takes back only what is still as given here.
         self._done: list[tuple[int, dict[str, str] | None, str]] = []
+        self._drafts: dict[int, str] = {}  # notes written before their label
         self._at = 0
         self._showing = False
         self._build()
@@ -138,6 +139,7 @@ class Annotator(widgets.VBox):
         at = self._at
         if not self._store(value):
             return
+        self._drafts.pop(at, None)
         self._done.append((at, before, value))
         following = self._first_unlabelled(after=at)
         self.show(at if following is None else following)
@@ -159,8 +161,11 @@ class Annotator(widgets.VBox):
             change = partial(remove_label, self.path, id, kind, self.annotator, seen)
         else:
             change = partial(store_label, self.path, before, seen)
+        written = (self._labels.get((id, kind)) or {}).get("note", "")
         if self._try(change, at):
             self._done.pop()
+            if before is None:
+                self._drafts[at] = written  # the note goes with the next label
             self.show(at)
 
     def show(self, at: int) -> None:
@@ -176,7 +181,7 @@ class Annotator(widgets.VBox):
         self.response.value = _box(KINDS[kind].capitalize(), MASKED[kind], second)
         remark = self._remarks.get((id, kind))
         self.remark.value = _box("Said so far", "", escaped(remark)) if remark else ""
-        self._write_note(there["note"] if there else "")
+        self._write_note(there["note"] if there else self._drafts.get(self._at, ""))
         for value, button in self.buttons.items():
             if value in LABELS:
                 button.icon = "check" if there and there["label"] == value else ""
@@ -248,9 +253,13 @@ class Annotator(widgets.VBox):
         return button
 
     def _note_changed(self, _: Any) -> None:
-        """A note edited on an item that has its label is kept at once."""
+        """A note on an item that has its label is stored at once; another waits for its label."""
+        if self._showing:
+            return
         there = self._labels.get(self.items[self._at])
-        if there and not self._showing and self._store(there["label"]):
+        if not there:
+            self._drafts[self._at] = self.note.value
+        elif self._store(there["label"]):
             self._say(f"Labelled {there['label']}, note saved.")
 
     def _write_note(self, text: str) -> None:

@@ -24,6 +24,7 @@ from napo.settings import (
     Launch,
     Masks,
     Model,
+    Run,
     Settings,
     Source,
     Training,
@@ -33,7 +34,8 @@ from napo.settings import (
 
 __all__ = [
     "PROFILES", "Annotation", "Data", "Decoding", "Evaluation", "Launch", "Masks", "Model",
-    "Profile", "Settings", "Source", "Training", "World", "known_profiles", "load_profile", "seeds",
+    "Profile", "Run", "Settings", "Source", "Training", "World", "known_profiles", "load_profile",
+    "load_run", "seeds",
 ]  # fmt: skip
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -103,8 +105,8 @@ def seeds(text: str) -> list[int]:
         raise NapoError(
             f"seeds is {text!r}; write whole numbers with commas between them, such as 0,1,2."
         ) from None
-    if min(values) < 0:
-        raise NapoError(f"seeds is {text!r}; a seed is 0 or larger.")
+    if min(values) < 0 or max(values) >= 2**32:
+        raise NapoError(f"seeds is {text!r}; a seed is 0 or larger, and below 2^32.")
     if len(set(values)) < len(values):
         raise NapoError(f"seeds is {text!r}, which names a seed twice; name each seed once.")
     return values
@@ -125,7 +127,19 @@ def load_profile(name: str) -> Profile:
     try:
         return Profile(**{"name": path.stem, **content})
     except ValidationError as error:
-        raise _sentence(path.name, error) from None
+        raise _sentence(path.name, error, Profile) from None
+
+
+def load_run(path: Path) -> Run:
+    """Read the settings of one training run.
+
+    Raises:
+        NapoError: for an unknown or missing key, or a value out of its range, naming file and key.
+    """
+    try:
+        return Run(**strict_yaml.read(path))
+    except ValidationError as error:
+        raise _sentence(path.name, error, Run) from None
 
 
 def _read(name: str, children: tuple[str, ...]) -> tuple[Path, dict[str, Any]]:
@@ -143,7 +157,10 @@ def _read(name: str, children: tuple[str, ...]) -> tuple[Path, dict[str, Any]]:
     parent = content.get("extends")
     if not parent:
         return path, content
-    below = _read(str(parent), (*children, name))[1]
+    parent = str(parent)
+    if parent.endswith((".yaml", ".yml")):
+        parent = str(path.parent / parent)  # beside the profile that names it
+    below = _read(parent, (*children, name))[1]
     below.pop("name", None)
     return path, _over(below, content)
 
@@ -157,14 +174,15 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _sentence(file: str, error: ValidationError) -> NapoError:
+def _sentence(file: str, error: ValidationError, root: type[Settings]) -> NapoError:
     """The first complaint of pydantic as one sentence that names file and key."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         where = ".".join(str(part) for part in first["loc"][:-1])
         what = f"key of {where} in {file}:" if where else f"key in {file}:"
-        return unknown(what, first["loc"][-1], _section(first["loc"][:-1]).model_fields)
+        known = _section(root, first["loc"][:-1]).model_fields
+        return unknown(what, first["loc"][-1], known)
     if first["type"] == "value_error":
         where = f"{key}: " if key else ""
         return NapoError(f"{file}: {where}{first['ctx']['error']}.")
@@ -174,6 +192,8 @@ def _sentence(file: str, error: ValidationError) -> NapoError:
         return NapoError(
             f"{file}: {key} is {first['input']!r}; it is a section of keys and values."
         )
+    if key == "variant" and first["type"] == "literal_error":
+        return NapoError(f"{file}: {unknown(key, first['input'], VARIANTS)}")
     hint = ""
     if first["type"] == "string_type":
         hint = ", so put it in quotes" if isinstance(first["input"], (int, float)) else ""
@@ -181,9 +201,9 @@ def _sentence(file: str, error: ValidationError) -> NapoError:
     return NapoError(f"{file}: {key} is {first['input']!r}; {message}{hint}.")
 
 
-def _section(where: tuple[int | str, ...]) -> Any:
-    """The settings that a place in a profile belongs to: a section, or an entry of `sources`."""
-    section: Any = Profile
+def _section(root: type[Settings], where: tuple[int | str, ...]) -> Any:
+    """The settings that a place in a file belongs to: a section, or an entry of `sources`."""
+    section: Any = root
     for part in where:
         if isinstance(part, str):
             section = section.model_fields[part].annotation

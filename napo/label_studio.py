@@ -27,7 +27,15 @@ from xml.sax.saxutils import quoteattr
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from napo.errors import NapoError, unknown
-from napo.labels import ADJUDICATED, COLUMNS, LABELS, ORACLE, labels_file
+from napo.labels import (
+    ADJUDICATED,
+    COLUMNS,
+    LABELS,
+    LONGEST_NAME,
+    LONGEST_NOTE,
+    ORACLE,
+    labels_file,
+)
 from napo.preferences import BIASED
 from napo.workspace import atomic_file
 
@@ -44,7 +52,6 @@ _MEANING = {
 }
 _ICON = 256  # pixels of the longer side up to which a picture goes without loss
 _PHOTO = 1024  # and of the largest one: 200 tasks stay under the 250 MB that one import may have
-_NAME = 200  # bytes of an annotator's name, which becomes a file's
 
 
 class _Value(BaseModel):
@@ -219,7 +226,7 @@ def export(session: Session, path: Path) -> tuple[int, list[str]]:
     made = tasks(rows, samples, labels[known])
     try:
         with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(made, indent=1))
+            temporary.write_text(json.dumps(made, indent=1), encoding="utf-8")
         with atomic_file(interface) as temporary:
             temporary.write_text(config(), encoding="utf-8")
     except OSError as error:
@@ -317,6 +324,11 @@ def _labels(
         if said[_CHOICE] not in LABELS:
             raise NapoError(f"{where}: {unknown('label', said[_CHOICE], LABELS)}")
         label = {"id": id, "kind": kind, "label": said[_CHOICE], "note": said.get(_NOTE, "")}
+        if len(label["note"]) > LONGEST_NOTE:
+            raise NapoError(
+                f"{where}: a note has {len(label['note'])} characters; shorten it there to "
+                f"{LONGEST_NOTE}."
+            )
         yield _when(annotation, where), _who(annotation, where, people), {**label, "group": ""}
 
 
@@ -344,8 +356,8 @@ def _who(annotation: _Annotation, where: str, people: Mapping[int, str]) -> str:
 
 def _file_name(who: str, where: str) -> str:
     """The name as that of a file."""
-    name = re.sub(r"[^\w .@+-]", "_", who).strip().lstrip(" .@+-_")
-    if not name or len(name.encode()) > _NAME:
+    name = " ".join(re.sub(r"[^\w .@+-]", "_", who).split()).lstrip(" .@+-_")
+    if not name or len(name.encode()) > LONGEST_NAME:
         raise NapoError(f"{where}: {who[:40]!r} cannot name a file; change the annotator's name.")
     return name
 

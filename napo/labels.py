@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock
@@ -27,6 +28,7 @@ GROUPS = ("", "question", "description", "no-image")  # empty: a person was not 
 ORACLE = "oracle"  # the annotator's name that stands for the scenes' truth
 ADJUDICATED = "adjudicated"  # and the one for what holds after disagreements were settled
 RESERVED = (ORACLE, ADJUDICATED)
+LONGEST_NAME, LONGEST_NOTE = 200, 10_000  # bytes of a file's name, characters of a note
 _KEY = ("id", "kind", "annotator")
 _WHATEVER: dict[str, str] = {}  # no condition on what is there
 
@@ -38,7 +40,8 @@ class LabelledMeanwhile(NapoError):
 def read_labels(path: Path) -> pd.DataFrame:
     """Labels of a file, in the order they were given.
 
-    A last line without its end is what an interrupted write left; it is not a label.
+    A last line without its end that is no whole label is what an interrupted write left; it is
+    passed over.
 
     Returns:
         Columns `id`, `kind`, `label`, `annotator`, `note`, `group`, all text; one row for each id,
@@ -64,10 +67,11 @@ def labels_file(folder: Path, annotator: str) -> Path:
     """
     if annotator not in RESERVED and annotator.casefold() in RESERVED:
         raise NapoError(f"The annotator is {annotator!r}; {annotator.casefold()} is reserved.")
-    if not re.fullmatch(r"\w[\w .@+-]*", annotator) or annotator != annotator.strip():
+    plain = re.fullmatch(r"\w[\w .@+-]*", annotator) and annotator == _one_line(annotator)
+    if not plain or len(annotator.encode()) > LONGEST_NAME:
         raise NapoError(
-            f"The annotator is {annotator!r}; give a name of letters, digits, spaces and . @ + - "
-            "only: it names the file of the labels."
+            f"The annotator is {annotator[:60]!r}; give a name of letters, digits, single spaces "
+            f"and . @ + - only, {LONGEST_NAME} at most: it names the file of the labels."
         )
     return folder / f"{annotator}.csv"
 
@@ -172,23 +176,54 @@ def _read(path: Path) -> list[dict[str, str]]:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
         raise NapoError(f"{path} is not UTF-8 text; save it again as CSV in UTF-8.") from None
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")  # a spreadsheet's marks
-    reader = csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))
-    header = next(reader, list(COLUMNS))
-    if not {"id", "kind", "label", "annotator"} <= set(header):
-        raise NapoError(f"{path}: the first line is {header}; it must name {', '.join(COLUMNS)}.")
+    # A spreadsheet's marks: of UTF-8, and of the ends of lines.
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    reader = csv.reader(io.StringIO(text))
     rows: dict[tuple[str, ...], dict[str, str]] = {}
-    for cells in reader:
+    header: list[str] = []
+    while (cells := _next(reader, path)) is not None:
+        if not header:
+            header = _header(cells, path)
+            continue
         if not cells:
             continue
         where = f"{path}, line {reader.line_num}"
-        if len(cells) != len(header):
-            raise NapoError(f"{where} has {len(cells)} fields, not {len(header)}; correct it.")
-        row = _checked(dict(zip(header, cells, strict=True)), where)
+        try:
+            if len(cells) != len(header):
+                raise NapoError(f"{where} has {len(cells)} fields, not {len(header)}; correct it.")
+            row = _checked(dict(zip(header, cells, strict=True)), where)
+        except NapoError:
+            if not text.endswith("\n") and reader.line_num >= text.count("\n") + 1:
+                break  # torn
+            raise
         if _key(row) in rows:
             raise NapoError(f"{where} labels {row['id']} ({row['kind']}) again; keep one of them.")
         rows[_key(row)] = row
     return list(rows.values())
+
+
+def _next(reader: Any, path: Path) -> list[str] | None:
+    """The next line's cells; None at the end."""
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        raise NapoError(f"{path}, line {reader.line_num}: {error}; correct it.") from None
+
+
+def _header(cells: list[str], path: Path) -> list[str]:
+    """The names of the columns, all of them ours: what is not known would be lost."""
+    if not {"id", "kind", "label", "annotator"} <= set(cells):
+        raise NapoError(
+            f"{path}: the first line is {', '.join(cells)[:200]!r}; it must name "
+            f"{', '.join(COLUMNS)}, with commas between them."
+        )
+    for at, name in enumerate(cells):
+        if name not in COLUMNS or name in cells[:at]:
+            raise NapoError(
+                f"{path}: the column {name!r} is {'there twice' if name in COLUMNS else 'unknown'}"
+                f"; keep {', '.join(COLUMNS)} and nothing else."
+            )
+    return cells
 
 
 def _checked(row: Mapping[str, str], where: object) -> dict[str, str]:
@@ -200,6 +235,10 @@ def _checked(row: Mapping[str, str], where: object) -> dict[str, str]:
     for name in ("id", "annotator"):
         if not full[name]:
             raise NapoError(f"{where}: the {name} is empty; every label needs one.")
+    if len(full["note"]) > LONGEST_NOTE:
+        raise NapoError(
+            f"{where}: the note has {len(full['note'])} characters; keep it to {LONGEST_NOTE}."
+        )
     return full
 
 

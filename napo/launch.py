@@ -31,11 +31,23 @@ if TYPE_CHECKING:
 
 STRATEGIES = Path(__file__).parent / "accelerate"
 _INSIDE = "NAPO_WORKER"  # set in the processes that a stage started
+_RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK")
 
 
 def worker() -> tuple[int, int]:
     """This process's number and how many there are, as `accelerate launch` or torchrun say."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def alone() -> None:
+    """Forget that this process is one of several, if no stage of ours started it as such.
+
+    A cluster's shell or a notebook server may have been started by torchrun, whose variables say
+    so to all that they start: a stage would then do its share only, or wait for the others.
+    """
+    if not os.environ.get(_INSIDE):
+        for name in _RANKS:
+            os.environ.pop(name, None)
 
 
 def processes(session: Session) -> int:
@@ -106,7 +118,7 @@ def shared(
             "workspace": str(session.workspace.root),
             "arguments": arguments,
         }
-        spec.write_text(json.dumps(content))
+        spec.write_text(json.dumps(content), encoding="utf-8")
         _run(command(spec, count, strategy), spec)
 
 
@@ -158,7 +170,9 @@ def _run(call: list[str], spec: Path) -> None:
     if process.wait():
         said = spec.with_suffix(".error")
         raise NapoError(
-            said.read_text() if said.is_file() else f"A process of the stage ended early: {last}"
+            said.read_text(encoding="utf-8")
+            if said.is_file()
+            else f"A process of the stage ended early: {last}"
         )
 
 
@@ -174,7 +188,7 @@ def main(arguments: list[str]) -> int:
     from napo.workspace import Workspace
 
     spec = Path(arguments[0])
-    content: Mapping[str, Any] = json.loads(spec.read_text())
+    content: Mapping[str, Any] = json.loads(spec.read_text(encoding="utf-8"))
     profile = Profile(**content["profile"])
     module, _, name = content["work"].partition(":")
     set_threads(profile.threads)
@@ -182,7 +196,7 @@ def main(arguments: list[str]) -> int:
     try:
         getattr(import_module(module), name)(session, **content["arguments"])
     except NapoError as error:
-        spec.with_suffix(".error").write_text(str(error))
+        spec.with_suffix(".error").write_text(str(error), encoding="utf-8")
         print(f"napo: {error}", file=sys.stderr)
         return 1
     return 0

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from napo import provenance
+from napo import launch, provenance
 from napo.config import Profile, Training, load_profile, seeds
 from napo.errors import NapoError, unknown
 from napo.workspace import Workspace, fingerprint
@@ -71,6 +71,7 @@ def session(profile: str, workspace: str = "", **parameters: Any) -> Session:
         parameters: what else was asked for; it is written down beside what is made.
     """
     settings = load_profile(profile)
+    launch.alone()
     set_threads(settings.threads)
     provenance.ask(settings.name, fingerprint(settings.model_dump()), parameters)
     return Session(settings, Workspace.open(workspace, settings.name))

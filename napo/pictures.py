@@ -41,6 +41,8 @@ def open_rgb(source: Path | bytes | None) -> Image.Image:
 
     if not source:
         raise BadPicture("it is missing")
+    if not isinstance(source, bytes | Path):  # text would be opened as a path
+        raise BadPicture("it is neither bytes nor a file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which are judged here

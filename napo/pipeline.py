@@ -27,7 +27,7 @@ from napo.locks import hold
 from napo.progress import duration
 from napo.settings import TUNES
 from napo.storage import writing
-from napo.workspace import Workspace, remove
+from napo.workspace import Workspace, remove, write_json
 
 # Seconds of one job of each rule at the tiny scale on two cores: the estimate's first guess,
 # corrected by what the jobs of this run really take.
@@ -44,6 +44,7 @@ USUAL_SECONDS = {
 }
 
 CONFIG = ("seeds", "tune")  # what --config may name, beside profile and workspace
+CONFIG_FILE = ".snakemake-config.json"
 
 _RULE = re.compile(r"^(?:local)?rule (\w+):$")
 _JOB = re.compile(r"^\s+jobid: (\d+)$")
@@ -139,7 +140,7 @@ def configured(given: Iterable[str]) -> dict[str, str]:
 
 def complaint(log: Path) -> str:
     """Why Snakemake did not begin: a sentence of the Snakefile, or what it could not understand."""
-    lines = log.read_text().splitlines()
+    lines = log.read_text(encoding="utf-8").splitlines()
     for line, following in pairwise(lines):
         if line.startswith("NapoError in file"):
             return following.strip()
@@ -154,7 +155,7 @@ def failure_sentence(notebook: Path) -> str:
     meant to happen.
     """
     try:
-        cells = json.loads(notebook.read_text())["cells"]
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError):
         return "the notebook did not start; the log has the reason."
     errors = [
@@ -172,23 +173,23 @@ def failure_sentence(notebook: Path) -> str:
     return last["evalue"] if last["ename"] == "NapoError" else f"{last['ename']}: {last['evalue']}"
 
 
-def command(
-    profile: str,
-    workspace: Workspace,
-    cores: int,
-    options: Mapping[str, str],
-    extra: Iterable[str],
-) -> list[str]:
-    """The Snakemake call. Our own lock replaces Snakemake's, which a SIGKILL would leave behind."""
+def command(config: Path, cores: int, extra: Iterable[str]) -> list[str]:
+    """The Snakemake call. Our own lock replaces Snakemake's, which a SIGKILL would leave behind.
+
+    Args:
+        config: a JSON file of the Snakefile's config: of values in the call Snakemake makes numbers
+            and YAML, and another folder of one whose name holds " #".
+        cores: jobs side by side.
+        extra: further arguments.
+    """
     snakefile = Path(__file__).parent.parent / "Snakefile"
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)),
         *("--cores", str(cores), "--nolock", "--nocolor"),
         *("--rerun-incomplete", "--keep-incomplete"),
         *("--rerun-triggers", "mtime", "params", "input"),
+        *("--configfile", str(config)),
         *extra,
-        *("--config", f"profile={profile}", f"workspace={workspace.root}"),
-        *(f"{name}={value}" for name, value in options.items()),
     ]
 
 
@@ -212,6 +213,8 @@ def run(
         NapoError: when a notebook fails (with its sentence), or the workspace is in use.
     """
     settings = load_profile(profile)
+    if profile.endswith((".yaml", ".yml")):
+        profile = str(Path(profile).resolve())  # jobs run in the workspace
     workspace = Workspace.open(root, settings.name)
     if not settings.world.make_rows and not (workspace.data / "check.json").is_file():
         from napo import check
@@ -228,10 +231,16 @@ def run(
         processes.end(workspace.data)  # what a killed pipeline left running
         _forget_backups(workspace)
         try:
-            with processes.stop_on_signals(), writing(log), open(log, "w") as whole:
+            with (
+                processes.stop_on_signals(),
+                writing(log),
+                open(log, "w", encoding="utf-8") as whole,
+            ):
                 # Days of training do not wait for labels: what needs no failed job goes on.
                 going = ["--keep-going"] if settings.scale == "paper" else []
-                call = command(profile, workspace, cores, options or {}, [*going, *extra])
+                config = {"profile": profile, "workspace": str(workspace.root), **(options or {})}
+                write_json(workspace.data / CONFIG_FILE, config)
+                call = command(workspace.data / CONFIG_FILE, cores, [*going, *extra])
                 process = processes.start(call, workspace.data, environment)
                 for line in process.stdout or ():
                     whole.write(line)
@@ -250,7 +259,8 @@ def run(
     if code:
         raise NapoError(complaint(log) or f"Snakemake stopped with code {code}; see {log}.")
     took = duration(time.monotonic() - began)
-    print(f"All done in {took}: {workspace.tables / 'report.html'}", flush=True)
+    report = workspace.tables / "report.html"
+    print(f"All done in {took}" + (f": {report}" if report.is_file() else "."), flush=True)
     return 0
 
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napo import sources
 from napo.errors import NapoError
-from napo.sources import BadRow
+from napo.sources import BIASED, BadRow
 from napo.workspace import atomic_file, fingerprint, finished_files, write_json
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-RESPONSES = ("chosen", "rejected", "language_biased", "vision_biased")
-BIASED = ("language_biased", "vision_biased")
+RESPONSES = ("chosen", "rejected", *BIASED)
+CUTS = tuple(f"{name}_cut" for name in BIASED)  # whether the length limit ended the response
 IN_MEMORY_BYTES = 2**30  # Parquet up to this size is loaded; larger data is mapped from disk
 SKIPPED = "skipped"  # folder of the rows that were left out
 
@@ -51,7 +51,7 @@ def schema(extra: Iterable[str] = ()) -> pa.Schema:
     """The Arrow schema of preference rows, readable as Hugging Face `datasets` features.
 
     Args:
-        extra: further columns, in order: text, or true and false where they end in `_cut`.
+        extra: further columns, in order: text, or true and false for those of `CUTS`.
     """
     from datasets import Features, Image, Value
 
@@ -61,7 +61,7 @@ def schema(extra: Iterable[str] = ()) -> pa.Schema:
     for name in ("origin_dataset", "origin_split", "image_path"):
         columns[name] = Value("string")
     for name in extra:
-        columns[name] = Value("bool" if name.endswith("_cut") else "string")
+        columns[name] = Value("bool" if name in CUTS else "string")
     return Features(columns).arrow_schema
 
 
@@ -198,7 +198,9 @@ def _usable(
         except BadRow as problem:
             if bad_rows == "stop":
                 raise
-            skipped.append({"id": row["id"], "row": str(number), "reason": str(problem)})
+            skipped.append(
+                {"id": sources.encodable(row["id"]), "row": str(number), "reason": str(problem)}
+            )
     return rows, skipped
 
 
@@ -210,7 +212,7 @@ def _and_more(problems: list[str]) -> str:
 def skipped(folder: Path) -> list[dict[str, str]]:
     """The rows that `build` left out: `id`, `row` (its number in the source) and `reason`."""
     files = finished_files(folder / SKIPPED, "*.json") if (folder / SKIPPED).is_dir() else []
-    return [entry for path in files for entry in json.loads(path.read_text())]
+    return [entry for path in files for entry in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def with_biased(

@@ -99,7 +99,7 @@ def _hardware() -> dict[str, Any]:
 
 def _cpu() -> str:
     described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.is_file() else []
+    lines = described.read_text(encoding="utf-8").splitlines() if described.is_file() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return next(iter(named), platform.processor() or platform.machine())
 

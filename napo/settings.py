@@ -24,6 +24,11 @@ VARIANTS = (
     *IN_TABLES, "A1-original", "q-0.1", "q-0.3", "q-0.5", "q-0.7", "q-0.9", "cdpo", "rdpo", "ipo",
     "drdpo", "ropo", "beta-dpo", "A1-sft",
 )  # fmt: skip
+# What torch and numpy take for one.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["sdpa", "eager", "flex_attention"]
+ImageMode = Literal["crop", "pad"]
 # What becomes a folder, a file name and a word of a command line.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
@@ -70,10 +75,17 @@ class Model(Settings):
 
     path: str = "napo.icon_world:checkpoint"  # folder, hub id, or package:folder inside it
     revision: str = ""  # of a hub id: the commit that is fetched and loaded
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["sdpa", "eager", "flex_attention"] = "sdpa"
-    image_mode: Literal["crop", "pad"] = "crop"  # one switch for all stages
+    dtype: Dtype = "float32"
+    attention: Attention = "sdpa"
+    image_mode: ImageMode = "crop"  # one switch for all stages
     architecture: dict[str, Any] = {}  # values of its config.json, for the budget before a download
+
+    @field_validator("path")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not value or value.startswith(":"):
+            raise ValueError("name a folder, a hub id, or package:folder")
+        return value
 
     @property
     def location(self) -> str:
@@ -132,7 +144,7 @@ class Data(Settings):
     expected: int = Field(default=0, ge=0)  # rows that the published data has; 0: not known
     bad_rows: Literal["stop", "skip"] = "stop"  # what a row does that cannot be used
     p_typical: float = Field(default=0.5, ge=0, le=1)  # icon world: share of typical colours
-    seed: int = 7
+    seed: Seed = 7
     shard_rows: int = Field(default=256, gt=0)  # rows built, scored and written at a time
 
 
@@ -150,7 +162,7 @@ class Annotation(Settings):
     """The sample that is labelled by hand (Section 3.2)."""
 
     samples: int = Field(default=100, gt=0)  # §3.2: 100 data points
-    seed: int = 11
+    seed: Seed = 11
     # Whose labels batch mode reads; "oracle" is the scene's truth, empty: whoever labelled.
     annotator: str = "oracle"
 
@@ -199,13 +211,30 @@ class Training(Settings):
         return self
 
 
+class Run(Settings):
+    """One training run as `python -m napo.trainer RUN.yaml` reads it; paths as from this folder."""
+
+    run_folder: str = Field(min_length=1)  # made; it holds the weights, records and checkpoints
+    model: str = Field(min_length=1)  # the base model: a folder or a hub id
+    rows: str = Field(min_length=1)  # folder of RLAIF-V-Bias
+    reference: str = Field(min_length=1)  # folder of its reference log-probs
+    variant: Literal[VARIANTS]
+    seed: Seed = 0
+    tune: Literal[TUNES] = "full"
+    training: Training = Training()
+    dtype: Dtype = "float32"
+    attention: Attention = "sdpa"
+    image_mode: ImageMode = "crop"
+    data_workers: int = Field(default=0, ge=0)
+
+
 class Evaluation(Settings):
     """How the four benchmarks are asked and scored."""
 
     source: str = ""  # folder of the four downloads; empty: data/<profile>/benchmarks
     benchmarks: tuple[str, ...] = BENCHMARKS
     sizes: dict[str, int] = {}  # icon world: how many instances each benchmark is made with
-    seed: int = 1234  # icon world: the scenes of the benchmarks
+    seed: Seed = 1234  # icon world: the scenes of the benchmarks
     split: Literal["test", "validation"] = "test"  # hyper-parameters are chosen on validation
     batch_size: int = Field(default=256, gt=0)
     decoding: Decoding = Decoding()

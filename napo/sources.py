@@ -26,6 +26,7 @@ RELEASED_NAMES = {
 REQUIRED = ("image", "question", "chosen", "rejected")
 PLACE = ("file", "folder")  # where a row comes from: beside its columns while it is read
 TEXTS = ("question", "chosen", "rejected")
+BIASED = ("language_biased", "vision_biased")  # those of a row that come with it
 READ_ROWS = 64  # rows of Parquet decoded at a time
 
 
@@ -62,7 +63,9 @@ def survey(folder: Path, count: int = 0) -> Survey:
         if not problem and row["id"] in first_seen:
             problem = f"has the id of row number {first_seen[row['id']]}; ids must be unique"
         if problem:
-            found.bad[number] = f"{row['file']}: row {row['id']} (number {number}) {problem}."
+            id = " ".join(encodable(row["id"]).split())[:80]
+            called = f"{row['file']}: row {id} (number {number})"
+            found.bad[number] = f"{called} {problem}."
         first_seen.setdefault(row["id"], number)
         found.rows = number + 1
     if not found.rows:
@@ -121,13 +124,9 @@ def decode(row: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BadRow: when the image cannot be used, naming the row.
     """
-    held = row["image"]
     try:
-        if isinstance(held, Mapping):
-            held = held.get("bytes") or _inside(row, held.get("path"))
-        elif isinstance(held, str):
-            held = _inside(row, held)
-        return {**row, "image": open_rgb(held)}
+        held, name = _held(row["image"])
+        return {**row, "image": open_rgb(held or _inside(row, name))}
     except BadPicture as problem:
         raise BadRow(
             f"Row {row['id']}: its image cannot be used, {problem}; replace or drop the row."
@@ -140,13 +139,9 @@ def with_bytes(row: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BadRow: when the image's file is missing or outside the folder.
     """
-    held = row["image"]
-    if isinstance(held, Mapping) and held.get("bytes"):
-        return {**row, "image": {"bytes": held["bytes"], "path": held.get("path")}}
-    name = held.get("path") if isinstance(held, Mapping) else held
     try:
-        path = _inside(row, name)
-        return {**row, "image": {"bytes": path.read_bytes(), "path": name}}
+        held, name = _held(row["image"])
+        return {**row, "image": {"bytes": held or _inside(row, name).read_bytes(), "path": name}}
     except (BadPicture, OSError) as problem:
         raise BadRow(f"Row {row['id']}: its image cannot be used, {problem}.") from None
 
@@ -156,31 +151,60 @@ def rename_released(names: list[str]) -> list[str]:
     return [RELEASED_NAMES.get(name, name) for name in names]
 
 
-def _inside(row: Mapping[str, Any], name: Any) -> Path:
+def _held(image: Any) -> tuple[bytes | None, str | None]:
+    """The bytes and the name of an image; what is neither is refused, not opened."""
+    held, name = None, image
+    if isinstance(image, Mapping):
+        held, name = image.get("bytes"), image.get("path")
+    if isinstance(image, bytes):
+        held, name = image, None
+    if held is not None and not isinstance(held, bytes):
+        raise BadPicture("its bytes are no bytes")
+    if name is not None and not isinstance(name, str):
+        raise BadPicture("its path is no text")
+    return held, name
+
+
+def _inside(row: Mapping[str, Any], name: str | None) -> Path:
     """The file of an image, which must lie in the source's folder."""
-    if not isinstance(name, str) or not name:
+    if not name:
         raise BadPicture("it is missing")
     if not row.get("folder"):
         raise BadPicture(f"the row names {name!r} and does not hold it")
     root = Path(row["folder"]).resolve()
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+        there = path.is_file()
+    except (OSError, ValueError):  # a null character, a name that is too long
+        raise BadPicture(f"its path {name[:60]!r} is none") from None
     if not path.is_relative_to(root):
         raise BadPicture(f"its path {name!r} leaves the folder")
-    if not path.is_file():
+    if not there:
         raise BadPicture(f"its file {name!r} is not there")
     return path
 
 
 def _text_problem(row: Mapping[str, Any]) -> str:
-    for name in TEXTS:
+    id = row["id"]
+    if not id or id != " ".join(id.replace("\0", " ").split()):
+        return "has an id that is empty or holds more than words with single spaces; give another"
+    for name in ("id", *TEXTS, *BIASED):
         text = row.get(name)
         if text is not None and not isinstance(text, str):
             return f"has a {name} that is no text"
-        if not (text or "").strip():
+        if name in TEXTS and not (text or "").strip():
             return f"has an empty {name}; write one or drop the row"
-        if "\0" in text:
+        if "\0" in (text or ""):
             return f"has a null character in its {name}; take it out"
+    for name, text in row.items():
+        if isinstance(text, str) and text != encodable(text):
+            return f"has half a character (a lone surrogate) in its {name}; take it out"
     return ""
+
+
+def encodable(text: str) -> str:
+    """The text as it can be printed and stored: lone surrogates replaced."""
+    return text.encode(errors="replace").decode()
 
 
 def _rows(
@@ -234,7 +258,7 @@ def _parquet_rows(
                     if wanted(number):
                         yield number, _named(row, path, number - first)
                     number += 1
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
 
 
@@ -295,7 +319,7 @@ def _jsonl_rows(
             if wanted(number):
                 try:
                     row = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     raise NapoError(
                         f"{path}, line {line_number}, is not JSON; correct or delete it."
                     ) from None

@@ -744,52 +744,29 @@ def _describe(folder: Path, trainer: NaPOTrainer, batch: int, made_from: Mapping
     )
 
 
-def _read_run(path: Path) -> dict[str, Any]:
-    """The keys of a RUN.yaml, checked.
-
-    Raises:
-        NapoError: for an unknown or missing key.
-    """
-    import yaml
-
-    from napo.config import Training
-
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise NapoError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from None
-    needed = {"run_folder", "model", "rows", "reference", "variant"}
-    optional = {"seed", "tune", "dtype", "attention", "image_mode", "training", "data_workers"}
-    if not isinstance(content, Mapping) or needed - set(content):
-        lost = sorted(needed - set(content or {}))
-        raise NapoError(f"{path} lacks {', '.join(lost)}; it needs {', '.join(sorted(needed))}.")
-    for key in content:
-        if key not in needed | optional:
-            raise unknown(f"key in {path.name}", key, needed | optional)
-    return {**content, "training": Training(**content.get("training", {}))}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m napo.trainer RUN.yaml`, alone or under `accelerate launch`."""
     from napo import preferences
+    from napo.config import load_run
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     if len(given) != 1:
         print("usage: python -m napo.trainer RUN.yaml", file=sys.stderr)
         return 2
     try:
-        run = _read_run(Path(given[0]))
-        plain = ("dtype", "attention", "image_mode", "data_workers")
-        extra = {key: run[key] for key in plain if key in run}
+        run = load_run(Path(given[0]))
         final = train_run(
-            run["run_folder"],
-            model_path=run["model"],
-            rows=preferences.load(Path(run["rows"]), Path(run["reference"])),
-            variant=run["variant"],
-            settings=run["training"],
-            seed=run.get("seed", 0),
-            tune=run.get("tune", "full"),
-            **extra,
+            run.run_folder,
+            model_path=run.model,
+            rows=preferences.load(Path(run.rows), Path(run.reference)),
+            variant=run.variant,
+            settings=run.training,
+            seed=run.seed,
+            tune=run.tune,
+            dtype=run.dtype,
+            attention=run.attention,
+            image_mode=run.image_mode,
+            data_workers=run.data_workers,
         )
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)

@@ -204,15 +204,19 @@ def training_summary(records: pd.DataFrame) -> pd.DataFrame:
 def answer_examples(
     session: Session, folder: Path, count: int = 4
 ) -> list[tuple[Image.Image, str]]:
-    """Counterfactual pictures of VLind-Bench's last stage, what was asked, and the answers."""
-    from napo.benchmarks import vlind
+    """Pictures, what was asked about them, and the answers.
 
-    answers = {
-        entry["id"]: entry["answer"]
-        for entry in map(json.loads, (folder / "vlind.answers.jsonl").read_text().splitlines())
-    }
-    requests = vlind.requests(vlind.load(session.workspace.benchmarks / "vlind"))
-    asked = [request for request in requests if "/d1/" in request.id]
+    Counterfactual ones of VLind-Bench's last stage; where it was not asked, the first of another
+    benchmark.
+    """
+    from napo.benchmarks import runner
+
+    there = session.profile.evaluation.benchmarks
+    name = "vlind" if "vlind" in there else there[0]
+    requests = stages.asked(session, name)
+    entries, _ = runner.kept(folder / f"{name}.answers.jsonl", requests)
+    answers = {entry["id"]: entry["answer"] for entry in entries}
+    asked = [request for request in requests if name != "vlind" or "/d1/" in request.id]
     return [
         (request.open(), f"{request.text.splitlines()[0]}\nA: {answers[request.id]}")
         for request in asked[:count]
@@ -247,6 +251,8 @@ def result(folders: list[Path]) -> pd.DataFrame:
 def _value(found: Mapping[str, float] | None, metric: Metric) -> str:
     if found is None:
         return "not run"
+    if found["value"] is None:
+        return "not defined"  # such as CHAIR where no object is named
     value, low, high = (
         f"{metric.scale * found[name]:.{metric.digits}f}" for name in ("value", "low", "high")
     )

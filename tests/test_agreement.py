@@ -269,7 +269,7 @@ def test_a_person_without_labels_is_told_how_to_give_them(labelled):
         stages.annotate(labelled, "cleo")
 
 
-@pytest.mark.parametrize("name", ["Oracle", "ADJUDICATED", " ann", "ann "])
+@pytest.mark.parametrize("name", ["Oracle", "ADJUDICATED", " ann", "ann ", "Ann  Lee", "a" * 300])
 def test_a_name_that_some_disk_takes_for_another_is_refused(labelled, name):
     with pytest.raises(NapoError, match=r"reserved|give a name of letters"):
         stages.annotator(labelled, name)

@@ -109,6 +109,20 @@ def test_a_note_is_kept_with_its_label_and_can_be_edited_later(open_it):
     assert (kept["note"], kept["label"]) == ("wrong after all", "unsure")
 
 
+def test_a_note_waits_for_its_label_and_comes_back_with_an_undo(open_it):
+    tool = open_it()
+    tool.note.value = "first thought"
+    tool.buttons["next"].click()
+    assert tool.note.value == ""
+    tool.buttons["previous"].click()
+    assert tool.note.value == "first thought"
+    tool.buttons["biased"].click()
+    tool.buttons["undo"].click()
+    assert tool.note.value == "first thought" and stored(open_it.path) == []
+    tool.buttons["unsure"].click()
+    assert noise.read_labels(open_it.path)["note"].tolist() == ["first thought"]
+
+
 def test_what_another_tab_has_labelled_is_shown_and_kept_until_it_is_labelled_again(open_it):
     one, two = open_it(), open_it()
     one.note.value = "black, not red"

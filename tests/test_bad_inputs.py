@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from napo import check, fetch, label_studio, notebook, pipeline, stages
+from napo import check, fetch, label_studio, notebook, pipeline, stages, trainer
 from napo.config import load_profile
 from napo.errors import NapoError
 from napo.figures import __main__ as redraw
 from napo.labels import read_labels
+from napo.preferences import load
 from napo.verify import main as verify
+from napo.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
 BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -89,6 +91,10 @@ PROFILES = {
     "threads: 0": "greater than 0",
     "scale: huge": "'tiny' or 'paper'",
     "paper_model: 70B": "'7B' or '13B'",
+    "data: {seed: -1}": "greater than or equal to 0",
+    "annotation: {seed: 4294967296}": "less than 4294967296",
+    "evaluation: {seed: -1}": "greater than or equal to 0",
+    "model: {path: ':folder'}": "package:folder",
     "name: ../tiny": "pattern",
     "name: a b": "pattern",
     "variants: [dpo, dpo]": "is there twice",
@@ -153,7 +159,38 @@ ROWS = {
     "an empty rejected": ({"rejected": ""}, "rejected"),
     "no image": ({"image": None}, "image"),
     "bytes that are no image": ({"image": {"bytes": b"no", "path": None}}, "image"),
+    "an id of two lines": ({"idx": "2\n2"}, "single spaces"),
+    "an id with a space at its end": ({"idx": "2 "}, "single spaces"),
 }
+JSON_ROWS = {
+    "bytes that are text": ({"image": {"bytes": "/etc/hostname"}}, "its bytes are no bytes"),
+    "an image that is a number": ({"image": 7}, "its path is no text"),
+    "a path with a null": ({"image": "a\0b"}, "is none"),
+    "a path too long": ({"image": "p" * 5000}, "is none"),
+    "half a character": ({"question": "what \ud800 ?"}, "half a character"),
+    "half a character in an id": ({"idx": "2\udc00"}, "half a character"),
+    "half a character elsewhere": ({"origin_split": "\ud800"}, "half a character"),
+    "a given response that is a number": ({"language_biased": 5}, "language_biased that is no"),
+}
+
+# A RUN.yaml's change -> what the sentence holds.
+RUNS = {
+    "variant: A9": "Did you mean 'A3'",
+    "variant: [A1]": "Unknown variant",
+    "training: {epoch: 1}": "Did you mean 'epochs'",
+    "training: {beta: -1}": "greater than 0",
+    "training:": "section of keys and values",
+    "seed: abc": "valid integer",
+    "seed: -1": "greater than or equal to 0",
+    "dtype: float64": "'float32', 'bfloat16' or 'float16'",
+    "image_mode: stretch": "'crop' or 'pad'",
+    "data_workers: two": "valid integer",
+    "run_folder: 7": "put it in quotes",
+    "rows: null": "valid string",
+    "model: m": "the key 'model' is there twice",
+    "varaint: A1": "Did you mean 'variant'",
+}
+RUN = "run_folder: out\nmodel: base\nrows: rows\nreference: reference\nvariant: A1\n"
 
 LABELS = {
     "id,kind,label,annotator\na,language_biased,good,ann\n": "Unknown label 'good'",
@@ -168,6 +205,8 @@ VALUES = {
     "seeds": (lambda s: s.seeds("0;1"), "whole numbers with commas"),
     "tune": (lambda s: s.tune("lorra"), "Did you mean 'lora'"),
     "q as a word": (lambda s: notebook.numbers("qs", "0.1,x"), "numbers with commas"),
+    "seeds too large": (lambda s: s.seeds("4294967296"), "below 2^32"),
+    "tables before results": (lambda s: stages.all_results(s), "06_evaluate.ipynb first"),
     "a checkpoint": (lambda s: stages.evaluate(s, "base", model="/no/such"), "/no/such"),
     "threads of pretraining": (lambda s: stages.pretrain(s, 0, 0), "threads is 0"),
     "rows before they are made": (lambda s: stages.build_rows(s), "00_icon_world"),
@@ -261,6 +300,44 @@ def test_a_bad_row(tmp_path, what):
     assert part in said and "2" in said
 
 
+@pytest.mark.parametrize("what", JSON_ROWS)
+def test_a_bad_row_of_json_stops_the_stage_or_is_skipped(tmp_path, what):
+    change, part = JSON_ROWS[what]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(picture())
+    biased = {"language_biased": "A dog.", "vision_biased": "A bird."}  # no model is needed
+    rows = [{**GOOD, **biased, "image": "a.png"}, {**GOOD, **biased, "image": "a.png", "idx": "2"}]
+    rows[1] |= change
+    (tmp_path / "in" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = notebook.session("smoke", str(tmp_path / "work"))
+    for bad_rows in ("stop", "skip"):
+        changed = {"source": str(tmp_path / "in"), "count": 0, "bad_rows": bad_rows}
+        data = made.profile.data.model_copy(update=changed)
+        place = Workspace(tmp_path / bad_rows, "smoke")
+        asked = type(made)(made.profile.model_copy(update={"data": data}), place)
+        if bad_rows == "stop":
+            assert part in told(
+                f"JSON row with {what}", lambda asked=asked: stages.build_rows(asked)
+            )
+        else:
+            assert load(stages.build_rows(asked))["id"] == ["1"]
+
+
+@pytest.mark.parametrize("text", RUNS)
+def test_a_bad_run_file_stops_before_anything_is_made(tmp_path, capsys, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    key = text.split(":")[0]
+    kept = [] if key == "model" else [f"{key}:"]
+    lines = [line for line in RUN.splitlines() if not line.startswith(tuple(kept or ["-"]))]
+    (tmp_path / "run.yaml").write_text("\n".join([*lines, text]))
+    assert trainer.main(["run.yaml"]) == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("napo: ") and "run.yaml" in said and RUNS[text] in said
+    assert "\n" not in said
+    table.append((f"RUN.yaml `{text}`", said))
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
 def picture():
     import io
 
@@ -316,7 +393,8 @@ def test_a_real_process_says_one_sentence_and_ends_with_one(tmp_path, arguments,
 
 def test_the_table_has_at_least_eighty_bad_inputs(capsys):
     """Last: it counts what the tests above have shown, when they ran in this process."""
-    inputs = len(PROFILES) + len(PARAMETERS) + len(COMMANDS) + len(ROWS) + len(LABELS) + len(VALUES)
+    groups = (PROFILES, PARAMETERS, COMMANDS, ROWS, JSON_ROWS, RUNS, LABELS, VALUES)
+    inputs = sum(map(len, groups))
     assert inputs >= 80
     with capsys.disabled():
         for number, (what, said) in enumerate(table, 1):

@@ -234,3 +234,12 @@ def test_an_official_prompt_beside_the_benchmark_is_used_and_said(tmp_path):
     [request] = made.requests([(ITEM, "It.")])
     assert request["messages"][0]["content"] == "Official. Cat, Mat What {is} it? A cat. It."
     assert made.record["judge_prompt"] == "official or given"
+
+
+def test_a_file_of_replies_that_is_none_is_named(tmp_path):
+    path = tmp_path / "judge.sqlite"
+    Chat("judge", path).missing([{"messages": []}])
+    for content in (b"no database at all" * 300, path.read_bytes()[:2000]):
+        path.write_bytes(content)
+        with pytest.raises(NapoError, match=r"judge\.sqlite is damaged .* move it away"):
+            Chat("judge", path).missing([{"messages": []}])

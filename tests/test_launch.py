@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from napo import launch, stages
+from napo import launch, notebook, preferences, stages
 from napo.config import load_profile
 from napo.errors import NapoError
 from napo.notebook import Session
@@ -102,3 +102,24 @@ def test_a_failure_in_one_process_is_its_sentence(tmp_path, monkeypatch):
         launch.shared(made, give_up, why="cut short")
     with pytest.raises(NapoError, match="A process of the stage ended early"):
         launch.shared(made, vanish)
+
+
+def test_a_stage_that_nobody_shares_does_all_of_it_whatever_a_cluster_has_exported(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    made = notebook.session("smoke", str(tmp_path))
+    stages.make_rows(made)
+    rows = preferences.load(stages.build_rows(made))
+    assert len(rows) == made.profile.data.count
+
+
+def test_a_folder_whose_processes_left_a_part_out_is_not_sealed(tmp_path, monkeypatch):
+    made = notebook.session("smoke", str(tmp_path))
+    stages.make_rows(made)
+    monkeypatch.setattr("napo.stages.build.launch.shared", lambda session, work, **_: work(session))
+    monkeypatch.setattr("napo.stages.build.launch.worker", lambda: (1, 2))
+    with pytest.raises(NapoError, match=r"has 1 of 3 parts; what is there is kept, run it again"):
+        stages.build_rows(made)
+    assert not (made.workspace.rows / "manifest.json").exists()

@@ -101,9 +101,52 @@ def test_a_line_torn_by_a_crash_is_no_label_and_the_next_one_heals_the_file(cut)
         noise.store_label(path, label("b"))
         path.write_bytes(path.read_bytes()[:-cut])
         whole = list(noise.read_labels(path)["id"])
-        assert whole == ["a"]
+        assert whole == ["a", "b"][: 2 if cut == 1 else 1]  # one without its end alone is whole
         noise.store_label(path, label("c"))
         assert list(noise.read_labels(path)["id"]) == [*whole, "c"]
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\r", "\n"])
+@pytest.mark.parametrize("last", [True, False])
+def test_what_a_spreadsheet_saved_is_read_and_kept(tmp_path, ends, last):
+    path = tmp_path / "ann.csv"
+    noise.store_label(path, label("a", note="an é"))
+    noise.store_label(path, label("b"))
+    text = path.read_text(encoding="utf-8").replace("\n", ends)
+    path.write_bytes("\ufeff".encode() + (text if last else text[: -len(ends)]).encode())
+    assert list(noise.read_labels(path)["id"]) == ["a", "b"]
+    noise.store_label(path, label("c"))
+    read = noise.read_labels(path)
+    assert list(read["id"]) == ["a", "b", "c"] and read["note"][0] == "an é"
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("id,kind,label,annotator,date", "the column 'date' is unknown; keep id, kind"),
+        ("id,kind,label,annotator,label", "the column 'label' is there twice"),
+        ("id;kind;label;annotator", "with commas between them"),
+    ],
+)
+def test_columns_that_would_be_lost_are_refused_and_stay(tmp_path, header, message):
+    path = tmp_path / "ann.csv"
+    path.write_text(f"{header}\na,language_biased,biased,ann,x\n")
+    before = path.read_bytes()
+    with pytest.raises(NapoError, match=message):
+        noise.read_labels(path)
+    with pytest.raises(NapoError, match=message):
+        noise.store_label(path, label("b"))
+    assert path.read_bytes() == before
+
+
+def test_a_note_too_long_to_be_read_again_is_refused(tmp_path):
+    path = tmp_path / "ann.csv"
+    with pytest.raises(NapoError, match="the note has 140000 characters"):
+        noise.store_label(path, label(note="n" * 140_000))
+    noise.store_label(path, label())
+    path.write_text(path.read_text() + "b,language_biased,biased,ann," + "n" * 140_000 + ",\n")
+    with pytest.raises(NapoError, match=r"ann\.csv, line 3: field larger"):
+        noise.read_labels(path)
 
 
 def _label_many(path, name):

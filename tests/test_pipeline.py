@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +96,24 @@ def test_a_finished_result_stays_where_its_job_runs_again_and_fails(tmp_path):
     (manifest.parent / "settings.json").write_text('{"count": 1}')
     assert main([*asked, "--until", "icon_world"]) == 1
     assert manifest.read_text() == "{}"
+
+
+def test_the_workspace_is_the_folder_that_was_named_whatever_yaml_makes_of_it(tmp_path):
+    named = tmp_path / "it's a #1: {x}"
+    profile = tmp_path / "profiles" / "mine.yaml"
+    profile.parent.mkdir()
+    profile.write_text("extends: smoke\nname: mine")
+    (profile.parent / "child.yaml").write_text("extends: mine.yaml\nname: child")
+    for name in ("mine", "child"):
+        asked = ["--profile", f"profiles/{name}.yaml", "--workspace", str(named), "-n"]
+        here = Path.cwd()
+        os.chdir(tmp_path)
+        try:
+            assert main(asked) == 0
+        finally:
+            os.chdir(here)
+        assert "loss_curves" in (named / "data" / name / "pipeline.log").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [named.name, "profiles"]
 
 
 @pytest.mark.long

@@ -206,3 +206,27 @@ def test_the_notebooks_table_of_a_run_has_the_tables_metrics_with_their_interval
     assert frame.loc["ObjHal CHAIRi ↓", "A1/seed-0"] == "53.7 [41.0, 66.0]"
     assert frame.loc["VLind LP ↑", "A1/seed-0"] == "not run"
     assert len(frame) == len(METRICS) + len(HALVES)
+
+
+def test_a_metric_that_is_not_defined_is_said_so_and_examples_come_from_what_was_asked(tmp_path):
+    from napo import stages, views
+    from napo.notebook import session
+    from napo.workspace import finish
+
+    made = session("smoke", str(tmp_path))
+    evaluation = made.profile.evaluation.model_copy(
+        update={"benchmarks": ("object_halbench",), "sizes": {"object_halbench": 4}}
+    )
+    made = type(made)(made.profile.model_copy(update={"evaluation": evaluation}), made.workspace)
+    stages.make_benchmarks(made)
+    folder = stages.evaluate(made, "base")
+    assert len(views.answer_examples(made, folder, count=3)) == 3
+    path = folder / "object_halbench.json"
+    there = read_json(path)
+    for value in there["metrics"].values():
+        value.update(value=None, low=None, high=None)
+    write_json(path, there)
+    finish(folder)
+    frame = views.result([folder])
+    assert frame["base"].str.fullmatch("not defined").any()
+    assert frame.loc[frame.index.str.contains("VLind"), "base"].eq("not run").all()

@@ -76,6 +76,7 @@ def test_a_folder_is_begun_gone_on_with_and_sealed(tmp_path):
 def test_other_settings_in_the_same_place_are_refused_by_name(tmp_path):
     folder = tmp_path / "rows"
     begin(folder, {"seed": 1, "beta": 2})
+    (folder / "part-00000.parquet").touch()
     with pytest.raises(NapoError, match=r"made with other settings \(seed differ\)"):
         begin(folder, {"seed": 2, "beta": 2})
 
@@ -133,3 +134,23 @@ def test_what_a_killed_writer_left_is_not_there_and_goes_when_work_goes_on(tmp_p
     assert begin(folder, {"a": 1})
     assert not left.exists() and running.exists()
     assert list(finish(folder)["files"]) == ["shard-0.parquet"]
+
+
+def test_a_folder_that_a_refused_call_claimed_can_be_claimed_with_other_settings(tmp_path):
+    assert begin(tmp_path, {"samples": 100})
+    (tmp_path / ".labels.lock").touch()
+    assert begin(tmp_path, {"samples": 30})
+    (tmp_path / "ann.csv").write_text("x")
+    with pytest.raises(NapoError, match="samples differ"):
+        begin(tmp_path, {"samples": 10})
+
+
+def test_json_is_the_same_bytes_under_another_locale(tmp_path):
+    code = "import sys; from napo.workspace import *; "
+    code += "write_json(Path(sys.argv[1]), {'a': '\\u03b1 Gr\\u00f6\\u00dfe'})"
+    for name, locale in (("one.json", "C.UTF-8"), ("two.json", "C")):
+        call = [sys.executable, "-X", "utf8=0", "-c", code, str(tmp_path / name)]
+        alone = {"PATH": os.environ["PATH"], "LC_ALL": locale, "PYTHONCOERCECLOCALE": "0"}
+        subprocess.run(call, env=alone, check=True)
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    assert read_json(tmp_path / "one.json") == {"a": "α Größe"}

@@ -121,7 +121,7 @@ def load(folder: Path) -> Benchmark:
     discriminative = read_json(folder / "query_discriminative.json")
     count = {"generative": len(generative), "discriminative": len(discriminative)}
     expect_count(folder, count, OFFICIAL_COUNT, "queries")
-    safe = (folder / "safe_words.txt").read_text().splitlines()
+    safe = (folder / "safe_words.txt").read_text(encoding="utf-8").splitlines()
     annotations = read_json(folder / "annotations.json")
     known = {note["id"] for note in annotations}
     lost = [str(q["id"]) for q in (*generative, *discriminative) if q["id"] not in known]

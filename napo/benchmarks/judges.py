@@ -219,18 +219,33 @@ class Chat:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.cache, timeout=60)
             try:
-                with connection:
+                with self._whole(), connection:
                     columns = "key TEXT PRIMARY KEY, reply TEXT NOT NULL, answered_by TEXT NOT NULL"
                     connection.execute(f"CREATE TABLE IF NOT EXISTS replies ({columns})")
                     yield connection
             finally:
                 connection.close()
 
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """A file of replies that is none is named; what a disk refuses passes on."""
+        try:
+            yield
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise NapoError(
+                f"{self.cache} is damaged ({error}); move it away: the replies in it are lost and "
+                "will be asked for again."
+            ) from None
+
     def _send(self, request: Mapping[str, Any]) -> tuple[str, str]:
         try:
             import openai
         except ImportError:
             raise NapoError("A judge behind an endpoint needs: pip install openai") from None
+        if not os.environ.get("OPENAI_API_KEY", "").isascii():
+            raise NapoError("OPENAI_API_KEY holds letters that no key has; set it again.")
         if not os.environ.get("OPENAI_API_KEY"):
             raise NapoError(
                 "The judge needs OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint than "

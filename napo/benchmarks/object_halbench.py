@@ -274,7 +274,9 @@ def load(folder: Path) -> Benchmark:
     path = next((folder / name for name in QUESTION_FILES if (folder / name).is_file()), None)
     if path is None:
         raise NapoError(f"{folder} lacks its questions; put one of {', '.join(QUESTION_FILES)}.")
-    questions = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    questions = [
+        json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+    ]
     expect_count(folder, len(questions), OFFICIAL_COUNT, "questions")
     synonyms = folder / "synonyms.txt"
     if not synonyms.is_file():
@@ -305,7 +307,11 @@ def load(folder: Path) -> Benchmark:
             f"({', '.join(map(str, lost[:10]))}); get COCO's 2014 train and val annotations."
         )
     return Benchmark(
-        folder, questions, Vocabulary.from_text(synonyms.read_text()), classes, captions
+        folder,
+        questions,
+        Vocabulary.from_text(synonyms.read_text(encoding="utf-8")),
+        classes,
+        captions,
     )
 
 

@@ -7,9 +7,9 @@ from functools import lru_cache
 
 import ipywidgets as widgets
 
-from napo import benchmarks, stages
+from napo import stages
 from napo.annotator import escaped
-from napo.benchmarks import Request, runner
+from napo.benchmarks import runner
 from napo.errors import NapoError
 from napo.explore.live import Explorer, Pages, controls
 from napo.explore.pieces import against, card, picture, remark, table, words
@@ -50,7 +50,7 @@ class Answers(Explorer):
                 "first."
             )
         first = chosen(runs, there) if runs else _usual(there)
-        self.requests = lru_cache(maxsize=None)(self._requests)
+        self.requests = lru_cache(maxsize=None)(lambda name: stages.asked(session, name))
         self.told = lru_cache(maxsize=None)(self._told)
         self.benchmark = widgets.Dropdown(
             options=session.profile.evaluation.benchmarks, description="benchmark"
@@ -123,15 +123,6 @@ class Answers(Explorer):
             if wanted in "\n".join((request.id, request.text, *texts)).casefold():
                 found.append(number)
         return found
-
-    def _requests(self, name: str) -> list[Request]:
-        """What a benchmark asks; its ids are those of the answers."""
-        scorer = benchmarks.module(name)
-        # What is asked does not depend on the extractor, which may need an endpoint.
-        settings = self._session.profile.evaluation.model_copy(update={"extractor": "vocabulary"})
-        asking = scorer.options(settings).asking
-        benchmark = scorer.load(stages.benchmarks_folder(self._session) / name)
-        return scorer.requests(benchmark, **asking)
 
     def _told(self, name: str, run: str) -> dict[str, str]:
         """A run's answers by id; none where it was not asked this benchmark."""

@@ -81,7 +81,7 @@ def _save(path: Path, scene: Scene, rng: np.random.Generator) -> None:
 
 def _write(path: Path, text: str) -> None:
     with atomic_file(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 # --- VLind-Bench: a counterfactual context, a factual one, and what is true in each

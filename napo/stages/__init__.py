@@ -23,7 +23,7 @@ from napo.stages.labels import (
     samples,
 )
 from napo.stages.report import all_results, write_report
-from napo.stages.runs import check_variant, evaluate, evaluate_all, records, train
+from napo.stages.runs import asked, check_variant, evaluate, evaluate_all, records, train
 from napo.stages.world import make_benchmarks, make_rows, pretrain
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "all_results",
     "annotate",
     "annotator",
+    "asked",
     "base_model",
     "benchmarks_folder",
     "biased_rows",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo import launch, preferences, sources
 from napo.config import Profile
+from napo.errors import NapoError
 from napo.locks import work_on
 from napo.notebook import Session
 from napo.progress import Progress
@@ -39,6 +40,8 @@ def build_rows(session: Session) -> Path:
     with work_on(folder, settings) as todo:
         if todo:
             launch.shared(session, build_share)
+            total = sources.number_of_rows(source_folder(session), profile.data.count)
+            _all_there(folder, -(-total // profile.data.shard_rows))
     return folder
 
 
@@ -131,6 +134,15 @@ class _Parts:
         self._progress.__exit__(kind, error, trace)
 
 
+def _all_there(folder: Path, parts: int) -> None:
+    """Stop before a folder is sealed whose processes did not all do their share."""
+    found = len(preferences.shards(folder))
+    if found != parts:
+        raise NapoError(
+            f"{folder} has {found} of {parts} parts; what is there is kept, run it again."
+        )
+
+
 def _source_fingerprint(session: Session) -> str:
     if session.profile.data.source:
         return preferences.source_fingerprint(source_folder(session))
@@ -150,6 +162,7 @@ def score_reference(session: Session) -> Path:
     with work_on(folder, settings) as todo:
         if todo:
             launch.shared(session, score_share, folder=folder.name)
+            _all_there(folder, len(preferences.shards(workspace.rows)))
     write_json(workspace.data / "reference" / CURRENT, {"folder": folder.name})
     return folder
 

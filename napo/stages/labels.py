@@ -155,8 +155,8 @@ def _to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[
         "rows": manifest_fingerprint(require(session.workspace.rows)),
         **settings.model_dump(include={"samples", "seed"}),
     }
+    samples = noise.sample(rows, settings.samples, settings.seed)  # before the folder is claimed
     begin(folder, made)
-    samples = noise.sample(rows, settings.samples, settings.seed)
     return rows, samples, path
 
 

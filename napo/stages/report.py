@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napo.errors import NapoError
 from napo.locks import work_on
 from napo.notebook import Session
 from napo.workspace import (
@@ -19,13 +20,21 @@ if TYPE_CHECKING:
 
 
 def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
-    """The finished runs of the profile's variants and baselines."""
+    """The finished runs of the profile's variants and baselines.
+
+    Raises:
+        NapoError: when nothing has run, not even the base.
+    """
     from napo.results import collect
 
-    profile = session.profile
+    profile, folder = session.profile, session.workspace.results
     names = (*profile.variants, *profile.baselines)
-    tune = session.tune(tune)
-    return collect(session.workspace.results, names, session.seeds(seeds), tune)
+    found = collect(folder, names, session.seeds(seeds), session.tune(tune))
+    if not found.runs:
+        raise NapoError(
+            f"{folder} holds no finished results; run notebooks/06_evaluate.ipynb first."
+        )
+    return found
 
 
 def write_report(session: Session, results: Results, tune: str = "") -> Path:

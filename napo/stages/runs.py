@@ -22,6 +22,8 @@ from napo.workspace import manifest_fingerprint, require, run_name
 if TYPE_CHECKING:
     import pandas as pd
 
+    from napo.benchmarks import Request
+
 
 def check_variant(name: str) -> None:
     """Stop on a variant that does not exist, with the nearest that does."""
@@ -84,6 +86,17 @@ def records(session: Session, variant: str, seeds: str = "", tune: str = "") -> 
         require(folder)
         frames.append(read_records(folder).assign(variant=variant, seed=seed))
     return pd.concat(frames, ignore_index=True)
+
+
+def asked(session: Session, benchmark: str) -> list[Request]:
+    """What a benchmark asks under this profile; its ids are those of the answers."""
+    from napo import benchmarks
+
+    scorer = benchmarks.module(benchmark)
+    # What is asked does not depend on the extractor, which may need an endpoint.
+    settings = session.profile.evaluation.model_copy(update={"extractor": "vocabulary"})
+    loaded = scorer.load(benchmarks_folder(session) / benchmark)
+    return scorer.requests(loaded, **scorer.options(settings).asking)
 
 
 def evaluate_all(
