@@ -35,6 +35,8 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: setup ## every notebook, from data to Tables 1-4 and Figs. 3-4
+	@test -z "$(ON)" || test -d "napo/snakemake/$(ON)" \
+	  || { echo "ON is $(ON); known: $$(ls napo/snakemake | xargs)"; exit 1; }
 	@$(BIN)/python -m napo.pipeline --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) \
 	  $(if $(ON),--workflow-profile napo/snakemake/$(ON))
 
@@ -91,5 +93,10 @@ lock: setup ## write requirements.lock, hashes included, from what VENV holds
 	@{ echo "# Written by make lock. torch has no hash: its CPU and CUDA builds share a version."; \
 	  grep '^torch==' $(VENV)/lock/pins.txt; cat $(VENV)/lock/hashed.txt; } > requirements.lock
 
-clean: ## remove what the pipeline generated (PROFILE's data and figures)
-	rm -rf data/$(PROFILE) figures/$(PROFILE)
+clean: ## remove what the pipeline generated for PROFILE (in WORKSPACE); people's labels stay
+	@case "$(PROFILE)" in ""|paper|readme|.*|*/*|*\ *) \
+	  echo "PROFILE is '$(PROFILE)'; name one of your profiles."; exit 1;; esac
+	@cd "$(or $(WORKSPACE),.)" && test -d "data/$(PROFILE)" \
+	  || { echo "There is no data/$(PROFILE) to remove."; exit 1; }
+	cd "$(or $(WORKSPACE),.)" && rm -rf "figures/$(PROFILE)" \
+	  && find "data/$(PROFILE)" -mindepth 1 -maxdepth 1 ! -name annotations -exec rm -rf {} +

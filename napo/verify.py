@@ -8,13 +8,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from napo import provenance
 from napo.config import load_profile
 from napo.errors import NapoError
-from napo.workspace import MANIFEST, UNHASHED, Workspace, hash_file, read_json
+from napo.workspace import (
+    MANIFEST,
+    SETTINGS,
+    UNHASHED,
+    Workspace,
+    hash_file,
+    read_json,
+    read_manifest,
+)
 
 
 @dataclass(frozen=True)
@@ -23,15 +32,20 @@ class Finding:
 
     Attributes:
         path: the file.
-        problem: "missing", "changed", or "unlisted" (no manifest knows it).
+        problem: "missing", "changed", "unlisted" (no manifest knows it), or "unfinished" (a folder
+            that was begun and has no manifest).
     """
 
     path: Path
     problem: str
 
 
-def verify(data: Path) -> tuple[int, list[Finding]]:
-    """Compare every finished folder under `data/<profile>` with its manifest.
+def verify(data: Path, figures: Path | None = None) -> tuple[int, list[Finding]]:
+    """Compare every finished folder under `data/<profile>` with its manifest, and figures too.
+
+    Args:
+        data: the folder of a profile.
+        figures: the folder of its figures, each with its hashes in `<name>.provenance.json`.
 
     Returns:
         The number of files that were hashed, and what is not as it was.
@@ -44,15 +58,13 @@ def verify(data: Path) -> tuple[int, list[Finding]]:
         raise NapoError(f"{data} holds no finished stage; run make reproduce first.")
     count, findings = 0, []
     for path in manifests:
-        folder, files = path.parent, read_json(path)["files"]
-        for name, digest in files.items():
-            file = folder / name
-            if not file.is_file():
-                findings.append(Finding(file, "missing"))
-                continue
-            count += 1
-            if hash_file(file) != digest:
-                findings.append(Finding(file, "changed"))
+        folder, manifest = path.parent, read_manifest(path.parent)
+        files = manifest["files"]
+        count += len(files)
+        findings += _compared(folder, files)
+        settings = folder / SETTINGS
+        if not settings.is_file() or read_json(settings) != manifest["settings"]:
+            findings.append(Finding(settings, "changed" if settings.is_file() else "missing"))
         inner = {other.parent for other in manifests} - {folder}
         for file in sorted(folder.rglob("*")):
             known = file.relative_to(folder).as_posix() in files
@@ -60,7 +72,26 @@ def verify(data: Path) -> tuple[int, list[Finding]]:
             labels = folder.name == "annotations" and file.suffix == ".csv"  # they go on growing
             if file.is_file() and not (known or apart or labels or inner & set(file.parents)):
                 findings.append(Finding(file, "unlisted"))
+    begun = {path.parent for path in data.rglob(SETTINGS)} - {path.parent for path in manifests}
+    # People's labels stand alone until somebody reads them.
+    findings += [
+        Finding(each, "unfinished") for each in sorted(begun) if each.name != "annotations"
+    ]
+    for path in sorted(figures.glob(f"*.{provenance.FILE}")) if figures else ():
+        files = read_json(path).get("files", {})
+        count += len(files)
+        findings += _compared(path.parent, files)
     return count, findings
+
+
+def _compared(folder: Path, files: Mapping[str, str]) -> Iterator[Finding]:
+    """Which files of a folder are not there, or have another hash than was recorded."""
+    for name, digest in files.items():
+        file = folder / name
+        if not file.is_file():
+            yield Finding(file, "missing")
+        elif hash_file(file) != digest:
+            yield Finding(file, "changed")
 
 
 def makers(data: Path) -> Counter[str]:
@@ -91,14 +122,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workspace", default="", help="folder (default: the checkout)")
     given = parser.parse_args(arguments)
     try:
-        workspace = Workspace.open(given.workspace, load_profile(given.profile).name)
-        count, findings = verify(workspace.data)
+        name = load_profile(given.profile).name
+        workspace = Workspace.open(given.workspace, name, write=False)
+        count, findings = verify(workspace.data, workspace.figures)
         made_by = makers(workspace.data)
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)
         return 1
     for finding in findings:
-        print(f"{finding.problem:<9} {finding.path}")
+        print(f"{finding.problem:<10} {finding.path}")
     for maker, folders in sorted(made_by.items()):
         print(f"{folders} folder{'s' * (folders != 1)} made by {maker}")
     print(f"{count} files hashed, {len(findings)} not as they were written.")

@@ -160,6 +160,21 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished folder, its files not looked at.
+
+    Raises:
+        NapoError: when it is damaged.
+    """
+    found = read_json(folder / MANIFEST)
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+        raise NapoError(
+            f"{folder / MANIFEST} is damaged (it lists no files); delete {folder} and make "
+            "it again."
+        )
+    return found
+
+
 def complete(folder: Path) -> bool:
     """Whether a folder's stage has finished."""
     return (folder / MANIFEST).is_file()
@@ -267,7 +282,7 @@ def require(folder: Path) -> dict[str, Any]:
     maker = MADE_BY.get(stage, "the stage that makes it")
     if not complete(folder):
         raise NapoError(f"{folder} is not there or not finished; run notebooks/{maker} first.")
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_manifest(folder)
     for name, digest in manifest["files"].items():
         path = folder / name
         if not path.is_file():
@@ -293,11 +308,11 @@ class Workspace:
     profile: str
 
     @classmethod
-    def open(cls, root: str, profile: str) -> Workspace:
+    def open(cls, root: str, profile: str, *, write: bool = True) -> Workspace:
         """The workspace at `root`; empty: the checkout this package lives in, else this folder.
 
         Raises:
-            NapoError: when the folder cannot be written to.
+            NapoError: when the folder is none, or cannot be written to and has to be.
         """
         if root:
             path = Path(root).expanduser().resolve()
@@ -307,7 +322,7 @@ class Workspace:
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         if not there.is_dir():
             raise NapoError(f"The workspace {path} is no folder; name one with `workspace`.")
-        if not os.access(there, os.W_OK):
+        if write and not os.access(there, os.W_OK):
             raise NapoError(f"The workspace {path} is read-only; name another with `workspace`.")
         return cls(path, profile)
 

@@ -223,6 +223,18 @@ def test_without_a_name_it_is_whoever_labelled_and_of_several_what_was_settled(l
         stages.annotate(asked)
 
 
+def test_a_copy_of_somebodys_labels_does_not_count_twice(labelled):
+    folder = labelled.workspace.annotations
+    copy = folder / "ann (copy).csv"
+    copy.write_bytes((folder / "ann.csv").read_bytes())
+    try:
+        with pytest.raises(NapoError, match=r"ann \(copy\)\.csv holds labels of ann; keep each"):
+            stages.labelled(labelled)
+    finally:
+        copy.unlink()
+    assert stages.labelled(labelled).loc["ann", "labelled"]
+
+
 def test_remarks_are_text(labelled):
     path = labelled.workspace.annotations / "ann.csv"
     item = stages.annotator(labelled, "ann").items[1]

@@ -227,6 +227,9 @@ def test_a_metric_that_is_not_defined_is_said_so_and_examples_come_from_what_was
         value.update(value=None, low=None, high=None)
     write_json(path, there)
     finish(folder)
+    assert set(stages.all_results(made).runs) == {"base"}
+    with pytest.raises(NapoError, match="no finished results of tune lora, seeds 0; run"):
+        stages.all_results(made, tune="lora")  # and what is in the tables stays there
     frame = views.result([folder])
     assert frame["base"].str.fullmatch("not defined").any()
     assert frame.loc[frame.index.str.contains("VLind"), "base"].eq("not run").all()

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from napo import figures
 from napo.errors import NapoError
 from napo.verify import verify
 from napo.workspace import begin, finish
@@ -41,6 +42,27 @@ def test_a_changed_a_missing_and_an_unlisted_file_are_named(data):
         ("ada.csv", "missing"),
         ("stranger.parquet", "unlisted"),
     }
+
+
+def test_other_settings_a_lost_manifest_and_a_damaged_one_are_named(data):
+    (data / "rows" / "settings.json").write_text('{"stage": "other"}')
+    (data / "annotations" / "manifest.json").unlink()
+    begin(data / "runs", {"seed": 0})
+    assert problems(data) == {("settings.json", "changed"), ("runs", "unfinished")}
+    (data / "rows" / "manifest.json").write_text("[]")
+    with pytest.raises(NapoError, match=r"manifest\.json is damaged \(it lists no files\)"):
+        verify(data)
+
+
+def test_a_figure_and_the_table_behind_it_are_verified_too(data, tmp_path):
+    folder = tmp_path / "figures" / "tiny"
+    curves = figures.loss_curves(points=20)
+    figures.save(figures.fig3(curves), folder, "fig3", curves)
+    assert verify(data, folder) == (7, [])
+    (folder / "fig3.csv").write_text("loss\n")
+    (folder / "fig3.svg").unlink()
+    found = {(each.path.name, each.problem) for each in verify(data, folder)[1]}
+    assert found == {("fig3.csv", "changed"), ("fig3.svg", "missing")}
 
 
 def test_the_command_line_says_what_it_found_and_its_exit_code_too(data, tmp_path):

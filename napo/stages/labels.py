@@ -183,7 +183,15 @@ def _all_labels(folder: Path) -> pd.DataFrame:
     from napo import noise
     from napo.labels import COLUMNS
 
-    found = [noise.read_labels(path) for path in finished_files(folder, "*.csv")]
+    found = []
+    for path in finished_files(folder, "*.csv"):
+        found.append(noise.read_labels(path))
+        others = sorted(set(found[-1]["annotator"]) - {path.stem})
+        if others:  # a copy, whose labels would count twice
+            raise NapoError(
+                f"{path} holds labels of {', '.join(others)}; keep each one's labels in a file of "
+                "their name, and move copies out of this folder."
+            )
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(COLUMNS))
 
 

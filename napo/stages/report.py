@@ -30,9 +30,11 @@ def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
     profile, folder = session.profile, session.workspace.results
     names = (*profile.variants, *profile.baselines)
     found = collect(folder, names, session.seeds(seeds), session.tune(tune))
-    if not found.runs:
+    # The finished tables of other seeds are not written over with "not run".
+    asked = f" of tune {tune or 'full'}, seeds {seeds or profile.seeds}" if seeds or tune else ""
+    if not found.runs or (asked and set(found.runs) == {"base"}):
         raise NapoError(
-            f"{folder} holds no finished results; run notebooks/06_evaluate.ipynb first."
+            f"{folder} holds no finished results{asked}; run notebooks/06_evaluate.ipynb first."
         )
     return found
 
