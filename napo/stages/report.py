@@ -32,7 +32,7 @@ def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
     found = collect(folder, names, session.seeds(seeds), session.tune(tune))
     # The finished tables of other seeds are not written over with "not run".
     asked = f" of tune {tune or 'full'}, seeds {seeds or profile.seeds}" if seeds or tune else ""
-    if not found.runs or (asked and set(found.runs) == {"base"}):
+    if not found.runs or (asked and profile.variants and set(found.runs) == {"base"}):
         raise NapoError(
             f"{folder} holds no finished results{asked}; run notebooks/06_evaluate.ipynb first."
         )
