@@ -43,7 +43,9 @@ USUAL_SECONDS = {
     "report": 25,
 }
 
+GOAL = "all"  # the Snakefile's first rule: it asks for files and does nothing
 CONFIG = ("seeds", "tune")  # what --config may name, beside profile and workspace
+UP_TO_DATE = "Nothing to do, every result and figure is there"
 CONFIG_FILE = ".snakemake-config.json"
 
 _RULE = re.compile(r"^(?:local)?rule (\w+):$")
@@ -74,7 +76,7 @@ class Board:
         if _PROGRESS.match(line):
             yield "  " + line
         elif found := _PLANNED.match(line):
-            if found[1] != "total":
+            if found[1] not in ("total", GOAL):
                 self.planned[found[1]] = int(found[2])
         elif found := _RULE.match(line):
             self._rule, self._failing = found[1], ""
@@ -92,7 +94,10 @@ class Board:
                 self.failed.append(found[1])
                 yield f"{rule} failed; see {found[1]}"
         elif found := _FINISHED.match(line):
-            yield self._finish(found[1], now, cores)
+            if self.jobs.get(found[1], ("",))[0] == GOAL:
+                del self.jobs[found[1]]
+            else:
+                yield self._finish(found[1], now, cores)
 
     def _finish(self, job: str, now: float, cores: int) -> str:
         rule, of, started = self.jobs.pop(job, ("job", "", now))
@@ -259,8 +264,9 @@ def run(
     if code:
         raise NapoError(complaint(log) or f"Snakemake stopped with code {code}; see {log}.")
     took = duration(time.monotonic() - began)
+    said = f"All done in {took}" if board.finished or board.planned else UP_TO_DATE
     report = workspace.tables / "report.html"
-    print(f"All done in {took}" + (f": {report}" if report.is_file() else "."), flush=True)
+    print(said + (f": {report}" if report.is_file() else "."), flush=True)
     return 0
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from napo.errors import NapoError
 
-WIDE = 8  # columns; a wider table gets a sheet of its own, turned, in print
+WIDE, WIDEST = 8, 24  # columns; in print a wider table's section is turned, the widest on A3
 ABSENT = ("not run", "–")
 _NUMBER = re.compile(r"[-+−±]?\d")
 
@@ -93,6 +94,7 @@ class _Grid:
     body: list[list[_Cell]]
     rules: set[int]  # body rows with a rule above them, where the first index level changes
     wide: bool
+    widest: bool
 
 
 def build(report: ReportContent) -> str:
@@ -111,7 +113,7 @@ def build(report: ReportContent) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"grid": grid, "image": image, "slug": _slug}
+    environment.filters |= {"grid": grid, "image": image, "slug": _slug, "note": _note}
     page = environment.get_template("report.html.j2").render(
         report=report, settings=dict(flatten(report.settings))
     )
@@ -145,7 +147,8 @@ def grid(frame: pd.DataFrame) -> _Grid:
             )
         body.append(cells)
     header = _header(frame.columns, names, numeric[levels:])
-    return _Grid(header, body, rules, levels + len(frame.columns) > WIDE)
+    count = levels + len(frame.columns)
+    return _Grid(header, body, rules, wide=count > WIDE, widest=count > WIDEST)
 
 
 def _numeric(column: Sequence[str]) -> bool:
@@ -221,6 +224,11 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
             text = ", ".join(map(str, value)) if listed else str(value)
             found.append((f"{prefix}{name}", text or "–"))
     return found
+
+
+def _note(text: str) -> Markup:
+    """A note as text, what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _slug(title: str) -> str:

@@ -81,6 +81,9 @@ HALVES = (
 )
 
 
+DUST = 1e-9  # what is left of percentages that cancel; no benchmark tells so little apart
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A value over seeds with its spread and its 95 % interval.
@@ -102,7 +105,7 @@ class Estimate:
     @property
     def decided(self) -> bool:
         """Whether the interval leaves 0 out (of a difference)."""
-        return self.low > 0 or self.high < 0
+        return self.low > DUST or self.high < -DUST
 
 
 @dataclass(frozen=True)
@@ -306,7 +309,8 @@ def claims(results: Results) -> pd.DataFrame:
     """What these runs say to the paper's claims, each difference with its 95 % interval.
 
     Columns: question, variant, other, metric, difference, low, high (nan where not run), answer:
-    "better", "worse", "not decided" (the interval holds 0), "undefined", or "not run".
+    "better", "worse", "not decided" (the interval holds 0), "the same" (no item differs),
+    "undefined", or "not run".
     """
     import pandas as pd
 
@@ -319,9 +323,13 @@ def claims(results: Results) -> pd.DataFrame:
                 numbers = dict.fromkeys(("difference", "low", "high"), float("nan"))
                 answer = "not run"
             else:
-                numbers = {"difference": change.value, "low": change.low, "high": change.high}
+                found = (change.value, change.low, change.high)
+                value, low, high = (0.0 if abs(x) < DUST else x for x in found)
+                numbers = {"difference": value, "low": low, "high": high}
                 better = change.value * metric.better > 0
                 answer = ("better" if better else "worse") if change.decided else "not decided"
+                if value == low == high == 0:
+                    answer = "the same"
                 if np.isnan(change.value):  # such as CHAIRi of a model that names no object
                     answer = "undefined"
             rows.append({**row, **numbers, "answer": answer})
@@ -332,7 +340,7 @@ def claims_to_read(found: pd.DataFrame) -> pd.DataFrame:
     """Claims for reading: a row a question, a column a metric, "+3.1 [+1.0, +5.2] better"."""
 
     def cell(row: pd.Series) -> str:
-        if row["answer"] in ("not run", "undefined"):
+        if row["answer"] in ("not run", "undefined", "the same"):
             return row["answer"]
         span = f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
         return f"{span} {row['answer']}".replace("-", "−")

@@ -293,6 +293,7 @@ def report_content(
 
     profile, workspace = session.profile, session.workspace
     ran = [name for name in results.runs if name != "base"]
+    seeds = max((len(results.runs[name]) for name in ran), default=0)
     sections = [
         Section(
             "The paper's claims, asked of these runs",
@@ -332,7 +333,7 @@ def report_content(
     told = words.split("\n\n") if words else []
     sections.append(Section("Figures", told, pictures))
     curves = [
-        Picture(f"{name}: margins, q and gamma over training",
+        Picture(f"{name} over training",
                 workspace.figures / f"training-{name}-{tune}.svg")
         for name in ran
         if (workspace.figures / f"training-{name}-{tune}.svg").is_file()
@@ -344,7 +345,7 @@ def report_content(
         subtitle=profile.title or profile.name,
         summary=[
             f"{len(ran)} of {len(profile.variants)} variants ran"
-            + (f", {max(len(results.runs[name]) for name in ran)} seeds each." if ran else "."),
+            + (f"; {seeds} seed{'s' * (seeds > 1)} each." if ran else "."),
         ],
         sections=sections,
         settings=profile.model_dump(),

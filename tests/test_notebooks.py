@@ -144,7 +144,23 @@ def test_a_second_run_finds_everything_done_at_once(made):
     started = time.monotonic()
     done = pipeline(workspace.root)
     assert done.returncode == 0 and time.monotonic() - started < 15
+    assert done.stdout.startswith("Nothing to do, every result and figure is there: ")
     assert {p: p.stat().st_mtime for p in workspace.data.rglob("manifest.json")} == before
+
+
+def test_a_deleted_figure_is_drawn_again_and_deleted_weights_are_not_trained_again(made):
+    workspace, _ = made
+    figure, weights = workspace.figures / "fig3.pdf", workspace.run("A1", 0, "full")
+    before = figure.read_bytes()
+    figure.unlink()
+    aside = weights.with_name("aside")
+    weights.rename(aside)
+    try:
+        done = pipeline(workspace.root)
+        assert done.returncode == 0 and "[1/1] loss_curves" in done.stdout, done.stdout
+    finally:
+        aside.rename(weights)
+    assert figure.read_bytes() == before
 
 
 def test_baselines_are_trained_on_demand_and_then_belong_to_the_plan(made):

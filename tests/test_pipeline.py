@@ -11,13 +11,17 @@ job                     count
 --------------------  -------
 loss_curves                 1
 train                       2
-total                       3
+all                         1
+total                       4
 rule train:
     log: data/tiny/notebooks/05_train-A1.ipynb
     jobid: 4
     wildcards: variant=A1
 train A1 seed 0: 10/60 steps, 12 s left
 Finished jobid: 4 (Rule: train)
+localrule all:
+    jobid: 0
+Finished jobid: 0 (Rule: all)
 """.splitlines()
 
 
@@ -27,6 +31,7 @@ def test_the_board_shows_progress_and_each_finished_job_with_an_estimate():
         shown += board.feed(line, float(second), cores=1)
     assert shown[0] == "  train A1 seed 0: 10/60 steps, 12 s left"
     assert shown[1].startswith("[1/3] train A1 done in 3 s; about ")
+    assert len(shown) == 2  # the goal is no job
 
 
 def test_the_estimate_follows_the_measured_pace():

@@ -168,6 +168,18 @@ def test_a_wide_table_is_marked_for_a_turned_page():
     assert re.search('class="sheet wide"', page) and not grid(wide.iloc[:, :4]).wide
 
 
+def test_the_widest_table_is_whole_on_its_page_in_print():
+    widest = pd.DataFrame([range(30)], columns=[f"c{at}" for at in range(30)])
+    page = build(ReportContent("t", sections=[Section("s", tables=[Table("w", widest)])]))
+    assert 'class="sheet wide widest"' in page and "size: A3 landscape" in page
+
+
+def test_a_notes_backticks_mark_code_and_its_angle_brackets_are_text():
+    table = Table("t", pd.DataFrame({"a": [1]}), ["`make x` & <b>, `y"])
+    page = build(ReportContent("t", sections=[Section("s", tables=[table])]))
+    assert "<li><code>make x</code> &amp; &lt;b&gt;, `y</li>" in page
+
+
 def test_nested_settings_are_flattened_with_dots():
     nested = {"a": {"b": {"c": 1}, "d": [1, 2]}, "e": "", "f": {}}
     assert flatten(nested) == [("a.b.c", "1"), ("a.d", "1, 2"), ("e", "–"), ("f", "{}")]

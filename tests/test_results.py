@@ -1,6 +1,7 @@
 """What runs measured, collected: values, intervals, paired differences, claims."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -176,6 +177,14 @@ def test_a_claim_is_better_worse_undecided_or_not_run(results):
     assert found["A1", "A2", LP.title] == "not run"
 
 
+def test_a_claim_about_two_runs_of_the_same_answers_says_so(results):
+    runs = {"A1": results.runs["A1"], "dpo": results.runs["A1"]}
+    found = claims(replace(results, runs=runs)).set_index(["variant", "other", "metric"])
+    row = found.loc["A1", "dpo", LP.title]
+    assert row["answer"] == "the same"
+    assert row[["difference", "low", "high"]].tolist() == [0, 0, 0]
+
+
 def test_claims_to_read_show_difference_interval_and_answer(results):
     table = claims_to_read(claims(results))
     assert table.shape == (len(CLAIMS), 4)
@@ -185,7 +194,8 @@ def test_claims_to_read_show_difference_interval_and_answer(results):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "decided"), [(1, 2, True), (-2, -1, True), (-1, 1, False), (0, 1, False)]
+    ("low", "high", "decided"),
+    [(1, 2, True), (-2, -1, True), (-1, 1, False), (0, 1, False), (1e-15, 1, False)],
 )
 def test_a_difference_is_decided_when_its_interval_leaves_zero_out(low, high, decided):
     assert Estimate(0, 0, low, high, 1).decided is decided

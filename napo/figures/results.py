@@ -22,6 +22,7 @@ from napo.figures.style import (
 
 HALVES = {"true": 5, "false": 4}  # matplotlib's carets: right for true statements, left for false
 COLUMNS = 4  # panels beside each other
+BELOW = 0.3  # of a row: where the halves stand, so that the value's dot does not hide them
 
 
 def comparison(summary: pd.DataFrame) -> Figure:
@@ -94,8 +95,9 @@ def _panel(ax: Axes, part: pd.DataFrame, variants: list[str]) -> None:
 def _marks(ax: Axes, part: pd.DataFrame, variants: list[str], half: str) -> None:
     where = {name: at for at, name in enumerate(variants)}
     for name, value in zip(part["variant"], part["value"], strict=True):
-        ax.plot(value, where[name], marker=HALVES[half], color=variant_colour(name), markersize=3.4,
-                markerfacecolor="white", markeredgewidth=0.7, zorder=2)  # fmt: skip
+        ax.plot(value, where[name] + BELOW, marker=HALVES[half], markersize=3.4,
+                color=variant_colour(name), markerfacecolor="white",
+                markeredgewidth=0.7, zorder=2)  # fmt: skip
 
 
 def _legend(figure: Figure, base: bool, halves: bool) -> None:
