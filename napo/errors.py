@@ -45,6 +45,7 @@ def unknown(what: str, name: object, known: Iterable[str]) -> NapoError:
         known: every name that would have been right.
     """
     names = sorted(known)
-    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    near = [each for each in names if each.casefold() == str(name).casefold()]
+    near = near or get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return NapoError(f"Unknown {what} {str(name)!r}.{hint} Known: {', '.join(names)}.")

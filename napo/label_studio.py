@@ -246,13 +246,15 @@ def import_(session: Session, path: Path, replace: bool = False) -> pd.DataFrame
         The labels that were read.
 
     Raises:
-        NapoError: as `read`; for items that are not of this workspace's samples; for a reserved or
-            impossible name; for labels that would change without `replace`. Nothing is written
-            then.
+        NapoError: as `read`; without a label; for items that are not of this workspace's samples;
+            for a reserved or impossible name; for labels that would change without `replace`.
+            Nothing is written then.
     """
     from napo import noise, stages
 
     new = read(path)  # before the samples, whose folder is claimed by asking for them
+    if new.empty:
+        raise NapoError(f"{path} holds no labels; export the project after somebody has labelled.")
     folder = session.workspace.annotations
     _, samples = stages.samples(session)
     strange = sorted(set(new["id"]) - set(samples))
@@ -401,7 +403,7 @@ def main(arguments: list[str] | None = None) -> int:
             found = import_(opened, given.file, given.replace)
             whose = found["annotator"].value_counts().items()
             names = ", ".join(f"{name} {count}" for name, count in whose)
-            print(f"{len(found)} labels imported ({names or 'nobody'}).")
+            print(f"{len(found)} labels imported ({names}).")
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)
         return 1

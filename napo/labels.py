@@ -185,8 +185,8 @@ def _read(path: Path) -> list[dict[str, str]]:
         if not header:
             header = _header(cells, path)
             continue
-        if not cells:
-            continue
+        if not any(cells):
+            continue  # a spreadsheet writes an empty row as commas
         where = f"{path}, line {reader.line_num}"
         try:
             if len(cells) != len(header):
@@ -212,6 +212,8 @@ def _next(reader: Any, path: Path) -> list[str] | None:
 
 def _header(cells: list[str], path: Path) -> list[str]:
     """The names of the columns, all of them ours: what is not known would be lost."""
+    if len(cells) == 1 and cells[0].count(";") >= 3:
+        raise NapoError(f"{path} has semicolons; save it with commas between them.")
     if not {"id", "kind", "label", "annotator"} <= set(cells):
         raise NapoError(
             f"{path}: the first line is {', '.join(cells)[:200]!r}; it must name "

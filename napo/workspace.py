@@ -278,10 +278,9 @@ def require(folder: Path) -> dict[str, Any]:
         NapoError: when the folder is missing or unfinished (naming the notebook that makes it), or
             a file in it is missing or was changed.
     """
-    stage = next((part for part in reversed(folder.parts) if part in MADE_BY), folder.name)
-    maker = MADE_BY.get(stage, "the stage that makes it")
+    maker = _maker(folder)
     if not complete(folder):
-        raise NapoError(f"{folder} is not there or not finished; run notebooks/{maker} first.")
+        raise NapoError(f"{folder} is not there or not finished; run {maker} first.")
     manifest = read_manifest(folder)
     for name, digest in manifest["files"].items():
         path = folder / name
@@ -291,8 +290,24 @@ def require(folder: Path) -> dict[str, Any]:
             problem = "damaged (its hash is not the one that was recorded)"
         else:
             continue
-        raise NapoError(f"{path} is {problem}; delete {folder} and run notebooks/{maker} again.")
+        raise NapoError(f"{path} is {problem}; delete {folder} and run {maker} again.")
     return manifest
+
+
+def _maker(folder: Path) -> str:
+    """The notebook that makes a folder; for a run or its results, with the variant to name."""
+    from napo.settings import TUNES
+
+    stage = next((part for part in reversed(folder.parts) if part in MADE_BY), "")
+    if not stage:
+        return "the stage that makes it"
+    notebook = f"notebooks/{MADE_BY[stage]}"
+    run = folder.parts[len(folder.parts) - folder.parts[::-1].index(stage) :]
+    if stage not in ("runs", "results") or not run or run[0].startswith("model-"):
+        return notebook
+    variant, _, tune = run[0].rpartition("-")
+    named = f"variant {variant}, tune {tune}" if tune in TUNES else f"variant {run[0]}"
+    return f"{notebook} with {named}"
 
 
 def manifest_fingerprint(manifest: Mapping[str, Any]) -> str:

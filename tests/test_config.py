@@ -73,3 +73,9 @@ def test_importing_the_package_and_its_settings_does_not_import_torch():
     program = "import sys, napo, napo.config, napo.workspace; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.parametrize(("given", "meant"), [("TINY", "tiny"), ("Smoke", "smoke")])
+def test_a_name_in_the_wrong_case_is_the_nearest(given, meant):
+    with pytest.raises(NapoError, match=f"Did you mean '{meant}'"):
+        load_profile(given)

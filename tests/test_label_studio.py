@@ -235,6 +235,13 @@ BAD = [
 ]
 
 
+def test_an_export_without_a_label_is_no_success(unlabelled, tmp_path):
+    path = tmp_path / "export.json"
+    path.write_text("[]")
+    with pytest.raises(NapoError, match=r"export\.json holds no labels"):
+        label_studio.import_(unlabelled, path)
+
+
 @pytest.mark.parametrize(("content", "sentence"), BAD)
 def test_what_is_no_export_of_these_samples_is_a_sentence_and_changes_nothing(
     unlabelled, tmp_path, content, sentence

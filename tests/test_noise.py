@@ -120,6 +120,13 @@ def test_what_a_spreadsheet_saved_is_read_and_kept(tmp_path, ends, last):
     assert list(read["id"]) == ["a", "b", "c"] and read["note"][0] == "an é"
 
 
+def test_a_spreadsheets_empty_rows_are_no_labels(tmp_path):
+    path = tmp_path / "ann.csv"
+    noise.store_label(path, label("a"))
+    path.write_text(path.read_text() + ",,,,,\n")
+    assert list(noise.read_labels(path)["id"]) == ["a"]
+
+
 @pytest.mark.parametrize(
     ("header", "message"),
     [

@@ -95,6 +95,19 @@ def test_a_missing_input_names_the_notebook_that_makes_it(tmp_path):
         require(Workspace(tmp_path, "tiny").rows)
 
 
+def test_a_missing_run_or_result_names_its_variant_too(tmp_path):
+    workspace = Workspace(tmp_path, "tiny")
+    asked = {
+        workspace.result("A1/seed-0"): r"06_evaluate.ipynb with variant A1 first",
+        workspace.result("base"): r"06_evaluate.ipynb with variant base first",
+        workspace.run("LB-sum", 1, "full"): r"05_train.ipynb with variant LB-sum first",
+        workspace.run("A1", 0, "lora"): r"05_train.ipynb with variant A1, tune lora first",
+    }
+    for folder, sentence in asked.items():
+        with pytest.raises(NapoError, match=sentence):
+            require(folder)
+
+
 def test_an_input_with_a_flipped_byte_is_refused(tmp_path):
     folder = tmp_path / "rows"
     begin(folder, {})

@@ -82,7 +82,13 @@ def reference_folder(session: Session) -> Path:
             f"{current.parent} holds no reference log-probs; "
             "run notebooks/01_build_biased_data.ipynb first."
         )
-    folder = workspace.reference(read_json(current)["folder"])
+    named = read_json(current)
+    if not isinstance(named, dict) or not isinstance(named.get("folder"), str):
+        raise NapoError(
+            f"{current} is damaged (it names no folder); delete it and run "
+            "notebooks/01_build_biased_data.ipynb again."
+        )
+    folder = workspace.reference(named["folder"])
     made = require(folder)["settings"]
     now = {"rows": manifest_fingerprint(require(workspace.rows)), **model_settings(profile)}
     changed = sorted(key for key, value in now.items() if made.get(key) != value)
