@@ -45,7 +45,15 @@ TRAINED, EVALUATED = (
     [f"{DATA}/{kind}/{run}/manifest.json" for run in runs("{variant}")]
     for kind in ("runs", "results")
 )
-FORMATS = ["pdf", "svg", "png", "csv"]
+
+
+def drawn(*names):
+    return [f"{FIGURES}/{name}.{kind}" for name in names for kind in ("pdf", "svg", "png", "csv")]
+
+
+TABLES = [f"table{n}.{kind}" for n in (1, 2, 3, 4) for kind in ("csv", "md", "tex")]
+REPORT = [f"{DATA}/tables/{name}" for name in ("manifest.json", "report.html", *TABLES)]
+REPORT += drawn("comparison")
 
 
 def of(*sections):
@@ -76,9 +84,9 @@ wildcard_constraints:
 rule all:
     localrule: True
     input:
-        DATA + "/tables/manifest.json",
+        REPORT,
         expand(DATA + "/results/{run}/manifest.json", run=["base", *RUNS]),
-        expand(FIGURES + "/fig{n}.{format}", n=[3, 4], format=FORMATS),
+        drawn("fig3", "fig3-column", "fig4", "fig4-column"),
 
 
 rule report:
@@ -86,7 +94,7 @@ rule report:
         expand(DATA + "/results/{run}/manifest.json", run=["base", *RUNS]),
         expand(FIGURES + "/fig{n}.png", n=[3, 4]),
     output:
-        update(DATA + "/tables/manifest.json"),
+        update(REPORT),
     log:
         DATA + "/notebooks/07_results.ipynb",
     params:
@@ -155,7 +163,7 @@ rule annotate_noise:
 
 rule loss_curves:
     output:
-        update(expand(FIGURES + "/fig3.{format}", format=FORMATS)),
+        update(drawn("fig3", "fig3-column")),
     log:
         DATA + "/notebooks/03_loss_curves.ipynb",
     params:
@@ -169,7 +177,7 @@ rule margin_distributions:
         DATA + "/reference/current.json",
         DATA + "/annotations/manifest.json",
     output:
-        update(expand(FIGURES + "/fig4.{format}", format=FORMATS)),
+        update(drawn("fig4", "fig4-column")),
     log:
         DATA + "/notebooks/04_margin_distributions.ipynb",
     params:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from napo.errors import NapoError
 from napo.storage import writing
-from napo.workspace import begin, finish, finished, read_json, restart, write_json
+from napo.workspace import begin, finish, finished, read_json, restart, whole, write_json
 
 # Seconds to wait for a folder: a kernel outlives the papermill that was killed by about one.
 PATIENCE = 10.0
@@ -59,17 +59,18 @@ def work_on(folder: Path, settings: Mapping[str, Any], remake: bool = False) -> 
     Args:
         folder: what the work writes.
         settings: all that decides its content (see `napo.workspace.begin`).
-        remake: whether a folder that is unfinished, or of other settings, is made again; the work
-            ends with `napo.workspace.keep_only`.
+        remake: whether a folder that is unfinished, of other settings, or lacks a file is made
+            again; the work ends with `napo.workspace.keep_only`.
 
     Raises:
         NapoError: when another process works in it, or other settings began or finished it.
     """
-    if finished(folder, settings):
+    done = whole if remake else finished
+    if done(folder, settings):
         yield False
         return
     with hold(folder, "already works in", PATIENCE):
-        if remake and not finished(folder, settings):
+        if remake and not done(folder, settings):
             restart(folder, settings)
         todo = begin(folder, settings)  # the other process may have finished it meanwhile
         yield todo

@@ -309,7 +309,8 @@ def claims(results: Results) -> pd.DataFrame:
     """What these runs say to the paper's claims, each difference with its 95 % interval.
 
     Columns: question, variant, other, metric, difference, low, high (nan where not run), answer:
-    "better", "worse", "not decided" (the interval holds 0), "the same" (no item differs),
+    "better", "worse", "not decided" (the interval holds 0), "the same" (no item's score
+    differs, seeds averaged),
     "undefined", or "not run".
     """
     import pandas as pd

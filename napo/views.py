@@ -293,7 +293,8 @@ def report_content(
 
     profile, workspace = session.profile, session.workspace
     ran = [name for name in results.runs if name != "base"]
-    seeds = max((len(results.runs[name]) for name in ran), default=0)
+    seeds = sorted({len(results.runs[name]) for name in ran})
+    each = " to ".join(map(str, dict.fromkeys((*seeds[:1], *seeds[-1:]))))
     sections = [
         Section(
             "The paper's claims, asked of these runs",
@@ -345,7 +346,7 @@ def report_content(
         subtitle=profile.title or profile.name,
         summary=[
             f"{len(ran)} of {len(profile.variants)} variants ran"
-            + (f"; {seeds} seed{'s' * (seeds > 1)} each." if ran else "."),
+            + (f", {each} seed{'' if each == '1' else 's'} each." if ran else "."),
         ],
         sections=sections,
         settings=profile.model_dump(),

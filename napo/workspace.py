@@ -185,6 +185,13 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
     return complete(folder) and read_json(folder / SETTINGS) == json_value(settings)
 
 
+def whole(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a folder is `finished` and none of its files was deleted since."""
+    return finished(folder, settings) and all(
+        (folder / name).is_file() for name in read_manifest(folder)["files"]
+    )
+
+
 def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Claim a folder for these settings, before anything is written to it.
 
@@ -295,7 +302,7 @@ def require(folder: Path) -> dict[str, Any]:
 
 
 def _maker(folder: Path) -> str:
-    """The notebook that makes a folder; for a run or its results, with the variant to name."""
+    """The notebook that makes a folder; for a run or its results, with the parameters to give."""
     from napo.settings import TUNES
 
     stage = next((part for part in reversed(folder.parts) if part in MADE_BY), "")
@@ -306,8 +313,9 @@ def _maker(folder: Path) -> str:
     if stage not in ("runs", "results") or not run or run[0].startswith("model-"):
         return notebook
     variant, _, tune = run[0].rpartition("-")
-    named = f"variant {variant}, tune {tune}" if tune in TUNES else f"variant {run[0]}"
-    return f"{notebook} with {named}"
+    given = f"variant {variant}, tune {tune}" if tune in TUNES else f"variant {run[0]}"
+    seed = f", seeds {run[1].removeprefix('seed-')}" if len(run) > 1 else ""
+    return f"{notebook} with {given}{seed}"
 
 
 def manifest_fingerprint(manifest: Mapping[str, Any]) -> str:

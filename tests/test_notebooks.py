@@ -150,17 +150,20 @@ def test_a_second_run_finds_everything_done_at_once(made):
 
 def test_a_deleted_figure_is_drawn_again_and_deleted_weights_are_not_trained_again(made):
     workspace, _ = made
-    figure, weights = workspace.figures / "fig3.pdf", workspace.run("A1", 0, "full")
-    before = figure.read_bytes()
-    figure.unlink()
+    weights = workspace.run("A1", 0, "full")
+    gone = [workspace.figures / "fig3-column.pdf", workspace.tables / "report.html"]
+    before = [path.read_bytes() for path in gone]
+    for path in gone:
+        path.unlink()
     aside = weights.with_name("aside")
     weights.rename(aside)
     try:
         done = pipeline(workspace.root)
-        assert done.returncode == 0 and "[1/1] loss_curves" in done.stdout, done.stdout
+        assert done.returncode == 0 and "[2/2]" in done.stdout, done.stdout + done.stderr
+        assert "loss_curves done" in done.stdout and "report done" in done.stdout
     finally:
         aside.rename(weights)
-    assert figure.read_bytes() == before
+    assert [path.read_bytes() for path in gone] == before
 
 
 def test_baselines_are_trained_on_demand_and_then_belong_to_the_plan(made):
@@ -179,8 +182,12 @@ def test_baselines_are_trained_on_demand_and_then_belong_to_the_plan(made):
 
 def test_a_notebook_runs_alone_from_any_folder(made, tmp_path):
     workspace, _ = made
-    done = papermill("04_margin_distributions", tmp_path, "-p", "workspace", str(workspace.root))
+    figure = workspace.figures / "fig4.png"
+    before = figure.read_bytes()
+    where = ("-p", "workspace", str(workspace.root), "-p", "annotator", "oracle")
+    done = papermill("04_margin_distributions", tmp_path, *where)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert figure.with_name("fig4-by-oracle.png").read_bytes() == before
 
 
 def test_any_checkpoint_can_be_evaluated_by_its_path(made, tmp_path):

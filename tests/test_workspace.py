@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napo import notebook
 from napo.errors import NapoError
+from napo.stages.inputs import reference_folder
 from napo.workspace import (
     Workspace,
     atomic_file,
@@ -15,10 +17,12 @@ from napo.workspace import (
     complete,
     fingerprint,
     finish,
+    finished,
     finished_files,
     read_json,
     require,
     run_name,
+    whole,
     write_json,
 )
 
@@ -98,14 +102,25 @@ def test_a_missing_input_names_the_notebook_that_makes_it(tmp_path):
 def test_a_missing_run_or_result_names_its_variant_too(tmp_path):
     workspace = Workspace(tmp_path, "tiny")
     asked = {
-        workspace.result("A1/seed-0"): r"06_evaluate.ipynb with variant A1 first",
+        workspace.result("A1/seed-0"): r"06_evaluate.ipynb with variant A1, seeds 0 first",
+        workspace.result("model-x-1"): r"06_evaluate.ipynb first",
         workspace.result("base"): r"06_evaluate.ipynb with variant base first",
-        workspace.run("LB-sum", 1, "full"): r"05_train.ipynb with variant LB-sum first",
-        workspace.run("A1", 0, "lora"): r"05_train.ipynb with variant A1, tune lora first",
+        workspace.run("LB-sum", 1, "full"): r"05_train.ipynb with variant LB-sum, seeds 1 first",
+        workspace.run("A1", 0, "lora"): r"05_train.ipynb with variant A1, tune lora, seeds 0 first",
     }
     for folder, sentence in asked.items():
         with pytest.raises(NapoError, match=sentence):
             require(folder)
+
+
+def test_a_folder_made_from_others_alone_is_made_again_when_a_file_of_it_is_gone(tmp_path):
+    folder = tmp_path / "tables"
+    begin(folder, {})
+    write_json(folder / "x.json", 1)
+    finish(folder)
+    assert whole(folder, {}) and not whole(folder, {"seed": 1})
+    (folder / "x.json").unlink()
+    assert finished(folder, {}) and not whole(folder, {})
 
 
 def test_an_input_with_a_flipped_byte_is_refused(tmp_path):
@@ -167,3 +182,13 @@ def test_json_is_the_same_bytes_under_another_locale(tmp_path):
         subprocess.run(call, env=alone, check=True)
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
     assert read_json(tmp_path / "one.json") == {"a": "α Größe"}
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"folder": 3}'])
+def test_a_damaged_name_of_the_reference_is_a_sentence(tmp_path, content):
+    session = notebook.session("smoke", str(tmp_path))
+    current = session.workspace.data / "reference" / "current.json"
+    current.parent.mkdir(parents=True)
+    current.write_text(content)
+    with pytest.raises(NapoError, match=r"current\.json is damaged \(it names no folder\)"):
+        reference_folder(session)
