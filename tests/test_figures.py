@@ -186,6 +186,19 @@ def lines(ax):
     return {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
 
 
+def test_weights_that_only_say_which_term_was_drawn_are_said_not_drawn():
+    frame = records(seeds=1)
+    terms = [name for name in frame if name.endswith("_gamma")]
+    frame[terms] = 0.0
+    for at, name in enumerate(terms):
+        frame.loc[frame["step"] % len(terms) == at, name] = 1.0
+    panel = figures.training_curves(frame).axes[-1]
+    assert panel.get_title() == r"weight $\gamma$" and not panel.lines
+    assert [text.get_text() for text in panel.texts] == ["one term a step,\nat random"]
+    frame[terms] = 1.0  # a plain sum is drawn
+    assert figures.training_curves(frame).axes[-1].lines
+
+
 def test_training_curves_show_means_over_seeds_and_a_band_between_them():
     figure = figures.training_curves(records(seeds=2))
     margin = figure.axes[0]

@@ -112,9 +112,13 @@ def _panel(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
     """Draw one quantity of one variant; the terms it drew."""
     terms = _terms(steps, suffix)
     ceiling = QUANTITIES[suffix][1]
-    if not terms:
-        ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", color=INK, alpha=0.5)
+    drawn = suffix == "gamma" and _one_a_step(steps[[f"{term}_gamma" for term in terms]])
+    if not terms or drawn:
+        said = "one term a step,\nat random" if drawn else "none"
+        ax.text(0.5, 0.5, said, transform=ax.transAxes, ha="center", va="center", color=INK,
+                alpha=0.5)  # fmt: skip
         ax.set_yticks([])
+        return []
     for term in terms:
         line = steps.pivot_table(
             index="step", columns="seed" if "seed" in steps else None, values=f"{term}_{suffix}"
@@ -127,10 +131,17 @@ def _panel(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
             ax.fill_between(line.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
     if ceiling is None:
         ax.axhline(0, color=INK, linewidth=0.5, alpha=0.4, zorder=0)
-    if ceiling is not None and terms:
+    if ceiling is not None:
         ax.set(ylim=ceiling, yticks=(0, 0.5, 1))
     ax.margins(x=0.01)
     return terms
+
+
+def _one_a_step(weights: pd.DataFrame) -> bool:
+    """Whether the weights only say which of several terms was drawn, as in the variant random."""
+    return len(weights.columns) > 1 and bool(
+        weights.isin((0, 1)).all(axis=None) and (weights.sum(axis=1) == 1).all()
+    )
 
 
 def _blocks(line: pd.DataFrame) -> pd.DataFrame:
