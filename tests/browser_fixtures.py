@@ -51,7 +51,11 @@ def lab(workspace):
     address = until(lambda: _address(runtime), 60, "JupyterLab's address")
     yield address
     os.killpg(process.pid, signal.SIGTERM)
-    process.wait(20)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:  # JupyterLab's, not ours: it waits for a kernel that is gone
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
 
 
 def _address(runtime):
