@@ -285,9 +285,8 @@ def require(folder: Path) -> dict[str, Any]:
         NapoError: when the folder is missing or unfinished (naming the notebook that makes it), or
             a file in it is missing or was changed.
     """
-    maker = _maker(folder)
     if not complete(folder):
-        raise NapoError(f"{folder} is not there or not finished; run {maker} first.")
+        raise NapoError(f"{folder} is not there or not finished; run {_maker(folder)} first.")
     manifest = read_manifest(folder)
     for name, digest in manifest["files"].items():
         path = folder / name
@@ -297,7 +296,7 @@ def require(folder: Path) -> dict[str, Any]:
             problem = "damaged (its hash is not the one that was recorded)"
         else:
             continue
-        raise NapoError(f"{path} is {problem}; delete {folder} and run {maker} again.")
+        raise NapoError(f"{path} is {problem}; delete {folder} and run {_maker(folder)} again.")
     return manifest
 
 

@@ -71,7 +71,7 @@ class Explorer(widgets.VBox):
 
     def _fill(self) -> None:
         """Bring what is shown in line with the controls."""
-        raise NotImplementedError
+        raise NotImplementedError  # each explorer's own; traitlets' metaclass is no ABCMeta
 
     def update(self, _: Any = None) -> None:
         """Fill the view; what went wrong is said in its place, not lost in a log."""
