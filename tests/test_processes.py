@@ -93,7 +93,7 @@ def test_a_pipeline_that_is_told_to_stop_leaves_nothing_running(tmp_path, number
     try:
         assert until(lambda: (data / "source" / "settings.json").is_file(), 60)
         pipeline.send_signal(number)
-        said, _ = pipeline.communicate(timeout=20)
+        said, _ = pipeline.communicate(timeout=60)
     finally:
         pipeline.kill()
     assert pipeline.returncode == 128 + number

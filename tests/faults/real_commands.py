@@ -22,7 +22,7 @@ import psutil
 
 ROOT = Path(__file__).parent.parent.parent
 PAPERMILL = str(Path(sys.executable).parent / "papermill")
-LATEST = 20.0  # seconds until a process that was asked to stop must have ended
+LATEST = 60.0  # seconds until a process that was asked to stop must have ended
 
 
 @dataclass(frozen=True)
@@ -186,17 +186,18 @@ def contents(workspace: Path) -> dict[str, bytes]:
     which is written anew until it is whole and gets its name.
     """
     found = {}
-    for folder in (workspace / "data", workspace / "figures"):
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(workspace)
-            apart = path.suffix == ".log" or "notebooks" in name.parts
-            draft = any(part.endswith(".part") for part in name.parts)
-            if apart or draft or any(part.startswith((".", "checkpoint")) for part in name.parts):
-                continue
-            try:
-                found[name.as_posix()] = path.read_bytes()
-            except (IsADirectoryError, FileNotFoundError):  # an orphan's last second
-                continue
+    # os.walk passes by a folder that an orphan of the last kill removes in its last second.
+    walks = (os.walk(workspace / top) for top in ("data", "figures"))
+    for path in (Path(at, name) for walk in walks for at, _, names in walk for name in names):
+        parts = path.relative_to(workspace).parts
+        apart = path.suffix == ".log" or "notebooks" in parts
+        draft = any(part.endswith(".part") for part in parts)
+        if apart or draft or any(part.startswith((".", "checkpoint")) for part in parts):
+            continue
+        try:
+            found["/".join(parts)] = path.read_bytes()
+        except FileNotFoundError:  # as above
+            continue
     return found
 
 
