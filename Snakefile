@@ -8,7 +8,7 @@
 from pathlib import Path
 from shlex import quote
 
-from napo.config import load_profile, seeds
+from napo.config import edition, load_profile, seeds
 from napo.errors import unknown
 from napo.settings import TUNES
 from napo.workspace import fingerprint
@@ -52,8 +52,11 @@ def drawn(*names):
 
 
 TABLES = [f"table{n}.{kind}" for n in (1, 2, 3, 4) for kind in ("csv", "md", "tex")]
-REPORT = [f"{DATA}/tables/{name}" for name in ("manifest.json", "report.html", *TABLES)]
-REPORT += drawn("comparison")
+REPORT = [
+    f"{DATA}/{edition(settings, 'tables', SEEDS, TUNE)}/{name}"
+    for name in ("manifest.json", "report.html", *TABLES)
+]
+REPORT += drawn(edition(settings, "comparison", SEEDS, TUNE))
 
 
 def of(*sections):
@@ -96,7 +99,7 @@ rule report:
     output:
         update(REPORT),
     log:
-        DATA + "/notebooks/07_results.ipynb",
+        f"{DATA}/notebooks/{edition(settings, '07_results', SEEDS, TUNE)}.ipynb",
     params:
         notebook="07_results",
         settings=fingerprint(settings.model_dump()),

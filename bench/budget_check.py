@@ -165,7 +165,7 @@ def model(case: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     from napo import families, models
-    from napo.trainer import _lora
+    from napo.training_run import lora_config
 
     settings = profile(case)
     values = dict(settings.model.architecture)
@@ -178,7 +178,7 @@ def model(case: dict[str, Any]) -> Any:
     if case["tune"] == "full":
         models.freeze_vision_tower(built)
     else:
-        lora = _lora(settings.training, families.of_config(config))
+        lora = lora_config(settings.training, families.of_config(config))
         built = models.add_adapter(built, lora, 0)
     if case["checkpointing"]:
         built.activation_checkpointing_enable()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from napo.errors import NapoError
 from napo.labels import ORACLE
 from napo.progress import Progress
+from napo.storage import make_folder
 from napo.workspace import write_json
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def machine(session: Session) -> Iterator[Finding]:
         )
     source = stages.source_folder(session)
     size = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
-    session.workspace.root.mkdir(parents=True, exist_ok=True)
+    make_folder(session.workspace.root)
     free = shutil.disk_usage(session.workspace.root).free
     state = "fault" if free < 2 * size else "ok"  # the rows again, and their Arrow copy
     text = f"{free / 1e9:.0f} GB are free; the rows built from {size / 1e9:.1f} GB need twice that"

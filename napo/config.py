@@ -112,6 +112,22 @@ def seeds(text: str) -> list[int]:
     return values
 
 
+def edition(profile: Profile, name: str, asked: str = "", tune: str = "") -> str:
+    """A file's name, for other runs than the profile's their own: `tables-lora-seeds-0`.
+
+    Args:
+        profile: the profile.
+        name: the name for its own runs.
+        asked: seeds such as "0,1,2"; empty: the profile's.
+        tune: what is trained; empty: as the profile says.
+    """
+    if tune not in ("", profile.training.tune):
+        name += f"-{tune}"
+    if asked and seeds(asked) != seeds(profile.seeds):
+        name += f"-seeds-{'-'.join(map(str, seeds(asked)))}"
+    return name
+
+
 def known_profiles() -> list[str]:
     """Names of the profiles that come with the package."""
     return sorted(path.stem for path in PROFILES.glob("*.yaml"))

@@ -13,6 +13,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from napo.errors import NapoError
+from napo.storage import make_folder
 from napo.workspace import read_json
 
 AGAIN = "call make fetch again, which goes on where it stopped"
@@ -48,7 +49,7 @@ def download(address: str, path: Path) -> None:
         NapoError: when the address does not answer, or the file has another length than announced.
     """
     part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     headers = {"User-Agent": "napo", "Range": f"bytes={max(0, size_of(part))}-"}
     total = ""
     try:

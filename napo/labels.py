@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from napo.errors import NapoError, unknown
 from napo.preferences import BIASED
-from napo.storage import append
+from napo.storage import append, make_folder
 from napo.workspace import atomic_file
 
 COLUMNS = ("id", "kind", "label", "annotator", "note", "group")
@@ -274,6 +274,6 @@ def _alone(path: Path) -> Iterator[None]:
 
     The lock is a file of its own: a rename would leave a lock on the labels on the old ones.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with FileLock(path.parent / ".labels.lock"):
         yield

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from napo.errors import NapoError
+from napo.storage import make_folder
 
 if TYPE_CHECKING:
     from napo.notebook import Session
@@ -79,7 +80,7 @@ def one_gpu(session: Session) -> Iterator[str | None]:
     if count < 2:
         yield None
         return
-    session.workspace.data.mkdir(parents=True, exist_ok=True)
+    make_folder(session.workspace.data)
     locks = [FileLock(session.workspace.data / f".gpu-{node()}-{at}.lock") for at in range(count)]
     while True:
         for at, lock in enumerate(locks):

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from napo import launch, provenance
-from napo.config import Profile, Training, load_profile, seeds
+from napo.config import Profile, Training, edition, load_profile, seeds
 from napo.errors import NapoError, unknown
 from napo.workspace import Workspace, fingerprint
 
@@ -40,6 +40,10 @@ class Session:
         if text and text not in known:
             raise unknown("tune", text, known)
         return text or self.profile.training.tune
+
+    def edition(self, name: str, seeds: str = "", tune: str = "") -> str:
+        """A file's name, for other runs than the profile's their own: `tables-lora-seeds-0`."""
+        return edition(self.profile, name, seeds, tune)
 
 
 def start() -> Session:

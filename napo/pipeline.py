@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,12 +22,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from napo import processes
-from napo.config import load_profile, seeds
+from napo.config import edition, load_profile, seeds
 from napo.errors import NapoError, unknown
 from napo.locks import hold
 from napo.progress import duration
 from napo.settings import TUNES
-from napo.storage import writing
+from napo.storage import make_folder, writing
 from napo.workspace import Workspace, remove, write_json
 
 # Seconds of one job of each rule at the tiny scale on two cores: the estimate's first guess,
@@ -231,8 +232,7 @@ def run(
     began = time.monotonic()
     environment = {**os.environ, "PATH": _path_with_our_programs(), "PYTHONUNBUFFERED": "1"}
     with hold(workspace.data, "already runs a pipeline in"):
-        with writing(workspace.data):
-            workspace.data.mkdir(parents=True, exist_ok=True)
+        make_folder(workspace.data)
         processes.end(workspace.data)  # what a killed pipeline left running
         _forget_backups(workspace)
         try:
@@ -257,6 +257,10 @@ def run(
             processes.end(workspace.data)
             print("Interrupted; what is finished is kept, run the same command to go on.")
             return stopped.code
+        except BrokenPipeError:  # whoever read the progress has gone, as `head` does
+            processes.end(workspace.data)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
     if code and board.failed:
         notebook, *others = (workspace.root / log for log in board.failed)
         also = f"; {len(others)} others failed too: {', '.join(map(str, others))}" if others else ""
@@ -265,7 +269,8 @@ def run(
         raise NapoError(complaint(log) or f"Snakemake stopped with code {code}; see {log}.")
     took = duration(time.monotonic() - began)
     said = f"All done in {took}" if board.finished or board.planned else UP_TO_DATE
-    report = workspace.tables / "report.html"
+    asked, tune = ((options or {}).get(name, "") for name in CONFIG)
+    report = workspace.data / edition(settings, "tables", asked, tune) / "report.html"
     print(said + (f": {report}" if report.is_file() else "."), flush=True)
     return 0
 

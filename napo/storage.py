@@ -15,6 +15,7 @@ from napo.errors import NapoError
 _FULL = "the disk is full or the quota is used up; free some space"
 _LARGE = "it is larger than the account's limit allows (ulimit -f); raise the limit"
 _LOCKED = "it may not be written there; give yourself the right to, or use another workspace"
+_NOWHERE = "there is no such place, and none can be made; use another workspace"
 _IN_THE_WAY = "something is where a folder belongs; move it away"
 _REMEDIES = {
     errno.ENOSPC: _FULL,
@@ -53,11 +54,23 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         remedy = _REMEDIES.get(_number(error))
+        if isinstance(error, FileNotFoundError) and _leads_to(error.filename, path):
+            remedy = _NOWHERE
         if remedy is None:
             raise
         raise NapoError(
             f"{path} cannot be written: {remedy}. What is finished is kept; then run it again."
         ) from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        NapoError: as `writing`.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def append(path: Path, data: bytes) -> None:
@@ -74,6 +87,11 @@ def append(path: Path, data: bytes) -> None:
         while left:
             left = left[file.write(left) :]
         os.fsync(file.fileno())
+
+
+def _leads_to(name: str | None, path: Path) -> bool:
+    """Whether what is missing is on the way to `path`, and no input that the block has read."""
+    return name is not None and Path(name) in (path, *path.parents)
 
 
 def _number(error: Exception) -> int | None:

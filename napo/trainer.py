@@ -1,6 +1,6 @@
-"""Train a variant: a thin subclass of `transformers.Trainer`, and one call for a whole run.
+"""Train a variant: a thin subclass of `transformers.Trainer`.
 
-    accelerate launch -m napo.trainer RUN.yaml
+    accelerate launch -m napo.trainer RUN.yaml      a whole run, see `napo.training_run`
 
 The subclass runs the shared-prefix pass, the objective, and keeps per-example records; everything
 else (optimiser, schedule, precision, processes) is the ecosystem's.
@@ -8,42 +8,31 @@ else (optimiser, schedule, precision, processes) is the ecosystem's.
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from napo import checkpoints, families, logprobs, modality, models
-from napo.checkpoints import Records, read_records
+from napo import checkpoints, logprobs, models
+from napo.checkpoints import Records
 from napo.errors import NapoError, unknown
-from napo.logprobs import EncodedRow, LogProbs
-from napo.objective import VARIANTS, Objective, mean_records
-from napo.progress import Progress
-from napo.settings import TUNES
+from napo.logprobs import LogProbs
+from napo.objective import Objective, mean_records
 from napo.storage import writing
-from napo.workspace import fingerprint, json_value, read_json, sweep, write_json
+from napo.training_rows import EncodedRows, Epochs, EpochSampler
+from napo.workspace import read_json, write_json
 
-if TYPE_CHECKING:
-    from napo.config import Training
-
-__all__ = ["NaPOConfig", "NaPOTrainer", "read_records", "train_run"]
-
-CACHE_BYTES = 2**30  # encoded rows up to this size stay in memory for all epochs
 _SETS = ("target_modules", "exclude_modules")  # of an adapter's configuration
 REFERENCES = ("cached", "adapter_off")
 
@@ -142,20 +131,13 @@ class NaPOTrainer(Trainer):
                 "lower the batch size or add rows."
             )
         model = _trainable(model, peft_config, args.seed)
-        pad = logprobs.pad_id(processing_class)
-
-        def collator(items: Sequence[tuple[EncodedRow, LogProbs | None]]) -> dict[str, Any]:
-            encoded, scores = zip(*items, strict=True)
-            reference = None if self._adapter_off else _joined(scores)
-            batch = logprobs.assemble(encoded, pad, layout=layout, reference=reference)
-            return {"batch": batch}  # a dict, because Trainer looks for names in its inputs
-
         super().__init__(
             model=model,
             args=args,
             train_dataset=rows,
             processing_class=processing_class,
-            data_collator=collator,
+            # A dict, because Trainer looks for names in its inputs.
+            data_collator=lambda items: {"batch": rows.collate(items, layout)},
             **kwargs,
         )
         self.objective = objective
@@ -164,7 +146,7 @@ class NaPOTrainer(Trainer):
         logged = max(1, int(args.logging_steps)) * args.gradient_accumulation_steps
         self._recent: deque[dict[str, Tensor]] = deque(maxlen=logged)
         self._sampler = EpochSampler(len(rows), whole, args.seed)
-        self.add_callback(_Epochs(self._sampler))
+        self.add_callback(Epochs(self._sampler))
 
     @property
     def run_identity(self) -> dict[str, Any]:
@@ -374,170 +356,6 @@ def _quantized(model: nn.Module) -> bool:
     return getattr(logprobs.unwrap(model), "is_loaded_in_4bit", False)
 
 
-def _joined(scores: Sequence[LogProbs]) -> LogProbs:
-    sums, tokens = torch.cat([s.sum for s in scores]), torch.cat([s.tokens for s in scores])
-    return LogProbs(sums, tokens, scores[0].responses)
-
-
-class EncodedRows(Dataset):
-    """Rows as token ids and pixels, with the reference's log-probs.
-
-    Rows that fit into memory are encoded once. Of larger data the texts are checked first, so that
-    no row stops the run later for its length or an empty response, and rows are encoded when they
-    are needed.
-
-    Args:
-        rows: a Hugging Face dataset or a sequence of dicts.
-        processor: the processor.
-        responses: responses to score.
-        max_length: most tokens of a prompt with one response.
-        corruption: how mDPO's image is corrupted.
-        scorer: scores the rows first if they have no reference columns.
-        logits_mb: for that scoring.
-        reference: whether the reference's log-probs come along.
-    """
-
-    def __init__(
-        self,
-        rows: Any,
-        processor: Any,
-        responses: Sequence[str],
-        *,
-        max_length: int | None = None,
-        corruption: str = "crop",
-        scorer: nn.Module | None = None,
-        logits_mb: float = 256,
-        reference: bool = True,
-    ) -> None:
-        self._rows, self._processor, self._responses = rows, processor, tuple(responses)
-        self._settings: dict[str, Any] = {"max_length": max_length, "corruption": corruption}
-        self._kept: list[EncodedRow] | None = None
-        if len(rows) == 0:
-            raise NapoError("There are no rows to train on.")
-        first = self._encode(0)
-        held = [value for prompt in first.prompts for value in prompt.pixels.values()]
-        pixels = sum(value.nbytes for value in held if isinstance(value, Tensor))
-        if len(rows) * (pixels + 4096) <= CACHE_BYTES:
-            self._kept = [first, *(self._encode(at) for at in range(1, len(rows)))]
-        else:
-            self._check(first)
-        self._reference = self._scores(scorer, logits_mb) if reference else None
-        self.digest = self._digest()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, at: int) -> tuple[EncodedRow, LogProbs | None]:
-        encoded = self._kept[at] if self._kept is not None else self._encode(at)
-        one, reference = slice(at, at + 1), self._reference
-        if reference is None:
-            return encoded, None
-        return encoded, LogProbs(reference.sum[one], reference.tokens[one], self._responses)
-
-    def _encode(self, at: int) -> EncodedRow:
-        return logprobs.encode(self._rows[at], self._processor, self._responses, **self._settings)
-
-    def _check(self, first: EncodedRow) -> None:
-        """Encode every row once and keep nothing; without its image where all are equally long."""
-        pixels, image = first.prompts[0].pixels, self._rows[0]["image"]
-        spared = bool(pixels) and modality.same_length_for_all_images(self._processor)
-        # The corrupted image's prompt is then as long as the other, and its response the chosen.
-        names = [name for name in self._responses if not spared or name != logprobs.CORRUPTED]
-        with Progress(len(self), "check the rows") as progress:
-            for row in self._texts() if spared else self._rows:
-                row = {**row, "image": image} if spared else row
-                given = pixels if spared else None
-                logprobs.encode(row, self._processor, names, pixels=given, **self._settings)
-                progress.advance()
-
-    def _texts(self) -> Any:
-        """The rows, their images not decoded where the dataset can do without."""
-        removable = hasattr(self._rows, "remove_columns")
-        return self._rows.remove_columns("image") if removable else self._rows
-
-    def _scores(self, scorer: nn.Module | None, logits_mb: float) -> LogProbs:
-        columns = getattr(self._rows, "column_names", None) or self._rows[0]
-        needed = [f"{name}_{kind}" for name in self._responses for kind in ("logp", "tokens")]
-        if all(name in columns for name in needed):
-            if hasattr(self._rows, "select_columns"):  # spares decoding the images
-                return LogProbs.from_rows(self._rows.select_columns(needed), self._responses)
-            return LogProbs.from_rows(self._rows, self._responses)
-        if scorer is None:
-            raise NapoError(f"The rows lack the reference columns {', '.join(needed)}.")
-        rows = [self._rows[at] for at in range(len(self._rows))]
-        scored = logprobs.score_reference(
-            scorer, self._processor, rows, self._responses, logits_mb=logits_mb, **self._settings
-        )
-        return LogProbs.from_rows(scored, self._responses)
-
-    def _digest(self) -> str:
-        if self._reference is not None:
-            return fingerprint([len(self), self._reference.sum.tolist()])
-        columns = {"chosen" if r == logprobs.CORRUPTED else r: 0 for r in self._responses}
-        return fingerprint(
-            [[row[c] for c in ("id", "question", *columns)] for row in self._texts()]
-        )
-
-
-class EpochSampler(Sampler[int]):
-    """Rows in a new order every epoch, from the seed; rows that fill no whole batch are left out.
-
-    Args:
-        count: number of rows.
-        batch: rows of one optimiser step, over all processes.
-        seed: the run's seed.
-    """
-
-    def __init__(self, count: int, batch: int, seed: int) -> None:
-        self._count, self._used, self._seed = count, count - count % batch, seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return self._used
-
-    def __iter__(self) -> Iterator[int]:
-        import numpy as np
-
-        # A seed of two numbers: seed 0 in epoch 1 is not seed 1 in epoch 0.
-        order = np.random.default_rng([self._seed, self.epoch]).permutation(self._count)
-        return iter(order[: self._used].tolist())
-
-
-class _Epochs(TrainerCallback):
-    """Tells the sampler which epoch it is, also when a run resumes in its middle."""
-
-    def __init__(self, sampler: EpochSampler) -> None:
-        self._sampler = sampler
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._sampler.epoch = int(state.epoch or 0)
-
-
-class _Line(TrainerCallback):
-    """The progress line of a run; the last step writes no checkpoint, but the final weights."""
-
-    def __init__(self, label: str, rows: int) -> None:
-        self._label, self._rows = label, rows
-        self._progress: Progress | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        done = state.global_step * self._rows
-        total = state.max_steps * self._rows
-        if state.is_world_process_zero:
-            self._progress = Progress(total, self._label, done=done)
-            self._progress.__enter__()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._progress is not None:
-            self._progress.advance(self._rows)
-        if state.global_step >= state.max_steps:
-            control.should_save = False
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._progress is not None:
-            self._progress.__exit__(None, None, None)
-
-
 def _trainable(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
     """The model with the parameters that are to be trained: an adapter's, or all but vision."""
     if hasattr(model, "peft_config"):
@@ -548,232 +366,7 @@ def _trainable(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
     return models.add_adapter(model, peft_config, seed)
 
 
-def train_run(
-    run_folder: str | Path,
-    model_path: str | Path,
-    rows: Any,
-    variant: str | Objective,
-    settings: Training,
-    seed: int,
-    tune: str = "full",
-    *,
-    dtype: str = "float32",
-    attention: str = "sdpa",
-    image_mode: str = "crop",
-    hub: tuple[str, str] | None = None,
-    label: str = "",
-    data_workers: int = 0,
-) -> Path:
-    """Train one variant with one seed; an interrupted call goes on from its last checkpoint.
-
-    In the run folder: `model/` (full) or `adapter/` (LoRA), `records/`, `training.json`.
-
-    Args:
-        run_folder: the run's folder.
-        model_path: the base model.
-        rows: RLAIF-V-Bias with the reference's columns (a dataset or a sequence of dicts).
-        variant: a name in `VARIANTS`, which takes `beta` and `q_rule` from the settings, or an
-            objective of one's own, which is taken as it is.
-        settings: a `napo.config.Training`.
-        seed: decides the order of the rows and an adapter's first weights.
-        tune: "full" (vision tower frozen), "lora", or "qlora": LoRA on a base whose language model
-            is held in 4 bits. That base is another reference than the rows', so it is scored anew
-            at each step, the adapter switched off.
-        dtype: of the weights in training; full tuning with `settings.bf16` keeps them in float32.
-        attention: "sdpa", "eager" or "flex_attention".
-        image_mode: "crop" or "pad".
-        hub: id and revision on the hub that an adapter names as its base, in place of the path.
-        label: how the progress line calls the run.
-        data_workers: processes that encode the rows of coming steps, where these are too many to
-            stay in memory; the run's bytes do not depend on it.
-
-    Returns:
-        The folder of the final weights.
-
-    Raises:
-        NapoError: for an unknown variant, settings that do not fit, a run folder that was finished
-            with other settings, or as `NaPOTrainer`.
-    """
-    if tune not in TUNES:
-        raise unknown("tune", tune, TUNES)
-    folder = Path(run_folder)
-    final = folder / ("model" if tune == "full" else "adapter")
-    objective = variant
-    if isinstance(variant, str):
-        objective = replace(VARIANTS[variant], beta=settings.beta, q_rule=settings.q_rule)
-    made_from = json_value(
-        {
-            **settings.model_dump(),
-            "objective": repr(objective),
-            "seed": seed,
-            "tune": tune,
-            "dtype": dtype,
-            "image_mode": image_mode,
-        }
-    )
-    if (folder / "training.json").is_file() and final.is_dir():
-        _refuse_other(folder, made_from)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        return final
-    sweep(folder)
-    args = _arguments(folder / "checkpoints", settings, seed, tune, data_workers)
-    if tune == "full" and settings.bf16:
-        dtype = "float32"  # a step of 5e-7 is lost in weights of 8 bits; products are in bfloat16
-    model, processor = models.load(
-        model_path,
-        dtype=dtype,
-        attention=attention,
-        image_mode=image_mode,
-        device=str(args.device) if tune == "qlora" else "cpu",
-        four_bit=tune == "qlora",
-    )
-    trainer = NaPOTrainer(
-        model=model,
-        args=args,
-        objective=objective,
-        train_dataset=rows,
-        processing_class=processor,
-        peft_config=None if tune == "full" else _lora(settings, families.of_config(model.config)),
-    )
-    if hub and tune != "full":
-        adapter = trainer.model.peft_config["default"]
-        adapter.base_model_name_or_path, adapter.revision = hub
-    trainer.remove_callback(PrinterCallback)
-    name = variant if isinstance(variant, str) else "objective"
-    label = label or f"train {name} seed {seed}"
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    trainer.add_callback(_Line(label, batch))
-    start = checkpoints.latest(folder / "checkpoints", trainer.run_identity)
-    trainer.train(resume_from_checkpoint=str(start) if start else None)
-    part = final.with_name(final.name + ".part")
-    if args.should_save:
-        checkpoints.draft(final)
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_fsdp_enabled:  # of shards alone, Trainer saves no model
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    with writing(final):
-        trainer.save_model(str(part), _internal_call=True)
-    if args.should_save:
-        if not list(part.glob("*.safetensors")):
-            raise NapoError(
-                f"No weights were written to {part}; the checkpoints in {folder / 'checkpoints'} "
-                "are kept. Check the launcher's settings for saving."
-            )
-        with writing(final):
-            checkpoints.settle(part, final)
-        _describe(folder, trainer, batch, made_from)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
-    return final
-
-
-def _arguments(
-    output: Path, settings: Training, seed: int, tune: str, data_workers: int
-) -> NaPOConfig:
-    """`NaPOConfig` of a profile's training settings."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    micro = min(settings.micro_batch_size, settings.batch_size)
-    if settings.batch_size % (micro * processes):
-        raise NapoError(
-            f"training.batch_size {settings.batch_size} is not a multiple of micro_batch_size "
-            f"{micro} x {processes} processes; change one of them."
-        )
-    schedule = settings.schedule
-    if schedule == "constant" and settings.warmup_ratio:
-        schedule = "constant_with_warmup"
-    rate = settings.learning_rate if tune == "full" else settings.lora_learning_rate
-    return NaPOConfig(
-        output_dir=str(output),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=settings.batch_size // (micro * processes),
-        num_train_epochs=settings.epochs,
-        learning_rate=rate,
-        lr_scheduler_type=schedule,
-        warmup_steps=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        bf16=settings.bf16,
-        reference="adapter_off" if tune == "qlora" else "cached",
-        activation_checkpointing=settings.gradient_checkpointing,
-        max_length=settings.max_length,
-        logits_mb=settings.logits_mb,
-        save_steps=settings.save_steps,
-        dataloader_num_workers=data_workers,
-        logging_strategy="no",
-        disable_tqdm=True,
-        seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-    )
-
-
-def _lora(settings: Training, family: families.Family) -> Any:
-    from peft import LoraConfig
-
-    targets = settings.lora_targets or family.lora_targets
-    return LoraConfig(
-        r=settings.lora_r,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules=[name.strip() for name in targets.split(",")],
-        exclude_modules=family.image_parts,
-    )
-
-
-def _refuse_other(folder: Path, made_from: Mapping[str, Any]) -> None:
-    there = read_json(folder / "training.json")["made_from"]
-    changed = sorted(k for k in {*there, *made_from} if there.get(k) != made_from.get(k))
-    if changed:
-        raise NapoError(
-            f"{folder} was trained with other settings ({', '.join(changed)} differ); "
-            "use another run folder, or delete this one."
-        )
-
-
-def _describe(folder: Path, trainer: NaPOTrainer, batch: int, made_from: Mapping[str, Any]) -> None:
-    args = trainer.args
-    write_json(
-        folder / "training.json",
-        {
-            "steps": trainer.state.global_step,
-            "batch": batch,
-            # q averages one micro-batch over all processes (accumulation does not widen it).
-            "q_batch": args.per_device_train_batch_size * args.world_size,
-            "trained_parameters": trainer.run_identity["trained"],
-            "made_from": dict(made_from),
-        },
-    )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m napo.trainer RUN.yaml`, alone or under `accelerate launch`."""
-    from napo import preferences
-    from napo.config import load_run
-
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if len(given) != 1:
-        print("usage: python -m napo.trainer RUN.yaml", file=sys.stderr)
-        return 2
-    try:
-        run = load_run(Path(given[0]))
-        final = train_run(
-            run.run_folder,
-            model_path=run.model,
-            rows=preferences.load(Path(run.rows), Path(run.reference)),
-            variant=run.variant,
-            settings=run.training,
-            seed=run.seed,
-            tune=run.tune,
-            dtype=run.dtype,
-            attention=run.attention,
-            image_mode=run.image_mode,
-            data_workers=run.data_workers,
-        )
-    except NapoError as error:
-        print(f"napo: {error}", file=sys.stderr)
-        return 1
-    print(json.dumps({"final": str(final)}))
-    return 0
-
-
 if __name__ == "__main__":
+    from napo.training_run import main  # it imports this module, by its name
+
     sys.exit(main())

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from napo import check, fetch, label_studio, notebook, pipeline, stages, trainer
+from napo import check, fetch, label_studio, notebook, pipeline, stages, training_run
 from napo.config import load_profile
 from napo.errors import NapoError
 from napo.figures import __main__ as redraw
@@ -148,6 +148,7 @@ COMMANDS = {
     "verify, nothing there": (verify, ["--profile", "smoke"], "run make reproduce first"),
     "figures, unknown": (redraw.main, ["fig5"], "known are fig3 and fig4"),
     "figures, no margins": (redraw.main, ["fig4"], "fig4.csv is missing"),
+    "figures, no such place": (redraw.main, ["fig3", "--workspace", "/proc/none"], "/proc/none"),
     "label studio, no rows": (label_studio.main, ["export", "s.json"], "01_build_biased_data"),
 }
 
@@ -241,10 +242,9 @@ def session(tmp_path):
 def test_a_bad_profile(tmp_path, text):
     path = tmp_path / "bad.yaml"
     path.write_text(text, encoding="utf-8")
-    monkeypath = str(path)
     if "bad.yaml" in text:
         path.write_text(f"extends: {path}")
-    said = told(f"profile `{text}`", lambda: load_profile(monkeypath))
+    said = told(f"profile `{text}`", lambda: load_profile(str(path)))
     assert PROFILES[text] in said
 
 
@@ -330,7 +330,7 @@ def test_a_bad_run_file_stops_before_anything_is_made(tmp_path, capsys, monkeypa
     kept = [] if key == "model" else [f"{key}:"]
     lines = [line for line in RUN.splitlines() if not line.startswith(tuple(kept or ["-"]))]
     (tmp_path / "run.yaml").write_text("\n".join([*lines, text]))
-    assert trainer.main(["run.yaml"]) == 1
+    assert training_run.main(["run.yaml"]) == 1
     said = capsys.readouterr().err.strip()
     assert said.startswith("napo: ") and "run.yaml" in said and RUNS[text] in said
     assert "\n" not in said

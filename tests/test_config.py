@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from napo.config import Training, World, known_profiles, load_profile, seeds
+from napo.config import Training, World, edition, known_profiles, load_profile, seeds
 from napo.errors import NapoError
 
 
@@ -56,6 +56,20 @@ def test_a_settings_object_cannot_be_changed():
 def test_a_dotted_callable_that_does_not_exist_is_named():
     with pytest.raises(NapoError, match=r"world.make_rows names 'napo.nowhere:f'"):
         World(make_rows="napo.nowhere:f").function("make_rows")
+
+
+@pytest.mark.parametrize(
+    ("asked", "tune", "name"),
+    [
+        ("", "", "tables"),
+        ("0,1, 2", "full", "tables"),
+        ("0,1", "", "tables-seeds-0-1"),
+        ("", "lora", "tables-lora"),
+        ("3", "lora", "tables-lora-seeds-3"),
+    ],
+)
+def test_other_runs_than_the_profiles_are_filed_under_a_name_of_their_own(asked, tune, name):
+    assert edition(load_profile("tiny"), "tables", asked, tune) == name
 
 
 def test_seeds_are_read_from_text():

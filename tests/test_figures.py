@@ -92,6 +92,11 @@ def everything():
 # --- Fig. 3 -----------------------------------------------------------------------------------
 
 
+def test_other_values_of_q_than_the_papers_make_a_figure_of_their_own():
+    assert figures.fig3_name([0.9, 0.1, 0.3, 0.5, 0.7]) == "fig3"
+    assert figures.fig3_name([0.5, 0.25]) == "fig3-q-0.25-0.5"
+
+
 def test_loss_curves_are_the_papers_formulas():
     curves = figures.loss_curves([0.3], points=99)
     by = {name: part for name, part in curves.groupby("loss")}

@@ -109,7 +109,7 @@ def test_the_figures_come_as_pdf_svg_png_and_csv(made, name):
 
 
 def test_training_leaves_a_model_and_a_record_of_every_example(made):
-    from napo.trainer import read_records
+    from napo.checkpoints import read_records
 
     workspace, _ = made
     folder = workspace.run("A1", 0, "full")

@@ -92,6 +92,19 @@ def test_copies_that_a_killed_snakemake_left_are_forgotten_and_another_profiles_
     assert [each.name for each in backups.iterdir()] == ["tiny"]
 
 
+def test_tables_of_other_seeds_and_tune_are_planned_beside_the_profiles(tmp_path):
+    asked = ["--profile", "smoke", "--workspace", str(tmp_path), "--cores", "1", "-n"]
+    plans = []
+    for config in ([], ["--config", "seeds=0", "tune=full"], ["--config", "seeds=1", "tune=lora"]):
+        assert main([*asked, *config]) == 0
+        plans.append((tmp_path / "data" / "smoke" / "pipeline.log").read_text())
+    for plan in plans[:2]:
+        assert "data/smoke/tables/report.html" in plan and "figures/smoke/comparison.png" in plan
+    assert "data/smoke/tables-lora-seeds-1/report.html" in plans[2]
+    assert "figures/smoke/comparison-lora-seeds-1.png" in plans[2]
+    assert "data/smoke/tables/" not in plans[2]
+
+
 def test_a_finished_result_stays_where_its_job_runs_again_and_fails(tmp_path):
     manifest = tmp_path / "data" / "smoke" / "source" / "manifest.json"
     manifest.parent.mkdir(parents=True)

@@ -101,3 +101,16 @@ def test_a_pipeline_that_is_told_to_stop_leaves_nothing_running(tmp_path, number
         "Interrupted; what is finished is kept, run the same command to go on."
     )
     assert "Traceback" not in said and processes.end(data) == 0
+
+
+@pytest.mark.long
+def test_a_pipeline_whose_reader_goes_stops_without_a_traceback(tmp_path):
+    data = Path(tmp_path).resolve() / "data" / "smoke"
+    call = [sys.executable, "-m", "napo.pipeline", "--profile", "smoke", "--cores", "1",
+            "--workspace", str(tmp_path), "--until", "loss_curves", "icon_world"]  # fmt: skip
+    pipeline = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipeline.stdout.readline()
+    pipeline.stdout.close()
+    _, said = pipeline.communicate(timeout=120)
+    assert pipeline.returncode == 128 + signal.SIGPIPE and said == b""
+    assert processes.end(data) == 0

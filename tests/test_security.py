@@ -24,7 +24,8 @@ from napo.benchmarks import Request, amber, checked_images, mmhal, vlind
 from napo.benchmarks.judges import Chat
 from napo.config import Training, load_profile
 from napo.errors import NapoError, without_secrets
-from napo.trainer import NaPOTrainer, train_run
+from napo.trainer import NaPOTrainer
+from napo.training_run import train_run
 
 ROOT = Path(__file__).parent.parent
 CODE = sorted([*(ROOT / "napo").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])

@@ -17,18 +17,13 @@ import torch
 from safetensors.torch import load_file
 
 from napo import checkpoints, families, logprobs, models
+from napo.checkpoints import read_records
 from napo.config import Training
 from napo.errors import NapoError
 from napo.objective import VARIANTS
-from napo.trainer import (
-    EncodedRows,
-    EpochSampler,
-    NaPOConfig,
-    NaPOTrainer,
-    main,
-    read_records,
-    train_run,
-)
+from napo.trainer import NaPOConfig, NaPOTrainer
+from napo.training_rows import EncodedRows, EpochSampler
+from napo.training_run import main, train_run
 
 SETTINGS = Training(
     learning_rate=3e-3,
@@ -178,7 +173,8 @@ import sys; sys.path.insert(0, {tests!r})
 import os, pickle, signal, threading
 from pathlib import Path
 from test_trainer import SETTINGS
-from napo.trainer import NaPOTrainer, train_run
+from napo.trainer import NaPOTrainer
+from napo.training_run import train_run
 compute = NaPOTrainer.compute_loss
 def kill(self, *args, **kwargs):
     if self.state.global_step == {step}:
@@ -400,7 +396,7 @@ def test_qlora_trains_an_adapter_on_a_base_in_four_bits(base, rows, tmp_path):
 def test_rows_too_large_for_memory_are_checked_before_training(base, rows, monkeypatch, tmp_path):
     import datasets
 
-    from napo import trainer as module
+    from napo import training_rows as module
 
     kept = EncodedRows(rows, models.load_processor(base), VARIANTS["mdpo"].responses)
     monkeypatch.setattr(module, "CACHE_BYTES", 0)
@@ -422,7 +418,7 @@ def test_rows_too_large_for_memory_are_checked_before_training(base, rows, monke
 
 
 def test_data_workers_change_no_byte(base, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr("napo.trainer.CACHE_BYTES", 0)
+    monkeypatch.setattr("napo.training_rows.CACHE_BYTES", 0)
     settings = SETTINGS.model_copy(update={"epochs": 2, "lora_dropout": 0.3})
     runs = []
     for workers in (0, 2):
@@ -436,7 +432,7 @@ def test_what_is_wrong_in_a_data_worker_is_the_same_sentence(base, rows, tmp_pat
     def encode(at):
         raise NapoError(f"Row {at}: its image cannot be used.")
 
-    monkeypatch.setattr("napo.trainer.CACHE_BYTES", 0)
+    monkeypatch.setattr("napo.training_rows.CACHE_BYTES", 0)
     made = trainer(base, rows, tmp_path, dataloader_num_workers=1)
     monkeypatch.setattr(made.train_dataset, "_encode", encode)
     with pytest.raises(NapoError, match=r"^Row \d+: its image cannot be used\.$"):

@@ -13,7 +13,7 @@ from napo.benchmarks import Request, judges, module
 from napo.benchmarks.intervals import bootstrap
 from napo.errors import NapoError
 from napo.progress import Progress
-from napo.storage import append
+from napo.storage import append, make_folder
 from napo.workspace import atomic_file, versions, write_json
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def answer(
     from napo.generate import Prompt, generate
 
     entries, length = kept(path, requests)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if path.is_file():
         os.truncate(path, length)
     for start in range(len(entries), len(requests), CHUNK):

@@ -5,13 +5,14 @@ to colours; colours are told apart by the colour-blind, and by line, hatch or pl
 """
 
 from napo.figures.gallery import gallery, masks
-from napo.figures.losses import fig3, loss_curves
+from napo.figures.losses import fig3, fig3_name, loss_curves
 from napo.figures.margins import fig4
 from napo.figures.results import comparison
 from napo.figures.style import COLUMN, PAGE, VARIANT_COLOURS, save, style, variant_colour
 from napo.figures.training import per_step, pretraining, training_curves
 
 __all__ = [
-    "COLUMN", "PAGE", "VARIANT_COLOURS", "comparison", "fig3", "fig4", "gallery", "loss_curves",
-    "masks", "per_step", "pretraining", "save", "style", "training_curves", "variant_colour",
+    "COLUMN", "PAGE", "VARIANT_COLOURS", "comparison", "fig3", "fig3_name", "fig4", "gallery",
+    "loss_curves", "masks", "per_step", "pretraining", "save", "style", "training_curves",
+    "variant_colour",
 ]  # fmt: skip

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from napo.figures.style import COLUMN, FAINT, INK, PAGE, letter, new_figure, settle, style
 
 BCE, MAE = "BCE (DPO)", "MAE"
+PAPERS_QS = (0.1, 0.3, 0.5, 0.7, 0.9)  # Fig. 3
 TOP = 5.0  # of the loss axis: BCE has no largest value
 
 
-def loss_curves(qs: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9), points: int = 400) -> pd.DataFrame:
+def loss_curves(qs: Sequence[float] = PAPERS_QS, points: int = 400) -> pd.DataFrame:
     """Losses of a pair, and its weight in the gradient, against x = sigmoid(psi).
 
     The weight is |d loss / d psi|, by automatic differentiation of `napo.losses`.
@@ -51,6 +52,12 @@ def loss_curves(qs: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9), points: int = 4
         columns = {key: tensor.numpy() for key, tensor in columns.items()}
         frames.append(pd.DataFrame({"loss": name, **columns}))
     return pd.concat(frames, ignore_index=True)
+
+
+def fig3_name(qs: Sequence[float]) -> str:
+    """The file name: "fig3" for the paper's values of q, others get a figure of their own."""
+    values = sorted(set(qs))
+    return "fig3" if values == list(PAPERS_QS) else f"fig3-q-{'-'.join(f'{q:g}' for q in values)}"
 
 
 def fig3(curves: pd.DataFrame, width: float = PAGE) -> Figure:

@@ -20,6 +20,7 @@ from PIL import Image
 from napo.icon_world import questions, scenes
 from napo.icon_world.questions import a, color_context, pair_context
 from napo.icon_world.scenes import KINDS, MEMBERS, Scene, Thing, other_color, pick
+from napo.storage import make_folder
 from napo.workspace import atomic_file, write_json
 
 SIZES = {
@@ -64,7 +65,7 @@ def make_benchmarks(
     }
     for number, (name, make) in enumerate(makers.items()):
         path = folder / name
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         make(path, np.random.default_rng([seed, 77, _SPLITS[split], number]))
 
 

@@ -30,7 +30,7 @@ def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
     profile, folder = session.profile, session.workspace.results
     names = (*profile.variants, *profile.baselines)
     found = collect(folder, names, session.seeds(seeds), session.tune(tune))
-    # The finished tables of other seeds are not written over with "not run".
+    # Tables in which every run of other seeds or tune says "not run" are nobody's wish.
     asked = f" of tune {tune or 'full'}, seeds {seeds or profile.seeds}" if seeds or tune else ""
     if not found.runs or (asked and profile.variants and set(found.runs) == {"base"}):
         raise NapoError(
@@ -39,9 +39,13 @@ def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
     return found
 
 
-def write_report(session: Session, results: Results, tune: str = "") -> Path:
-    """Write Tables 1 to 4, the extra one, the summary and `report.html`, and seal their folder."""
-    profile, folder = session.profile, session.workspace.tables
+def write_report(session: Session, results: Results, seeds: str = "", tune: str = "") -> Path:
+    """Write Tables 1 to 4, the extra one, the summary and `report.html`, and seal their folder.
+
+    The folder is `tables`; that of other seeds or tune than the profile's is named after them.
+    """
+    profile = session.profile
+    folder = session.workspace.data / session.edition("tables", seeds, tune)
     tune = session.tune(tune)
     settings = {
         "profile": profile.model_dump(),
@@ -54,16 +58,16 @@ def write_report(session: Session, results: Results, tune: str = "") -> Path:
     }
     with work_on(folder, settings, remake=True) as todo:  # from results alone, in seconds
         if todo:
-            keep_only(folder, _write(session, results, tune))
+            keep_only(folder, _write(session, folder, results, tune))
     return folder / "report.html"
 
 
-def _write(session: Session, results: Results, tune: str) -> list[Path]:
+def _write(session: Session, folder: Path, results: Results, tune: str) -> list[Path]:
     from napo import baselines, report, views
     from napo.results import HALVES, METRICS, claims, measurements, summary
     from napo.tables import tables
 
-    profile, folder = session.profile, session.workspace.tables
+    profile = session.profile
     papers = results.only(profile.variants)
     made = tables(papers, scale=profile.scale, model=profile.paper_model)
     extra = baselines.table(results)

@@ -55,7 +55,7 @@ def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
 
 def train_share(session: Session, variant: str, seed: int, tune: str) -> None:
     """One process of a training run."""
-    from napo.trainer import train_run
+    from napo.training_run import train_run
 
     profile = session.profile
     train_run(

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from napo import checkpoints
 from napo.errors import NapoError
 from napo.objective import VARIANTS
-from napo.trainer import train_run
+from napo.training_run import train_run
 
 
 class Spoil(TrainerCallback):

@@ -21,7 +21,7 @@ import transformers.models.llama.modeling_llama
 import transformers.models.llava.modeling_llava
 import transformers.models.llava.processing_llava  # noqa: F401
 
-from napo import figures, noise, notebook, stages, trainer
+from napo import figures, noise, notebook, stages, training_run
 from napo.annotator import Annotator
 from napo.benchmarks import amber, mmhal, object_halbench, runner, vlind
 from napo.errors import NapoError
@@ -114,4 +114,4 @@ def run(
 
 
 # Imported for their weight, like the libraries above.
-LOADED = (trainer, Annotator, amber, mmhal, object_halbench, vlind, benchmarks, rows)
+LOADED = (training_run, Annotator, amber, mmhal, object_halbench, vlind, benchmarks, rows)
