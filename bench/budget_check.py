@@ -189,7 +189,7 @@ def batch(case: dict[str, Any]) -> Any:
     """Rows of random tokens, all of the case's lengths."""
     import torch
 
-    from napo.logprobs import RESPONSES, EncodedRow, assemble
+    from napo.batches import RESPONSES, EncodedRow, assemble
     from napo.modality import PromptInputs
 
     side, generator = case["side"], torch.Generator().manual_seed(0)

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from napo import families, modality
-from napo.logprobs import has_axes, pad_id, unwrap
+from napo.batches import pad_id
 from napo.memory import Halving
 from napo.modality import PromptInputs
+from napo.shared_prefix import has_axes, unwrap
 
 if TYPE_CHECKING:
     from PIL import Image

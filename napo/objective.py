@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from napo import losses
+from napo.batches import CORRUPTED
 from napo.errors import NapoError, unknown
-from napo.logprobs import CORRUPTED, LogProbs
+from napo.logprobs import LogProbs
 
 LOSSES = ("dpo", "napo", "cdpo", "rdpo", "ipo", "drdpo", "ropo", "beta-dpo", "anchor")
 STRENGTH = {"drdpo": 1.0, "ropo": 2.0, "beta-dpo": 0.6}  # where a term names none

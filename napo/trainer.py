@@ -24,7 +24,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from napo import checkpoints, logprobs, models
+from napo import batches, checkpoints, logprobs, models, shared_prefix
 from napo.checkpoints import Records
 from napo.errors import NapoError, unknown
 from napo.logprobs import LogProbs
@@ -112,7 +112,7 @@ class NaPOTrainer(Trainer):
                 "reference is adapter_off, and this model has no adapter to switch off; "
                 "give a peft_config, or use reference cached."
             )
-        layout = logprobs.choose_layout(model)
+        layout = shared_prefix.choose_layout(model)
         rows = EncodedRows(
             train_dataset,
             processing_class,
@@ -195,7 +195,7 @@ class NaPOTrainer(Trainer):
             self._recent.append(output.records)
         return (output.loss, output) if return_outputs else output.loss
 
-    def _without_adapter(self, model: nn.Module, batch: logprobs.Batch) -> LogProbs:
+    def _without_adapter(self, model: nn.Module, batch: batches.Batch) -> LogProbs:
         """The reference's log-probs: the policy's own, its adapter switched off."""
         with torch.no_grad(), self.accelerator.unwrap_model(model).disable_adapter():
             found = logprobs.response_logprobs(model, batch, logits_mb=self.args.logits_mb)
@@ -209,7 +209,7 @@ class NaPOTrainer(Trainer):
             self._recent.clear()
         super().log(logs, start_time)
 
-    def _refuse_nonsense(self, batch: logprobs.Batch, policy: LogProbs, *, first: bool) -> None:
+    def _refuse_nonsense(self, batch: batches.Batch, policy: LogProbs, *, first: bool) -> None:
         """Stop on a log-prob that is no number, and at step 0 on one that the reference lacks."""
         apart = (policy.sum.detach() - batch.reference.sum).abs() / policy.tokens
         tolerance = float("inf")
@@ -353,7 +353,7 @@ def _only_tensors(checkpoint: str | None) -> Iterator[None]:
 
 def _quantized(model: nn.Module) -> bool:
     """Whether the base is held in 4 bits, which stays on the device that it was loaded to."""
-    return getattr(logprobs.unwrap(model), "is_loaded_in_4bit", False)
+    return getattr(shared_prefix.unwrap(model), "is_loaded_in_4bit", False)
 
 
 def _trainable(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
-from napo import logprobs, modality
+from napo import batches, logprobs, modality
+from napo.batches import EncodedRow
 from napo.errors import NapoError
-from napo.logprobs import EncodedRow, LogProbs
+from napo.logprobs import LogProbs
 from napo.progress import Progress
 from napo.workspace import fingerprint
 
@@ -76,30 +77,30 @@ class EncodedRows(Dataset):
 
     def collate(
         self, items: Sequence[tuple[EncodedRow, LogProbs | None]], layout: str
-    ) -> logprobs.Batch:
-        """A batch of rows, laid out as `logprobs.assemble` does it."""
+    ) -> batches.Batch:
+        """A batch of rows, laid out as `batches.assemble` does it."""
         encoded, scores = zip(*items, strict=True)
         reference = None
         if self._reference is not None:
             sums, tokens = (torch.cat([getattr(s, n) for s in scores]) for n in ("sum", "tokens"))
             reference = LogProbs(sums, tokens, self._responses)
-        pad = logprobs.pad_id(self._processor)
-        return logprobs.assemble(encoded, pad, layout=layout, reference=reference)
+        pad = batches.pad_id(self._processor)
+        return batches.assemble(encoded, pad, layout=layout, reference=reference)
 
     def _encode(self, at: int) -> EncodedRow:
-        return logprobs.encode(self._rows[at], self._processor, self._responses, **self._settings)
+        return batches.encode(self._rows[at], self._processor, self._responses, **self._settings)
 
     def _check(self, first: EncodedRow) -> None:
         """Encode every row once and keep nothing; without its image where all are equally long."""
         pixels, image = first.prompts[0].pixels, self._rows[0]["image"]
         spared = bool(pixels) and modality.same_length_for_all_images(self._processor)
         # The corrupted image's prompt is then as long as the other, and its response the chosen.
-        names = [name for name in self._responses if not spared or name != logprobs.CORRUPTED]
+        names = [name for name in self._responses if not spared or name != batches.CORRUPTED]
         with Progress(len(self), "check the rows") as progress:
             for row in self._texts() if spared else self._rows:
                 row = {**row, "image": image} if spared else row
                 given = pixels if spared else None
-                logprobs.encode(row, self._processor, names, pixels=given, **self._settings)
+                batches.encode(row, self._processor, names, pixels=given, **self._settings)
                 progress.advance()
 
     def _texts(self) -> Any:
@@ -125,7 +126,7 @@ class EncodedRows(Dataset):
     def _digest(self) -> str:
         if self._reference is not None:
             return fingerprint([len(self), self._reference.sum.tolist()])
-        columns = {"chosen" if r == logprobs.CORRUPTED else r: 0 for r in self._responses}
+        columns = {"chosen" if r == batches.CORRUPTED else r: 0 for r in self._responses}
         return fingerprint(
             [[row[c] for c in ("id", "question", *columns)] for row in self._texts()]
         )

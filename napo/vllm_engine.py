@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from napo import families, modality
+from napo.batches import pad_id
 from napo.errors import NapoError
 from napo.generate import Generated, Prompt
-from napo.logprobs import pad_id
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin

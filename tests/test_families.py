@@ -4,7 +4,7 @@ import family_fixtures as fixtures
 import pytest
 import torch
 
-from napo import families, logprobs, modality, models
+from napo import families, logprobs, modality, models, shared_prefix
 from napo.config import Decoding
 from napo.errors import NapoError
 from napo.generate import Prompt, generate
@@ -52,7 +52,7 @@ def test_a_prompt_is_what_the_familys_own_processor_makes(family, model, process
 def test_logprobs_are_those_of_plain_calls_one_response_at_a_time(family, model, processor):
     rows = fixtures.rows(family, 3)
     batch = logprobs.collate(rows, processor)
-    assert logprobs.choose_layout(model) == "shared"
+    assert shared_prefix.choose_layout(model) == "shared"
     with torch.no_grad():
         shared = logprobs.response_logprobs(model, batch)
         padded = logprobs.response_logprobs(
@@ -68,7 +68,7 @@ def test_logprobs_are_those_of_plain_calls_one_response_at_a_time(family, model,
                 ids = [*ids, processor.tokenizer.eos_token_id]
             whole = torch.tensor([prompt.ids + ids])
             inputs = {"input_ids": whole, **modality.stack_pixels([prompt.pixels])}
-            if logprobs.has_axes(model):
+            if shared_prefix.has_axes(model):
                 inputs["mm_token_type_ids"] = (whole == processor.image_token_id).int()
             with torch.no_grad():
                 logits = model(**inputs, attention_mask=torch.ones_like(whole)).logits[0]

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napo import logprobs, modality
+from napo import batches, logprobs, modality, shared_prefix
+from napo.batches import CORRUPTED, RESPONSES
 from napo.errors import NapoError
-from napo.logprobs import CORRUPTED, RESPONSES, LogProbs, collate, response_logprobs
+from napo.logprobs import LogProbs, collate, response_logprobs
 
 ALL = (*RESPONSES, CORRUPTED)
 
@@ -59,7 +60,7 @@ def close(actual, wanted, tolerance=1e-4):
     return (actual - wanted).abs().le(tolerance * wanted.abs()).all()
 
 
-@pytest.mark.parametrize("layout", logprobs.LAYOUTS)
+@pytest.mark.parametrize("layout", batches.LAYOUTS)
 @pytest.mark.parametrize("lora", [False, True])
 def test_equals_separate_unpadded_sequences(processor, layout, lora):
     model = engine.model(processor)
@@ -242,14 +243,14 @@ def test_a_long_response_loses_its_end_and_a_long_prompt_is_refused(processor, m
 
 
 def test_models_with_other_positions_or_masks_fall_back_to_padded_rows(processor, caplog):
-    assert logprobs.choose_layout(engine.model(processor)) == "shared"
+    assert shared_prefix.choose_layout(engine.model(processor)) == "shared"
     sliding = engine.model(processor)
     sliding.config.text_config.layer_types = ["sliding_attention", "full_attention"]
-    assert logprobs.choose_layout(sliding) == "padded"
+    assert shared_prefix.choose_layout(sliding) == "padded"
     assert "padded rows" in caplog.text
     several = engine.model(processor)
     several.config.text_config.rope_parameters["mrope_section"] = [2, 1, 1]
-    assert logprobs.choose_layout(several) == "padded"
+    assert shared_prefix.choose_layout(several) == "padded"
 
 
 def test_reference_scores_come_back_in_the_rows_order(processor, model):
@@ -291,11 +292,11 @@ def test_bfloat16_stays_within_its_own_spread(processor):
     rows = engine.rows(6)
     exact = response_logprobs(engine.model(processor), collate(rows, processor)).sum
     half = engine.model(processor).to(torch.bfloat16)
-    batches = [collate(rows, processor, layout=layout) for layout in logprobs.LAYOUTS]
-    for batch in batches:
+    laid = [collate(rows, processor, layout=layout) for layout in batches.LAYOUTS]
+    for batch in laid:
         batch.pixels["pixel_values"] = batch.pixels["pixel_values"].to(torch.bfloat16)
     with torch.no_grad():
-        shared, separate = (response_logprobs(half, batch).sum for batch in batches)
+        shared, separate = (response_logprobs(half, batch).sum for batch in laid)
     assert shared.dtype == torch.float32
     ours, theirs = (shared - exact).abs().mean(), (separate - exact).abs().mean()
     assert ours <= 2 * theirs + 1e-3

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from napo import settings
+from napo.batches import CORRUPTED, RESPONSES
 from napo.errors import NapoError
-from napo.logprobs import CORRUPTED, RESPONSES, LogProbs
+from napo.logprobs import LogProbs
 from napo.objective import VARIANTS, Objective, Term, mean_records, variant
 
 PAPER = {"dpo", "mdpo", "A1", "A2", "A3", "LB1", "LB2", "VB1", "VB2", "random"}

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from napo import checkpoints, families, logprobs, models
+from napo import batches, checkpoints, families, logprobs, models, shared_prefix
 from napo.checkpoints import read_records
 from napo.config import Training
 from napo.errors import NapoError
@@ -48,7 +48,7 @@ def base(tmp_path_factory):
 def rows(base):
     model, processor = models.load(base, device="cpu")
     made = engine.rows(18)
-    responses = (*logprobs.RESPONSES, logprobs.CORRUPTED)
+    responses = (*batches.RESPONSES, batches.CORRUPTED)
     scored = logprobs.score_reference(model, processor, made, responses)
     return [row | score for row, score in zip(made, scored, strict=True)]
 
@@ -390,7 +390,7 @@ def test_qlora_trains_an_adapter_on_a_base_in_four_bits(base, rows, tmp_path):
     assert {kind for name, kind in kinds.items() if "vision" in name} == {"Linear"}
     assert {kind for name, kind in kinds.items() if "vision" not in name} == {"Linear4bit"}
     model, _ = models.load(base, device="cpu", adapter=final)  # also on the base as it is
-    assert logprobs.unwrap(model).dtype == torch.float32
+    assert shared_prefix.unwrap(model).dtype == torch.float32
 
 
 def test_rows_too_large_for_memory_are_checked_before_training(base, rows, monkeypatch, tmp_path):
