@@ -12,7 +12,6 @@ import pandas as pd
 from napo.labels import ADJUDICATED, COLUMNS, ORACLE
 from napo.preferences import BIASED
 
-_AGREED, _ALONE = "agreed by ", "only by "  # notes of labels that needed no adjudication
 _ITEM = ["id", "kind"]
 
 
@@ -77,7 +76,8 @@ def krippendorffs_alpha(labels: pd.DataFrame) -> float:
 def agreements(labels: pd.DataFrame) -> pd.DataFrame:
     """Every pair of annotators, then all people together, by kind.
 
-    What was adjudicated rests on people's labels, so it is compared with the scenes' truth alone.
+    What holds after adjudication rests on people's labels, so it is compared with the scenes' truth
+    alone.
 
     Args:
         labels: of several annotators, as `read_labels` gives them.
@@ -87,6 +87,7 @@ def agreements(labels: pd.DataFrame) -> pd.DataFrame:
         person), `agreed` (share of them with one label), `kappa` (Cohen's; missing for more than
         two), `alpha` (Krippendorff's), `unsure` (items left out of a pair; of all, unsure labels).
     """
+    labels = with_consensus(labels)
     of = {name: part for name, part in labels.groupby("annotator", sort=True)}
     found = []
     for one, other in combinations(of, 2):
@@ -131,41 +132,42 @@ def consensus(labels: pd.DataFrame) -> pd.DataFrame:
     """One label for each item: what all who decided say, else what was adjudicated.
 
     Whoever is unsure leaves it to the others, an adjudicated "unsure" stands, and one person's word
-    is enough. An item is unsure when nobody decided, and left out while it is disputed.
+    is enough. An item is unsure when nobody decided, and left out while it is disputed. A decision
+    on what is not disputed at the time rests: people's own word goes first.
 
     Args:
-        labels: of several annotators, adjudicated labels among them if there are any.
+        labels: of several annotators, decisions of "adjudicated" among them if there are any.
 
     Returns:
         Labels of the annotator "adjudicated", in the order in which the items first occur; the note
         of one that needed no adjudication says who agreed.
     """
-    settled = labels[labels["annotator"] == ADJUDICATED].set_index(_ITEM)
-    names = set(people(labels)["annotator"])
-    # A label that was only copied while people still agreed decides nothing.
-    settled = settled[[not _copied(note, names) for note in settled["note"]]]
+    decisions = labels[labels["annotator"] == ADJUDICATED].set_index(_ITEM)
     found = []
     for item, part in people(labels).groupby(_ITEM, sort=False):
         decided = part[part["label"] != "unsure"]
         who = decided if len(decided) else part
         if who["label"].nunique() == 1:
-            note = (_AGREED if len(who) > 1 else _ALONE) + ", ".join(sorted(who["annotator"]))
+            note = ("agreed by " if len(who) > 1 else "only by ") + ", ".join(
+                sorted(who["annotator"])
+            )
             found.append((*item, who["label"].iloc[0], ADJUDICATED, note, ""))
-        elif item in settled.index:
-            row = settled.loc[item]
+        elif item in decisions.index:
+            row = decisions.loc[item]
             found.append((*item, row["label"], ADJUDICATED, row["note"], ""))
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 
+def with_consensus(labels: pd.DataFrame) -> pd.DataFrame:
+    """The same labels, an adjudicator's decisions replaced by the set that they complete."""
+    adjudicated = labels["annotator"] == ADJUDICATED
+    if not adjudicated.any():
+        return labels
+    return pd.concat([labels[~adjudicated], consensus(labels)], ignore_index=True)
+
+
 def _of_kind(labels: pd.DataFrame, kind: str) -> pd.DataFrame:
     return labels if kind == "all" else labels[labels["kind"] == kind]
-
-
-def _copied(note: str, names: set[str]) -> bool:
-    return any(
-        note.startswith(start) and set(note.removeprefix(start).split(", ")) <= names
-        for start in (_AGREED, _ALONE)
-    )
 
 
 def _together(labels: pd.DataFrame, kind: str) -> dict[str, object]:

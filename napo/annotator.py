@@ -20,12 +20,13 @@ import ipywidgets as widgets
 import pandas as pd
 
 from napo.errors import NapoError
-from napo.keys import Keys
+from napo.keys import CLICKED, Keys
 from napo.labels import (
     ADJUDICATED,
     LABELS,
     ORACLE,
     LabelledMeanwhile,
+    composed,
     read_labels,
     remove_label,
     store_label,
@@ -38,14 +39,10 @@ MASKED = {
     "language_biased": "image masked",
     "vision_biased": "question masked",
 }
-CHOICES = {  # label -> (button, tooltip, style)
-    "biased": ("1 Biased (noise-free)", "a bad answer: wrong, or beside the question", "warning"),
-    "unbiased": (
-        "2 Unbiased (noise)",
-        "a good answer: true, and it answers the question",
-        "success",
-    ),
-    "unsure": ("3 Unsure", "left out of the statistics", ""),
+CHOICES = {  # label -> (button, tooltip)
+    "biased": ("1 Biased (noise-free)", "a bad answer: wrong, or beside the question"),
+    "unbiased": ("2 Unbiased (noise)", "a good answer: true, and it answers the question"),
+    "unsure": ("3 Unsure", "left out of the statistics"),
 }
 MOVES = {
     "previous": ("\u2190 Previous", ""),
@@ -76,6 +73,10 @@ _CSS = """<style>
   color: var(--jp-content-font-color1, #111)}
 .napo-text mark {background: #ffe08a; color: #111; border-radius: 2px; padding: 0 .1em}
 .napo-name {font-weight: 600; margin: .5em 0 .2em; color: var(--jp-content-font-color1, #111)}
+/* A stripe, not a ground: white on JupyterLab's orange or green is too faint to read. */
+.napo-annotator .does-biased {border-left: 5px solid #f57c00}
+.napo-annotator .does-unbiased {border-left: 5px solid #388e3c}
+.napo-annotator .does-unsure {border-left: 5px solid #757575}
 .napo-name small, .napo-said {font-weight: 400; color: var(--jp-content-font-color2, #555)}
 </style>"""
 
@@ -106,7 +107,7 @@ class Annotator(widgets.VBox):
         annotator: str,
         remarks: Mapping[tuple[str, str], str] | None = None,
     ) -> None:
-        self.annotator, self.path = annotator.strip(), Path(path)
+        self.annotator, self.path = composed(annotator.strip()), Path(path)
         reserved = {ORACLE: "the scenes' truth", ADJUDICATED: "what settles disagreements"}
         if remarks is not None:
             reserved.pop(ADJUDICATED)
@@ -120,7 +121,7 @@ class Annotator(widgets.VBox):
         if not self.items:
             raise NapoError("None of the remarks is about a sampled response; nothing to label.")
         # Item, what was there, what was given: undo takes back only what is still as given here.
-        self._done: list[tuple[int, dict[str, str] | None, str]] = []
+        self._done: list[tuple[int, dict[str, str] | None, dict[str, str]]] = []
         self._drafts: dict[int, str] = {}  # notes written before their label
         self._at = 0
         self._showing = False
@@ -135,17 +136,17 @@ class Annotator(widgets.VBox):
 
     def label(self, value: str) -> None:
         """Store the label of the item that is shown, then show the next one without a label."""
-        before = self._labels.get(self.items[self._at])
         at = self._at
+        before = self._labels.get(self.items[at])
         if not self._store(value):
             return
         self._drafts.pop(at, None)
-        self._done.append((at, before, value))
+        self._done.append((at, before, self._labels[self.items[at]]))
         following = self._first_unlabelled(after=at)
-        self.show(at if following is None else following)
+        self.show(at if following is None else following, f"Saved: {value}. ")
 
     def press(self, action: str, item: int) -> None:
-        """Do what a key stands for, if the item that was on the screen is still the one shown."""
+        """Do what a key or button stands for, if the item that was on the screen is still shown."""
         if item == self._at and action in self._actions:
             self._actions[action]()
 
@@ -156,20 +157,21 @@ class Annotator(widgets.VBox):
             return
         at, before, given = self._done[-1]
         id, kind = self.items[at]
-        seen = {"label": given}
         if before is None:
-            change = partial(remove_label, self.path, id, kind, self.annotator, seen)
+            change = partial(remove_label, self.path, id, kind, self.annotator, given)
         else:
-            change = partial(store_label, self.path, before, seen)
-        written = (self._labels.get((id, kind)) or {}).get("note", "")
+            change = partial(store_label, self.path, before, given)
         if self._try(change, at):
             self._done.pop()
             if before is None:
-                self._drafts[at] = written  # the note goes with the next label
-            self.show(at)
+                self._drafts[at] = given["note"]  # it goes with the next label
+            self.show(at, "Taken back. ")
 
-    def show(self, at: int) -> None:
-        """Show an item by its number, counted from 0 and kept within the sample."""
+    def show(self, at: int, happened: str = "") -> None:
+        """Show an item by its number, counted from 0 and kept within the sample.
+
+        What has happened before is told to screen readers alone: the screen shows it.
+        """
         self._at = min(max(at, 0), len(self.items) - 1)
         id, kind = self.items[self._at]
         row = self._rows[id]
@@ -187,7 +189,9 @@ class Annotator(widgets.VBox):
                 button.icon = "check" if there and there["label"] == value else ""
         same = row[kind].strip() == row["chosen"].strip()
         said = f"Labelled {there['label']}, saved." if there else "Not labelled yet."
-        self._say(said + " It equals the chosen response, which is noise by definition." * same)
+        said += " It equals the chosen response, which is noise by definition." * same
+        place = f"Item {self._at + 1} of {len(self.items)}, {KINDS[kind]}. "
+        self._say(said, heard=happened + place + said)
         self._count()
         self.listener.item = self._at  # last: whoever sees this number sees the item
 
@@ -195,6 +199,7 @@ class Annotator(widgets.VBox):
 
     def _build(self) -> None:
         self._style = widgets.HTML(_CSS)
+        self.listener = Keys(AROUND, KEYS, "Label biased responses", self.press, once=LABELS)
         self.progress = widgets.IntProgress(min=0, max=len(self.items))
         self.progress.layout.width = "200px"
         self.counts, self.said = widgets.HTML(), widgets.HTML()
@@ -225,31 +230,22 @@ class Annotator(widgets.VBox):
             "first": lambda: self.show(self._first_unlabelled() or 0),
         }
         self.buttons = {
-            value: self._button(text, self._actions[value], tooltip, style)
-            for value, (text, tooltip, style) in CHOICES.items()
+            value: self._button(value, text, tooltip) for value, (text, tooltip) in CHOICES.items()
         }
         for name, (text, icon) in MOVES.items():
-            self.buttons[name] = self._button(text, self._actions[name], icon=icon)
+            self.buttons[name] = self._button(name, text, icon=icon)
         rows = [widgets.HBox([self.buttons[name] for name in names]) for names in (CHOICES, MOVES)]
         for row in rows:
             row.layout.flex_flow = "row wrap"
         rows[0].children += (self.note,)
         self._panel = widgets.VBox([*rows, self.said])
-        self.listener = Keys(AROUND, KEYS, "Label biased responses", self.press)
 
-    def _button(
-        self,
-        text: str,
-        act: Callable[[], None],
-        tooltip: str = "",
-        style: str = "",
-        icon: str = "",
-    ) -> widgets.Button:
-        button = widgets.Button(
-            description=text, tooltip=tooltip or text, button_style=style, icon=icon
-        )
+    def _button(self, action: str, text: str, tooltip: str = "", icon: str = "") -> widgets.Button:
+        button = widgets.Button(description=text, tooltip=tooltip or text, icon=icon)
         button.layout.width = "auto"
-        button.on_click(lambda _: act())
+        # The listener tells its clicks, with the item shown; without one they come by themselves.
+        button.add_class(CLICKED + action)
+        button.on_click(lambda _: self._actions[action]())
         return button
 
     def _note_changed(self, _: Any) -> None:
@@ -261,6 +257,15 @@ class Annotator(widgets.VBox):
             self._drafts[self._at] = self.note.value
         elif self._store(there["label"]):
             self._say(f"Labelled {there['label']}, note saved.")
+            self._still_ours(there)
+
+    def _still_ours(self, before: Mapping[str, str]) -> None:
+        """After a change of a note here: undo expects the label with the new one."""
+        at, now = self._at, self._labels[self.items[self._at]]
+        self._done = [
+            (done, was, now if done == at and given == before else given)
+            for done, was, given in self._done
+        ]
 
     def _write_note(self, text: str) -> None:
         self._showing = True  # the note that comes with an item is not an edit
@@ -282,8 +287,10 @@ class Annotator(widgets.VBox):
         name = html.escape(self.annotator)
         self.counts.value = f'<span class="napo-said">{text} · annotator {name}</span>'
 
-    def _say(self, text: str) -> None:
-        self.said.value = f'<span class="napo-said" role="status">{html.escape(text)}</span>'
+    def _say(self, text: str, heard: str = "") -> None:
+        """Show a sentence, and let screen readers say it or, if given, a longer one."""
+        self.said.value = f'<span class="napo-said">{html.escape(text)}</span>'
+        self.listener.said = heard or text
 
     # --- the file -----------------------------------------------------------------------------
 

@@ -1,20 +1,28 @@
-"""Keys for a widget in JupyterLab: what is pressed inside it, told to Python.
+"""Keys and clicks for a widget in JupyterLab: what is pressed inside it, told to Python.
 
-ipywidgets has no keyboard events; this is an anywidget of a few lines that listens on the element
-around it. JupyterLab's own shortcuts rest while that element has the focus.
+ipywidgets has no keyboard events, and its clicks do not say what was on the screen; this is an
+anywidget of a few lines that listens on the element around it, and speaks to screen readers.
+JupyterLab's own shortcuts rest while that element has the focus.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import anywidget
 import traitlets
 
+CLICKED = "does-"  # CSS class of a button, before the action that it stands for
 _LISTEN = """
 function render({ model, el }) {
-  el.style.display = "none";
+  // Out of sight and still heard: a live region that stays, only its text changes.
+  el.style.cssText = "position: absolute; width: 1px; height: 1px; overflow: hidden; "
+    + "clip-path: inset(50%); white-space: nowrap";
+  el.setAttribute("role", "status");
+  const speak = () => { el.textContent = model.get("said"); };
+  model.on("change:said", speak);
+  speak();
   const listen = (root) => {
     root.tabIndex = 0;
     root.setAttribute("role", "group");
@@ -27,6 +35,7 @@ function render({ model, el }) {
         event.stopPropagation();
         return;
       }
+      if (event.repeat && event.target.matches("button")) event.preventDefault();
       if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
       const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
       const action = model.get("bindings")[name];
@@ -40,9 +49,23 @@ function render({ model, el }) {
       // With the item that is on the screen: a key that comes too late labels nothing.
       model.send({ action, item: model.get("item") });
     };
+    const clicked = (event) => {
+      const button = event.target.closest("button");
+      const does = [...(button?.classList ?? [])].find((name) => name.startsWith("CLICKED"));
+      if (!does) return;
+      event.stopPropagation();
+      const action = does.slice("CLICKED".length);
+      // The second click of a double one would be about an item that nobody has looked at.
+      if (event.detail > 1 && model.get("once").includes(action)) return;
+      model.send({ action, item: model.get("item") });
+    };
     root.addEventListener("keydown", heard);
+    root.addEventListener("click", clicked, true);
     root.focus({ preventScroll: true });
-    return () => root.removeEventListener("keydown", heard);
+    return () => {
+      root.removeEventListener("keydown", heard);
+      root.removeEventListener("click", clicked, true);
+    };
   };
   let stop = () => {};
   let tries = 0;
@@ -52,27 +75,34 @@ function render({ model, el }) {
     else if (tries++ < 600) requestAnimationFrame(attach);
   };
   attach();
-  return () => stop();
+  return () => {
+    model.off("change:said", speak);
+    stop();
+  };
 }
 export default { render };
-"""
+""".replace("CLICKED", CLICKED)
 
 
 class Keys(anywidget.AnyWidget):
-    """Listens for keys on the element around it.
+    """Listens for keys and clicks on the element around it, and speaks to screen readers: `said`.
 
     Args:
         around: the CSS class of that element.
         keys: key (as browsers name it, letters in lower case) -> action; an action that starts
             with `#` moves the focus to what its CSS selector finds, and is not told.
         label: what a screen reader calls the element.
-        pressed: called with an action and the number of the item that was on the screen.
+        pressed: called with an action and the number of the item that was on the screen; also for
+            a click on a button with the class `CLICKED` and the action's name.
+        once: actions for which the second click of a double one is none.
     """
 
     _esm = _LISTEN
     around = traitlets.Unicode().tag(sync=True)
     bindings = traitlets.Dict().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
+    once = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    said = traitlets.Unicode().tag(sync=True)
     item = traitlets.Int(0).tag(sync=True)
 
     def __init__(
@@ -81,8 +111,9 @@ class Keys(anywidget.AnyWidget):
         keys: Mapping[str, str],
         label: str,
         pressed: Callable[[str, int], None],
+        once: Iterable[str] = (),
     ) -> None:
-        super().__init__(around=around, bindings=dict(keys), label=label)
+        super().__init__(around=around, bindings=dict(keys), label=label, once=list(once))
         self._pressed = pressed
         self.on_msg(self._heard)
 

@@ -16,8 +16,8 @@ import argparse
 import base64
 import io
 import json
-import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,8 @@ from napo.labels import (
     LONGEST_NAME,
     LONGEST_NOTE,
     ORACLE,
+    composed,
+    in_a_name,
     labels_file,
 )
 from napo.preferences import BIASED
@@ -84,6 +86,12 @@ class _Annotation(BaseModel):
         """Whose label it was when `export` wrote it; empty for one that was given there."""
         metas = (result.meta for result in self.result if result.from_name == _CHOICE)
         return next((_joined(meta.text) for meta in metas if meta), "")
+
+    @property
+    def email(self) -> str:
+        """The annotator's email, where the export tells it."""
+        who = self.completed_by
+        return str(who.get("email") or "") if isinstance(who, dict) else ""
 
     @property
     def number(self) -> int | None:
@@ -300,11 +308,35 @@ def _annotation(label: Mapping[str, str]) -> dict[str, Any]:
 
 def _people(content: Iterable[_Task]) -> dict[int, str]:
     """Names behind Label Studio's numbers, where exported labels came back under one number."""
-    names: dict[int, set[str]] = {}
-    for annotation in (one for task in content for one in task.annotations):
-        if annotation.number is not None and annotation.exported_for:
-            names.setdefault(annotation.number, set()).add(annotation.exported_for)
-    return {number: next(iter(found)) for number, found in names.items() if len(found) == 1}
+    pairs = {
+        (annotation.number, annotation.exported_for)
+        for task in content
+        for annotation in task.annotations
+        if annotation.number is not None and annotation.exported_for
+    }
+    numbers, names = (Counter(pair[at] for pair in pairs) for at in (0, 1))
+    return {number: name for number, name in pairs if numbers[number] == names[name] == 1}
+
+
+def _copies(task: _Task, where: str) -> list[_Annotation]:
+    """Annotations that somebody made from another's exported one, whose name they still carry.
+
+    Raises:
+        NapoError: when it cannot be told which one is the copy.
+    """
+    found = []
+    for name in {each.exported_for for each in task.annotations} - {""}:
+        ones = [each for each in task.annotations if each.exported_for == name]
+        if len({each.email or each.number for each in ones}) < 2:
+            continue
+        others = [each for each in ones if each.email != name]
+        if len(others) == len(ones):
+            raise NapoError(
+                f"{where}: {len(ones)} annotators' labels carry the name {name!r}, as copies of an "
+                "exported one do; keep its owner's there and give the others anew."
+            )
+        found += others
+    return found
 
 
 def _labels(
@@ -319,6 +351,7 @@ def _labels(
         )
     if kind not in BIASED:
         raise NapoError(f"{where}: {unknown('kind', kind, BIASED)}")
+    copies = _copies(task, where)
     for annotation in task.annotations:
         said = annotation.said()
         if annotation.was_cancelled or not said.get(_CHOICE):
@@ -331,7 +364,8 @@ def _labels(
                 f"{where}: a note has {len(label['note'])} characters; shorten it there to "
                 f"{LONGEST_NOTE}."
             )
-        yield _when(annotation, where), _who(annotation, where, people), {**label, "group": ""}
+        who = _who(annotation, where, people, copy=annotation in copies)
+        yield _when(annotation, where), who, {**label, "group": ""}
 
 
 def _when(annotation: _Annotation, where: str) -> datetime:
@@ -346,11 +380,14 @@ def _when(annotation: _Annotation, where: str) -> datetime:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
-def _who(annotation: _Annotation, where: str, people: Mapping[int, str]) -> str:
-    """The annotator: as exported, by email, or by the number that stands for them."""
-    who, number = annotation.completed_by, annotation.number
-    email = who.get("email") if isinstance(who, dict) else ""
-    name = annotation.exported_for or email or people.get(number, "")
+def _who(annotation: _Annotation, where: str, people: Mapping[int, str], *, copy: bool) -> str:
+    """The annotator: as exported, by email, or by the number that stands for them.
+
+    As exported goes before the email: what Label Studio imports may be its importer's there.
+    """
+    number = annotation.number
+    exported = "" if copy else annotation.exported_for
+    name = exported or annotation.email or people.get(number, "")
     if not name and number is None:
         raise NapoError(f"{where} does not say who labelled it (completed_by); export it again.")
     return str(name or f"annotator-{number}")
@@ -358,7 +395,8 @@ def _who(annotation: _Annotation, where: str, people: Mapping[int, str]) -> str:
 
 def _file_name(who: str, where: str) -> str:
     """The name as that of a file."""
-    name = " ".join(re.sub(r"[^\w .@+-]", "_", who).split()).lstrip(" .@+-_")
+    plain = "".join(c if in_a_name(c) else "_" for c in composed(who))
+    name = " ".join(plain.split()).lstrip(" .@+-_")
     if not name or len(name.encode()) > LONGEST_NAME:
         raise NapoError(f"{where}: {who[:40]!r} cannot name a file; change the annotator's name.")
     return name

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-from collections.abc import Callable, Iterator, Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -30,7 +31,7 @@ ADJUDICATED = "adjudicated"  # and the one for what holds after disagreements we
 RESERVED = (ORACLE, ADJUDICATED)
 LONGEST_NAME, LONGEST_NOTE = 200, 10_000  # bytes of a file's name, characters of a note
 _KEY = ("id", "kind", "annotator")
-_WHATEVER: dict[str, str] = {}  # no condition on what is there
+_WHATEVER: Mapping[str, str] = MappingProxyType({})  # no condition on what is there
 
 
 class LabelledMeanwhile(NapoError):
@@ -58,17 +59,28 @@ def read_labels(path: Path) -> pd.DataFrame:
     return pd.DataFrame(_read(path), columns=list(COLUMNS), dtype=object)
 
 
+def composed(name: str) -> str:
+    """A name in one of its spellings: some keyboards and disks write a letter and its accent."""
+    return unicodedata.normalize("NFC", name)
+
+
+def in_a_name(character: str) -> bool:
+    """Whether a name may hold it: letters, their marks and digits of any script, and `_ .@+-`."""
+    return character in "_ .@+-" or unicodedata.category(character)[0] in "LMN"
+
+
 def labels_file(folder: Path, annotator: str) -> Path:
-    """The CSV of an annotator.
+    """The CSV of an annotator, composed letters and their parts (NFC, NFD) being the same name.
 
     Raises:
         NapoError: when the name cannot be that of a file, or is a reserved one in other letters,
             which some file systems take for the same file.
     """
+    annotator = composed(annotator)
     if annotator not in RESERVED and annotator.casefold() in RESERVED:
         raise NapoError(f"The annotator is {annotator!r}; {annotator.casefold()} is reserved.")
-    plain = re.fullmatch(r"\w[\w .@+-]*", annotator) and annotator == _one_line(annotator)
-    if not plain or len(annotator.encode()) > LONGEST_NAME:
+    plain = annotator == _one_line(annotator) and all(map(in_a_name, annotator))
+    if not plain or annotator[:1] in ("", *" .@+-") or len(annotator.encode()) > LONGEST_NAME:
         raise NapoError(
             f"The annotator is {annotator[:60]!r}; give a name of letters, digits, single spaces "
             f"and . @ + - only, {LONGEST_NAME} at most: it names the file of the labels."
@@ -85,21 +97,6 @@ def write_labels(path: Path, labels: pd.DataFrame) -> None:
     rows = [_checked(row, path) for row in labels.to_dict("records")]
     with _alone(Path(path)):
         _rewrite(Path(path), rows)
-
-
-def update_labels(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    """Replace a file by what `change` makes of its labels, with no other writer in between.
-
-    Raises:
-        NapoError: when the file is damaged, or `change` gives a row that is no label.
-    """
-    path = Path(path)
-    with _alone(path):
-        there = _read(path) if path.is_file() else []
-        changed = change(pd.DataFrame(there, columns=list(COLUMNS), dtype=object))
-        rows = [_checked(row, path) for row in changed.to_dict("records")]
-        if rows != there:
-            _rewrite(path, rows)
 
 
 def store_label(
@@ -146,17 +143,19 @@ def remove_label(
     path = Path(path)
     with _alone(path):
         there = _read(path) if path.is_file() else []
-        kept = [row for row in there if _key(row) != (id, kind, annotator)]
-        if len(kept) < len(there):
-            _expect(seen, next(row for row in there if row not in kept))
-            _rewrite(path, kept)
+        mine = [row for row in there if _key(row) == (id, kind, annotator)]
+        if mine:
+            _expect(seen, mine[0])
+            _rewrite(path, [row for row in there if row not in mine])
 
 
 def _expect(seen: Mapping[str, str] | None, there: Mapping[str, str] | None) -> None:
     """Refuse to go on where another writer has been since the label was seen."""
-    if (there is None) if seen is None else (seen == _WHATEVER):
+    if seen is _WHATEVER:
         return
     if there is None:
+        if seen is None:
+            return
         raise LabelledMeanwhile("Its label was taken back elsewhere meanwhile; label it again.")
     if seen is None or any(there[name] != value for name, value in seen.items()):
         note = f" (note: {there['note']})" if there["note"] else ""

@@ -21,6 +21,7 @@ from napo.agreement import (
     disagreements,
     krippendorffs_alpha,
     people,
+    with_consensus,
 )
 from napo.errors import NapoError
 from napo.labels import (
@@ -29,7 +30,6 @@ from napo.labels import (
     read_labels,
     remove_label,
     store_label,
-    update_labels,
     write_labels,
 )
 from napo.preferences import BIASED
@@ -48,7 +48,7 @@ __all__ = [
     "Separation", "agreement", "agreements", "auroc", "consensus", "describe", "disagreements",
     "headline", "krippendorffs_alpha", "label_with_oracle", "margins", "oracle_labels", "people",
     "read_labels", "remove_label", "sample", "sampled", "separation", "separation_to_read",
-    "shares", "store_label", "update_labels", "wilson", "write_labels",
+    "shares", "store_label", "wilson", "with_consensus", "write_labels",
 ]  # fmt: skip
 
 Label: TypeAlias = Callable[[Mapping[str, Any], str], tuple[str, str]]

@@ -18,7 +18,9 @@ Separation: TypeAlias = pd.DataFrame
 STATISTICS = {"sum": "margin_sum", "mean": "margin_mean"}
 PAPERS_CHOICE = {"language_biased": "mean", "vision_biased": "sum"}  # §3.2, Fig. 4
 LEFT_OUT = "no-image"  # questions that need no image say nothing about bias
-ENOUGH = 5  # of each label: below it a bootstrap interval of the AUROC is no interval
+# Of each label: with 5 a 95 % bootstrap interval of the AUROC holds the truth in 79 to 85 % of
+# simulations (true AUROC 0.76 and 0.92), with 10 in 86 to 93 %.
+ENOUGH = 10
 
 
 def separation(margins: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> Separation:
@@ -34,11 +36,13 @@ def separation(margins: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -
 
     Returns:
         Columns `kind`, `group` ("all" and each group that is there), `equal_kept` (bool),
-        `statistic` ("sum" or "mean"), `n`, `noise`, `equal` (counts), `noise_share` with its 95 %
-        Wilson interval `noise_low`, `noise_high`, `median_noise`, `median_noise_free`, `auroc`
-        with its 95 % interval `auroc_low`, `auroc_high`, and `gain`, `gain_low`, `gain_high`: by
-        how much this AUROC is above the other statistic's, paired. Intervals are missing with
-        fewer than 5 of either label, medians and AUROC with none.
+        `statistic` ("sum" or "mean"), `n`, `noise`, `equal`, `noise_equal` (counts; the last of
+        noise that equals the chosen response), `noise_share` with its 95 % Wilson interval
+        `noise_low`, `noise_high`, `median_noise`, `median_noise_free`, `auroc` with its 95 %
+        interval `auroc_low`, `auroc_high`, and `gain`, `gain_low`, `gain_high`: by how much this
+        AUROC is above the other statistic's, paired. Intervals are missing with fewer than 10 of
+        either label, and that of an AUROC of 0 or 1, of which resamples know no other; medians and
+        AUROC are missing with none.
     """
     decided = margins[margins["label"].isin(("biased", "unbiased"))]
     decided = decided[decided["group"] != LEFT_OUT]
@@ -122,6 +126,7 @@ def separation_to_read(separation: Separation) -> pd.DataFrame:
 def _separate(cell: pd.DataFrame, resamples: int, seed: int) -> list[dict[str, Any]]:
     """The rows of `separation` for one set of labelled responses, a row for each statistic."""
     is_noise = (cell["label"] == "unbiased").to_numpy()
+    equal = cell["equal_to_chosen"].to_numpy(bool)
     noise, n = int(is_noise.sum()), len(cell)
     low, high = wilson(noise, n)
     sides = {
@@ -137,20 +142,21 @@ def _separate(cell: pd.DataFrame, resamples: int, seed: int) -> list[dict[str, A
             "statistic": name,
             "n": n,
             "noise": noise,
-            "equal": int(cell["equal_to_chosen"].sum()),
+            "equal": int(equal.sum()),
+            "noise_equal": int((equal & is_noise).sum()),
             "noise_share": noise / n if n else float("nan"),
             "noise_low": low,
             "noise_high": high,
             "median_noise": float(np.median(noisy)) if noise else float("nan"),
             "median_noise_free": float(np.median(free)) if noise < n else float("nan"),
             "auroc": area,
-            "gain": area - auroc(*sides[other]),
         }
-        row["auroc_low"], row["auroc_high"] = _interval(drawn and drawn[name])
+        known = drawn if area not in (0, 1) else None
+        row["auroc_low"], row["auroc_high"] = _interval(known and known[name])
+        row["gain"] = area - auroc(*sides[other])
         row["gain_low"], row["gain_high"] = _interval(drawn and drawn[name] - drawn[other])
         found.append(row)
-    order = [*list(row)[:10], "auroc_low", "auroc_high", "gain", "gain_low", "gain_high"]
-    return [{key: row[key] for key in order} for row in found]
+    return found
 
 
 def _interval(values: np.ndarray | None) -> tuple[float, float]:
@@ -201,8 +207,10 @@ def _tell(kind: str, part: pd.DataFrame) -> str:
     said = [
         f"{name.capitalize()} responses{where}: {total['noise']} of {total['n']} are noise "
         f"({_percent(total['noise_share'])}, 95 % interval {_percent(total['noise_low'])} to "
-        f"{_percent(total['noise_high'])}); {total['equal']} equal the chosen response."
+        f"{_percent(total['noise_high'])}); {total['equal']} equal the chosen response"
     ]
+    called_free = total["equal"] - total["noise_equal"]
+    said[0] += f", {called_free} of them labelled noise-free." if called_free else "."
     if np.isnan(total["auroc"]):
         only = "noise" if total["noise"] else "noise-free"
         return f"{said[0]} All are {only}, so no margin can be asked to separate them."
@@ -225,7 +233,7 @@ def _verdict(total: Mapping[str, Any], mean: Mapping[str, Any], papers: str) -> 
     """Whether sum or mean separates better, and whether the interval decides it."""
     called = {"sum": "the sum", "mean": "the per-token average"}
     reading = f"(the paper reads {called[papers]} from its Fig. 4)"
-    if total["equal"] == total["noise"]:
+    if total["noise_equal"] == total["noise"]:
         return (
             "All of the noise equals the chosen response, so its margins are 0 by definition: the "
             "AUROC only says how often noise-free margins are positive, and which statistic is "
@@ -245,7 +253,7 @@ def _verdict(total: Mapping[str, Any], mean: Mapping[str, Any], papers: str) -> 
         verdict = f"The interval does not decide which separates better ({gap}) {reading}."
     for row in (total, mean):
         name = called[row["statistic"]]
-        if row["auroc_high"] < 0.5:
+        if row["auroc"] == 0 or row["auroc_high"] < 0.5:
             verdict += f" By {name}, noise has the larger margins: the wrong way round."
         elif row["auroc_low"] <= 0.5:
             verdict += f" The interval of {name} holds 0.5: perhaps it says nothing."

@@ -156,12 +156,15 @@ class Page:
             self.press(key)
             until(lambda before=before: self.text() != before, 20, f"an answer to the key {key}")
 
-    def click(self, words):
+    def click(self, words, twice=False):
+        from selenium.webdriver.common.action_chains import ActionChains
+
         before = self.text()
         script = """
           const all = [...arguments[0].querySelectorAll('button')];
           return all.find((button) => button.textContent.includes(arguments[1]));"""
-        self.js(script, self.annotator(), words).click()
+        button, hand = self.js(script, self.annotator(), words), ActionChains(self.driver)
+        (hand.double_click(button) if twice else hand.click(button)).perform()
         until(lambda: self.text() != before, 20, f"an answer to {words}")
 
     def walk(self, name):

@@ -1,5 +1,6 @@
 """Several annotators: agreement, disagreements, and what holds after adjudication."""
 
+import unicodedata
 from itertools import permutations
 
 import numpy as np
@@ -152,12 +153,12 @@ def test_consensus_is_what_deciders_share_then_what_was_adjudicated_and_never_a_
     assert set(made["annotator"]) == {"adjudicated"}
 
 
-def test_a_copied_label_does_not_settle_what_became_disputed_later():
-    agreed = noise.consensus(together(annotated("ann", "biased"), annotated("ben", "biased")))
-    later = together(annotated("ann", "biased"), annotated("ben", "unbiased"), agreed)
-    assert noise.consensus(later).empty
-    decided = agreed.assign(note="agreed by telephone")
-    assert list(noise.consensus(together(later.iloc[:2], decided))["label"]) == ["biased"]
+def test_a_decision_rests_while_people_agree_and_holds_again_when_they_do_not():
+    decided = annotated("adjudicated", "unbiased", note="agreed by ann, ben")
+    agreed = together(annotated("ann", "biased"), annotated("ben", "biased"), decided)
+    assert list(noise.consensus(agreed)["label"]) == ["biased"]
+    later = together(annotated("ann", "biased"), annotated("ben", "unbiased"), decided)
+    assert list(noise.consensus(later)["label"]) == ["unbiased"]
 
 
 # --- the stage ---------------------------------------------------------------------------------
@@ -187,6 +188,25 @@ def test_adjudication_asks_only_what_is_disputed_and_ends_in_a_whole_set(labelle
     expected = {item: "biased" for item in whole}
     assert found == {**expected, whole[1]: "unbiased", whole[4]: "unsure"}
     assert list(labels["id"].unique()) == list(dict.fromkeys(id for id, _ in whole))
+
+
+def test_reading_what_was_settled_leaves_an_adjudicators_decisions_on_the_disk(labelled):
+    folder = labelled.workspace.annotations
+    tool = stages.adjudicator(labelled)
+    tool.note.value = "only by ann"  # as the notes of what needed no decision begin
+    tool.label("unbiased")
+    tool.label("biased")
+    decisions = (folder / "adjudicated.csv").read_bytes()
+    (folder / "ben.csv").rename(folder / "aside")
+    with pytest.raises(NapoError, match="only ann has labelled"):
+        stages.annotate(labelled, "adjudicated")
+    (folder / "aside").rename(folder / "ben.csv")
+    labels = stages.annotate(labelled, "adjudicated").set_index(["id", "kind"])
+    assert labels.loc[tool.items[0], "note"] == "only by ann"
+    assert (folder / "adjudicated.csv").read_bytes() == decisions
+    assert len(noise.read_labels(folder / "adjudicated.csv")) == 2
+    counts = stages.labelled(labelled)
+    assert counts.loc["adjudicated", "labelled"] == counts.loc["ann", "labelled"] == len(labels)
 
 
 def test_a_changed_mind_of_a_person_reaches_the_adjudicated_set(labelled):
@@ -262,6 +282,17 @@ def test_a_name_that_cannot_be_a_file_or_is_reserved_is_refused(labelled, name):
     with pytest.raises(NapoError, match="name"):
         stages.annotator(labelled, name)
     assert sorted(path.name for path in labelled.workspace.annotations.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["José", "Jose\u0301", "प्रिया", "محمّد", "李雷", "d'Arc"])
+def test_names_are_of_any_script_and_however_a_keyboard_composes_them(labelled, name):
+    if "'" in name:
+        with pytest.raises(NapoError, match="give a name of letters"):
+            stages.annotator(labelled, name)
+        return
+    stages.annotator(labelled, name).label("unsure")
+    assert len(stages.annotate(labelled, name)) == 1
+    assert unicodedata.normalize("NFC", name) in stages.labelled(labelled).index
 
 
 def test_who_has_labelled_how_many_is_counted(labelled):

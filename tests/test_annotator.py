@@ -47,7 +47,7 @@ def test_each_label_is_on_the_disk_before_the_next_item_is_shown(open_it, monkey
     tool = open_it()
     seen = []
     show = tool.show
-    monkeypatch.setattr(tool, "show", lambda at: (seen.append(stored(open_it.path)), show(at)))
+    monkeypatch.setattr(tool, "show", lambda *at: (seen.append(stored(open_it.path)), show(*at)))
     tool.buttons["biased"].click()
     tool.buttons["unbiased"].click()
     first = ("b", "language_biased", "biased")
@@ -163,6 +163,34 @@ def test_undo_takes_back_only_what_is_still_as_this_tab_gave_it(open_it):
     assert one.note.value == ""
     one.buttons["undo"].click()
     assert "Nothing to undo" in one.said.value
+
+
+def test_undo_keeps_a_note_that_another_tab_has_written_and_takes_back_ones_own(open_it):
+    one = open_it()
+    one.buttons["biased"].click()
+    two = open_it()
+    two.buttons["previous"].click()
+    two.note.value = "a long argument"
+    one.buttons["undo"].click()
+    assert noise.read_labels(open_it.path)["note"].tolist() == ["a long argument"]
+    assert "note: a long argument" in one.said.value and one.note.value == "a long argument"
+    one.buttons["next"].click()
+    one.buttons["unsure"].click()
+    one.buttons["previous"].click()
+    one.note.value = "my own"
+    one.buttons["undo"].click()
+    assert len(stored(open_it.path)) == 1 and one.note.value == "my own"
+
+
+def test_a_screen_reader_hears_what_was_saved_and_what_is_shown(open_it):
+    tool = open_it()
+    assert tool.listener.said == "Item 1 of 6, language-biased. Not labelled yet."
+    tool.buttons["biased"].click()
+    assert tool.listener.said == "Saved: biased. Item 2 of 6, vision-biased. Not labelled yet."
+    tool.buttons["undo"].click()
+    assert tool.listener.said.startswith("Taken back. Item 1 of 6")
+    tool.buttons["undo"].click()
+    assert tool.listener.said == "Nothing to undo."
 
 
 def test_a_note_does_not_bring_back_a_label_that_was_taken_back_elsewhere(open_it):

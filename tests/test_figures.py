@@ -8,6 +8,7 @@ import pytest
 from hostile import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from napo import figures, noise
@@ -97,6 +98,24 @@ def test_other_values_of_q_than_the_papers_make_a_figure_of_their_own():
     assert figures.fig3_name([0.5, 0.25]) == "fig3-q-0.25-0.5"
 
 
+def test_a_q_that_is_named_twice_is_drawn_once():
+    twice = [0.1, 0.1, 0.1000000001, 0.3]
+    assert figures.fig3_name(twice) == "fig3-q-0.1-0.3"
+    assert figures.loss_curves(twice, points=9)["loss"].value_counts()["NaPO, q = 0.1"] == 9
+
+
+def test_each_line_of_fig3_stands_out_from_white_paper():
+    def luminance(colour):
+        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    lines = figures.fig3(figures.loss_curves(points=9)).axes[0].lines
+    for line in lines:  # the least that WCAG 2 asks of graphics
+        assert 1.05 / (luminance(to_rgb(line.get_color())) + 0.05) >= 3, line.get_label()
+    greys = [luminance(to_rgb(line.get_color())) for line in lines[1:-1]]
+    assert greys == sorted(greys)
+
+
 def test_loss_curves_are_the_papers_formulas():
     curves = figures.loss_curves([0.3], points=99)
     by = {name: part for name, part in curves.groupby("loss")}
@@ -164,6 +183,24 @@ def test_fig4_draws_every_decided_response_in_its_rug_and_its_median():
         values = mine.loc[mine["label"] == label, "margin_sum"]
         np.testing.assert_array_equal(rug.get_xdata(), values)
         assert any(list(line.get_xdata()) == [values.median()] * 2 for line in ax.lines)
+
+
+@pytest.mark.parametrize("spread", [1e-6, 0.05, 0.8, 5.0])
+def test_fig4_draws_a_density_that_is_seen_however_narrow_one_side_is(spread):
+    rng = np.random.default_rng(1)
+    frame = margin_frame(equal=0)
+    for column in ("margin_sum", "margin_mean"):
+        frame[column] = np.where(
+            frame["label"] == "biased",
+            rng.normal(60, 30, len(frame)),
+            rng.normal(0, 1, len(frame)) * spread,
+        )
+    for ax in figures.fig4(frame).axes:
+        curves = [line for line in ax.lines if len(line.get_xdata()) == 300]
+        tops = [max(line.get_ydata()) for line in curves]
+        bars = [patch.get_data().values.max() for patch in ax.patches]
+        assert len(curves) == 2 and max(tops) <= ax.get_ylim()[1]
+        assert min(tops) > 0.25 * min(bars)
 
 
 def test_fig4_shows_questions_where_groups_are_known_and_says_so():

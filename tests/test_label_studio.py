@@ -134,6 +134,25 @@ def test_whoever_comes_back_as_a_number_keeps_the_name_for_new_labels_too(unlabe
     assert list(found["label"]) == ["biased", "unsure", "unsure"]
 
 
+def test_a_copy_of_an_exported_label_is_its_makers_and_no_second_one_of_the_owner(
+    unlabelled, tmp_path
+):
+    labelled(unlabelled, "ann@lab.example", ("biased",))
+    path = tmp_path / "s.json"
+    label_studio.export(unlabelled, path)
+    tasks = json.loads(path.read_text())
+    copy = json.loads(json.dumps(tasks[0]["annotations"][0]))  # as "duplicate" there makes it
+    copy["result"][0]["value"]["choices"] = ["unbiased"]
+    copy["completed_by"] = {"id": 2, "email": "ben@lab.example"}
+    tasks[0]["annotations"].append(copy)
+    found = label_studio.read(write(path, tasks)).set_index("annotator")["label"].to_dict()
+    assert found == {"ann@lab.example": "biased", "ben@lab.example": "unbiased"}
+    for number, annotation in enumerate(tasks[0]["annotations"], 1):
+        annotation["completed_by"] = number
+    with pytest.raises(NapoError, match=r"task 1: 2 annotators' labels carry the name 'ann@lab"):
+        label_studio.read(write(path, tasks))
+
+
 def test_a_number_that_stands_for_two_people_gives_each_only_what_was_theirs(unlabelled, tmp_path):
     labelled(unlabelled, "ann@lab.example", ("biased",))
     labelled(unlabelled, "ben@lab.example", ("unbiased",))

@@ -366,6 +366,19 @@ def test_equal_responses_are_counted_and_given_with_and_without():
     assert (kept["noise_low"], kept["noise_high"]) == (low, high)
 
 
+def test_a_perfect_separation_has_no_interval_of_width_zero():
+    def both(free, noisy):
+        frame = margin_frame(free, noisy)
+        return noise.separation(frame.assign(margin_mean=frame["margin_sum"]))
+
+    made = both(range(20, 40), range(12))
+    assert (made["auroc"] == 1).all() and made[["auroc_low", "auroc_high"]].isna().all(axis=None)
+    said = noise.describe(made)
+    assert "summed margin 1.000, of" in said and "does not decide" in said
+    wrong = noise.describe(both(range(12), range(20, 40)))
+    assert "By the sum, noise has the larger margins: the wrong way round" in wrong
+
+
 def test_wilsons_interval_is_the_textbooks():
     low, high = noise.wilson(1, 10)
     assert (round(low, 4), round(high, 4)) == (0.0179, 0.4042)
@@ -459,3 +472,13 @@ def test_the_words_say_when_all_noise_is_a_repetition_and_nothing_can_be_compare
     said = noise.describe(noise.separation(frame))
     assert "All of the noise equals the chosen response" in said
     assert "cannot be told from these" in said and "does not decide" not in said
+
+
+def test_the_words_do_not_call_noise_a_repetition_because_as_many_others_are_one():
+    frame = spread("margin_sum", "margin_mean", n=12)
+    frame.loc[frame["label"] == "biased", "equal_to_chosen"] = True
+    said = noise.describe(noise.separation(frame))
+    assert "12 equal the chosen response, 12 of them labelled noise-free." in said
+    assert "All of the noise equals" not in said and "separates better" in said
+    both = frame.assign(equal_to_chosen=True)
+    assert "All of the noise equals" in noise.describe(noise.separation(both))

@@ -12,6 +12,7 @@ from napo.figures.style import COLUMN, FAINT, INK, PAGE, letter, new_figure, set
 
 BCE, MAE = "BCE (DPO)", "MAE"
 PAPERS_QS = (0.1, 0.3, 0.5, 0.7, 0.9)  # Fig. 3
+LIGHTEST = 0.62  # of the colours
 TOP = 5.0  # of the loss axis: BCE has no largest value
 
 
@@ -39,9 +40,10 @@ def loss_curves(qs: Sequence[float] = PAPERS_QS, points: int = 400) -> pd.DataFr
     outside = [q for q in qs if not 0 < q <= 1]
     if outside:
         raise NapoError(f"q is {outside[0]:g}; NaPO's q lies in (0, 1], so choose others.")
+    qs = _apart(qs)
     x = torch.linspace(0, 1, points + 2, dtype=torch.float64)[1:-1] ** 2
     made = [(BCE, losses.dpo_loss)]
-    made += [(f"NaPO, q = {q:g}", lambda psi, q=q: losses.napo_loss(psi, q)) for q in sorted(qs)]
+    made += [(f"NaPO, q = {q:g}", lambda psi, q=q: losses.napo_loss(psi, q)) for q in qs]
     made += [(MAE, losses.mae_loss)]
     frames = []
     for name, loss in made:
@@ -54,9 +56,14 @@ def loss_curves(qs: Sequence[float] = PAPERS_QS, points: int = 400) -> pd.DataFr
     return pd.concat(frames, ignore_index=True)
 
 
+def _apart(qs: Sequence[float]) -> list[float]:
+    """Values of q in their order, each once: those that a legend would call alike are one."""
+    return sorted({f"{q:g}": q for q in qs}.values())
+
+
 def fig3_name(qs: Sequence[float]) -> str:
     """The file name: "fig3" for the paper's values of q, others get a figure of their own."""
-    values = sorted(set(qs))
+    values = _apart(qs)
     return "fig3" if values == list(PAPERS_QS) else f"fig3-q-{'-'.join(f'{q:g}' for q in values)}"
 
 
@@ -89,10 +96,10 @@ def fig3(curves: pd.DataFrame, width: float = PAGE) -> Figure:
 
 
 def _draw(ax: Axes, curves: pd.DataFrame, column: str) -> None:
-    """One line a curve; NaPO's go from dark (BCE's end) to light, an order that grey keeps."""
+    """One line a curve; NaPO's go from dark (BCE's end) to lighter, an order that grey keeps."""
     import matplotlib as mpl
 
-    shades = mpl.colormaps["viridis"]
+    shades = mpl.colormaps["plasma"]
     parts = dict(list(curves.groupby("loss", sort=False)))
     between = [name for name in parts if name not in (BCE, MAE)]
     for name, part in parts.items():
@@ -101,6 +108,7 @@ def _draw(ax: Axes, curves: pd.DataFrame, column: str) -> None:
         elif name == MAE:
             look = {"color": FAINT, "linestyle": (0, (1.2, 1.2)), "zorder": 3}
         else:
-            look = {"color": shades(0.12 + 0.78 * between.index(name) / max(1, len(between) - 1))}
+            # Up to where the contrast with white paper is still 3 : 1.
+            look = {"color": shades(LIGHTEST * between.index(name) / max(1, len(between) - 1))}
         label = name.replace("q =", "$q$ =")
         ax.plot(part["x"], part[column], label=label, **look)

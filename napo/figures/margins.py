@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from napo.figures.style import BLUE, COLUMN, FAINT, INK, ORANGE, PAGE, new_figure, settle, style
 from napo.preferences import BIASED
-from napo.separation import LEFT_OUT, STATISTICS, headline, separation
+from napo.separation import ENOUGH, LEFT_OUT, STATISTICS, headline, separation
 
 LABELS = {  # label -> (name in the legend, colour, hatch)
     "biased": ("biased (noise-free)", BLUE, ""),
@@ -85,18 +85,21 @@ def _panel(ax: Axes, part: pd.DataFrame, column: str, bins: int) -> None:
         return
     span = max(np.ptp(pooled), 1e-6)
     edges = np.linspace(pooled.min() - 0.06 * span, pooled.max() + 0.06 * span, bins + 1)
+    tops: list[float] = []
     for at, (label, (name, colour, hatch)) in enumerate(LABELS.items()):
         mine = values[label]
         if not len(mine):
             continue
         heights, _ = np.histogram(mine, edges, density=True)
+        tops.append(heights.max())
         ax.stairs(heights, edges, fill=True, facecolor=colour, alpha=0.28, edgecolor="none")
         ax.stairs(heights, edges, fill=True, facecolor="none", edgecolor=colour, hatch=hatch,
                   linewidth=0.5, alpha=0.75, label=name)  # fmt: skip
         grid = np.linspace(edges[0], edges[-1], 300)
-        density = _density(mine, grid)
+        density = _density(mine, grid, narrowest=(edges[1] - edges[0]) / 2)
         if density is not None:
             ax.plot(grid, density, color=colour, linewidth=1.3)
+            tops.append(density.max())
         ax.axvline(np.median(mine), color=colour, linewidth=1.1, linestyle=_dash(label), ymax=ROOM)
         low = -0.035 - 0.045 * at  # rugs under the axis, one level a label
         ax.plot(mine, np.full(len(mine), low), "|", color=colour, markersize=4,
@@ -104,21 +107,26 @@ def _panel(ax: Axes, part: pd.DataFrame, column: str, bins: int) -> None:
     ax.set(xlim=(edges[0], edges[-1]))
     ax.tick_params(axis="x", pad=7)
     ax.locator_params(axis="y", nbins=4)
-    top = max(patch.get_data().values.max() for patch in ax.patches)
-    ax.set_ylim(0, top / ROOM)
+    ax.set_ylim(0, max(tops) / ROOM)
 
 
 def _dash(label: str) -> tuple[int, tuple[float, ...]]:
     return (0, (4, 1.5)) if label == "biased" else (0, (1.2, 1.2))
 
 
-def _density(values: np.ndarray, grid: np.ndarray) -> np.ndarray | None:
-    """A Gaussian kernel density; none for values that do not vary."""
+def _density(values: np.ndarray, grid: np.ndarray, narrowest: float) -> np.ndarray | None:
+    """A Gaussian kernel density; none for values that do not vary.
+
+    Its kernel has Scott's width, but not less than `narrowest`: a curve that is finer than the bars
+    beside it would leave the panel, or fall between the points it is drawn at.
+    """
     from scipy.stats import gaussian_kde
 
     if len(values) < 3 or np.ptp(values) < 1e-9:
         return None
-    return gaussian_kde(values)(grid)
+    spread = values.std(ddof=1)
+    scott = len(values) ** (-1 / 5) * spread
+    return gaussian_kde(values, max(scott, narrowest) / spread)(grid)
 
 
 def _say(ax: Axes, fact: dict[str, Any] | None, without: dict[str, Any] | None) -> None:
@@ -127,7 +135,7 @@ def _say(ax: Axes, fact: dict[str, Any] | None, without: dict[str, Any] | None) 
         return
     look = {"transform": ax.transAxes, "ha": "right", "va": "top"}
     counts = f"{fact['n'] - fact['noise']} noise-free, {fact['noise']} noise"
-    by_definition = fact["equal"] == fact["noise"]  # margins of 0, which no statistic can order
+    by_definition = fact["noise_equal"] == fact["noise"]  # margins of 0: nothing can order them
     weight = "normal" if by_definition else "bold"
     ax.text(0.99, 1.0, _area(fact), fontsize=7.5, color=INK, weight=weight, **look)
     ax.text(0.99, 0.915, counts, fontsize=7, color=FAINT, **look)
@@ -140,7 +148,9 @@ def _area(fact: dict[str, Any]) -> str:
     if np.isnan(fact["auroc"]):
         return "AUROC not defined"
     if np.isnan(fact["auroc_low"]):
-        return f"AUROC {fact['auroc']:.2f} (too few for an interval)"
+        apart = fact["auroc"] in (0, 1) and min(fact["noise"], fact["n"] - fact["noise"]) >= ENOUGH
+        why = "fully apart" if apart else "too few for an interval"
+        return f"AUROC {fact['auroc']:.2f} ({why})"
     return f"AUROC {fact['auroc']:.2f} [{fact['auroc_low']:.2f}, {fact['auroc_high']:.2f}]"
 
 

@@ -51,19 +51,13 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
             )
         noise.label_with_oracle(rows, samples, label, path)
     elif annotator == ADJUDICATED:
-        _settle(path, samples)
-        disputed = _disputed(path)
-        if disputed:
-            raise NapoError(
-                f"{len(disputed)} {'responses are' if len(disputed) > 1 else 'response is'} still "
-                f"disputed; adjudicate {_HOW} and "
-                f'`annotator` to "{ADJUDICATED}".'
-            )
+        labels = _settled(path.parent, samples)
     elif not path.is_file():
         raise NapoError(
             f"{path} is missing: {annotator} has labelled nothing yet; label the samples {_HOW}."
         )
-    labels = noise.read_labels(path)
+    if annotator != ADJUDICATED:
+        labels = noise.read_labels(path)
     if not complete(path.parent):
         finish(path.parent, keep_open="*.csv")
     return _grouped(session, rows, labels)
@@ -91,8 +85,8 @@ def annotator(session: Session, name: str) -> Annotator:
 def adjudicator(session: Session) -> Annotator:
     """The widget on the responses that people label differently, with what each of them said.
 
-    The labels go to adjudicated.csv, which first gets those that people agree on; batch mode reads
-    it with `annotator = "adjudicated"`.
+    Decisions go to adjudicated.csv, which holds nothing else; `annotate` with "adjudicated" puts
+    them with what people agree on.
 
     Raises:
         NapoError: when fewer than two people labelled, or they agree on everything.
@@ -101,8 +95,7 @@ def adjudicator(session: Session) -> Annotator:
     from napo.annotator import Annotator
 
     rows, samples, path = _to_label(session, ADJUDICATED)
-    _settle(path, samples)
-    found = noise.disagreements(everyones_labels(session))
+    found = noise.disagreements(_of_several(path.parent))
     if found.empty:
         raise NapoError(
             f'Nothing is disputed; use the labels with `annotator` set to "{ADJUDICATED}" and '
@@ -124,7 +117,7 @@ def everyones_labels(session: Session) -> pd.DataFrame:
 
 
 def labelled(session: Session) -> pd.DataFrame:
-    """Who labelled how many of the sampled responses.
+    """Who labelled how many of the sampled responses; "adjudicated": how many are settled.
 
     Returns:
         Index `annotator`; columns `labelled`, `of`, and how many of them are `biased`, `unbiased`
@@ -132,10 +125,11 @@ def labelled(session: Session) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from napo import noise
     from napo.labels import LABELS
     from napo.preferences import BIASED
 
-    labels = everyones_labels(session)
+    labels = noise.with_consensus(everyones_labels(session))
     counts = pd.crosstab(labels["annotator"], labels["label"]).reindex(
         columns=list(LABELS), fill_value=0
     )
@@ -181,12 +175,12 @@ def _all_labels(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     from napo import noise
-    from napo.labels import COLUMNS
+    from napo.labels import COLUMNS, composed
 
     found = []
     for path in finished_files(folder, "*.csv"):
         found.append(noise.read_labels(path))
-        others = sorted(set(found[-1]["annotator"]) - {path.stem})
+        others = sorted(set(found[-1]["annotator"].map(composed)) - {composed(path.stem)})
         if others:  # a copy, whose labels would count twice
             raise NapoError(
                 f"{path} holds labels of {', '.join(others)}; keep each one's labels in a file of "
@@ -209,13 +203,11 @@ def _whoever(session: Session) -> str:
     return names[0] if len(names) == 1 else ADJUDICATED
 
 
-def _settle(path: Path, samples: list[str]) -> None:
-    """Bring adjudicated.csv up to date with what people say now, in the order of the samples."""
-    import pandas as pd
-
+def _of_several(folder: Path) -> pd.DataFrame:
+    """Everyone's labels, of two people at least."""
     from napo import noise
 
-    labels = _all_labels(path.parent)
+    labels = _all_labels(folder)
     names = sorted(set(noise.people(labels)["annotator"]))
     if len(names) < 2:
         who = f"only {names[0]} has" if names else "nobody has"
@@ -223,25 +215,26 @@ def _settle(path: Path, samples: list[str]) -> None:
             f"Adjudication needs the labels of two people, and {who} labelled; label the samples "
             f"{_HOW} and `annotator` to each one's name."
         )
-    place = {id: at for at, id in enumerate(samples)}
-
-    def changed(there: pd.DataFrame) -> pd.DataFrame:
-        others = labels[labels["annotator"] != ADJUDICATED]
-        settled = noise.consensus(pd.concat([others, there]))
-        return settled.sort_values("id", key=lambda ids: ids.map(place), kind="stable")
-
-    noise.update_labels(path, changed)
+    return labels
 
 
-def _disputed(path: Path) -> list[tuple[str, str]]:
-    """Items that people label differently and nobody has settled."""
+def _settled(folder: Path, samples: list[str]) -> pd.DataFrame:
+    """What holds of several people's labels, in the order of the samples."""
     from napo import noise
 
-    labels = _all_labels(path.parent)
-    there = labels[labels["annotator"] == ADJUDICATED]
-    settled = set(zip(there["id"], there["kind"], strict=True))
-    found = noise.disagreements(labels)
-    return [item for item in zip(found["id"], found["kind"], strict=True) if item not in settled]
+    labels = _of_several(folder)
+    found = noise.consensus(labels)
+    asked = noise.people(labels)[["id", "kind"]].drop_duplicates()
+    left = len(asked) - len(found)
+    if left:
+        raise NapoError(
+            f"{left} {'responses are' if left > 1 else 'response is'} still disputed; adjudicate "
+            f'{_HOW} and `annotator` to "{ADJUDICATED}".'
+        )
+    place = {id: at for at, id in enumerate(samples)}
+    return found.sort_values("id", key=lambda ids: ids.map(place), kind="stable").reset_index(
+        drop=True
+    )
 
 
 def margins(session: Session, annotator: str = "") -> pd.DataFrame:
