@@ -55,10 +55,12 @@ def seal(path: Path, folder: Path, run: Mapping[str, Any]) -> None:
 
 
 def settle(path: Path, folder: Path) -> None:
-    """Put a draft of final weights in its place.
+    """Put a draft of final weights in its place, once the disk has it.
 
     What an interrupted run left there is replaced file by file: a whole model is never gone.
     """
+    for each in (*path.rglob("*"), path):
+        _flush(each)
     if folder.is_dir():
         new = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
         for name in new:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ProcessorMixin,
     )
 
+_AGAIN = " (get its files again if they are damaged)"
 _PROCESSOR_FILES = (
     "config.json",
     "tokenizer*",
@@ -72,20 +73,16 @@ def load(
     extra = {}
     if four_bit:
         extra = {"quantization_config": _four_bits(dtype, family), "device_map": device}
-    try:
-        with without_bars():
-            model, report = AutoModelForImageTextToText.from_pretrained(
-                path,
-                dtype=getattr(torch, dtype),
-                attn_implementation=attention,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **extra,
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        problem = str(error).strip().splitlines()[0]
-        raise NapoError(f"The model {path} does not load: {problem}") from None
+    with _told(f"The model {path} does not load{_AGAIN}"), without_bars():
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **extra,
+        )
     _refuse_incomplete(path, report)
     processor = load_processor(path, image_mode=image_mode)
     asked, known = processor.image_token_id, getattr(model.config, "image_token_id", None)
@@ -105,11 +102,26 @@ def family_of(path: str | Path) -> families.Family:
     Raises:
         NapoError: when it has no config.json, or its family is not known.
     """
+    with _told(f"The model {path} does not load{_AGAIN}"):
+        config = config_of(path)
+    return families.of_config(config)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Tell what a library says of a model's files in one sentence.
+
+    Damaged files make it say nearly anything: safetensors and tokenizers derive their errors from
+    `Exception` itself, and a field of another type is a KeyError or TypeError inside it.
+    """
     try:
-        return families.of_config(config_of(path))
-    except (OSError, ValueError) as error:
-        problem = str(error).strip().splitlines()[0]
-        raise NapoError(f"The model {path} does not load: {problem}") from None
+        yield
+    except NapoError:
+        raise
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "")
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        raise NapoError(f"{what}: {kind}{first[:300]}") from None
 
 
 def config_of(path: str | Path) -> PreTrainedConfig:
@@ -144,14 +156,10 @@ def load_processor(path: str | Path, *, image_mode: str = "crop") -> ProcessorMi
 
     family = family_of(path)
     kind = families.image_only_processor(family) or AutoProcessor
-    try:
-        with warnings.catch_warnings():
-            # Without torchvision the image processor's Pillow version is the one that is meant.
-            warnings.simplefilter("ignore")
-            processor = kind.from_pretrained(str(path), trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
-        problem = str(error).strip().splitlines()[0]
-        raise NapoError(f"The processor of {path} does not load: {problem}") from None
+    with _told(f"The processor of {path} does not load{_AGAIN}"), warnings.catch_warnings():
+        # Without torchvision the image processor's Pillow version is the one that is meant.
+        warnings.simplefilter("ignore")
+        processor = kind.from_pretrained(str(path), trust_remote_code=False)
     if getattr(processor, "image_processor", None) is None:
         raise NapoError(f"{path} has no image processor; it is not a model for images and text.")
     processor.chat_template = processor.chat_template or family.template or None
@@ -171,13 +179,11 @@ def with_adapter(
 
     folder = Path(adapter)
     _refuse_without_weights(folder)
-    config = PeftConfig.from_pretrained(str(folder))
+    with _told(f"The adapter {folder} does not load{_AGAIN}"):
+        config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = not trainable
-    try:
+    with _told(f"The adapter {folder} does not fit this model"):
         wrapped = get_peft_model(model, config)
-    except ValueError as error:
-        problem = str(error).strip().splitlines()[0]
-        raise NapoError(f"The adapter {folder} does not fit this model: {problem}") from None
     load_adapter_weights(wrapped, folder)
     return wrapped
 
@@ -192,12 +198,10 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
     from peft import set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
-    try:
+    with _told(f"The adapter {folder} does not load{_AGAIN}"):
         weights = load_peft_weights(str(folder), device="cpu")
+    with _told(f"The adapter {folder} does not fit this model"):
         result = set_peft_model_state_dict(model, weights)
-    except (ValueError, RuntimeError) as error:
-        problem = str(error).strip().splitlines()[0]
-        raise NapoError(f"The adapter {folder} does not fit this model: {problem}") from None
     _refuse(str(folder), "missing", [name for name in result.missing_keys if "lora_" in name])
     _refuse(str(folder), "unexpected", result.unexpected_keys)
 
@@ -322,7 +326,8 @@ def _folder(path: str | Path) -> Path:
 def _base_of(adapter: Path) -> str:
     from peft import PeftConfig
 
-    config = PeftConfig.from_pretrained(str(adapter))
+    with _told(f"The adapter {adapter} does not load{_AGAIN}"):
+        config = PeftConfig.from_pretrained(str(adapter))
     base, revision = config.base_model_name_or_path, config.revision
     if not base:
         raise NapoError(f"{adapter} does not name its base model; load the base with `adapter`.")

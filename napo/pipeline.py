@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -230,37 +230,29 @@ def run(
     log = workspace.data / "pipeline.log"
     board = Board()
     began = time.monotonic()
-    environment = {**os.environ, "PATH": _path_with_our_programs(), "PYTHONUNBUFFERED": "1"}
     with hold(workspace.data, "already runs a pipeline in"):
         make_folder(workspace.data)
         processes.end(workspace.data)  # what a killed pipeline left running
         _forget_backups(workspace)
-        try:
-            with (
-                processes.stop_on_signals(),
-                writing(log),
-                open(log, "w", encoding="utf-8") as whole,
-            ):
-                # Days of training do not wait for labels: what needs no failed job goes on.
-                going = ["--keep-going"] if settings.scale == "paper" else []
-                config = {"profile": profile, "workspace": str(workspace.root), **(options or {})}
-                write_json(workspace.data / CONFIG_FILE, config)
-                call = command(workspace.data / CONFIG_FILE, cores, [*going, *extra])
-                process = processes.start(call, workspace.data, environment)
-                for line in process.stdout or ():
-                    whole.write(line)
-                    whole.flush()
-                    for shown in board.feed(line.rstrip("\n"), time.monotonic(), cores):
-                        print(shown, flush=True)
-                code = process.wait()
-        except processes.Stopped as stopped:
-            processes.end(workspace.data)
-            print("Interrupted; what is finished is kept, run the same command to go on.")
-            return stopped.code
-        except BrokenPipeError:  # whoever read the progress has gone, as `head` does
-            processes.end(workspace.data)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
+        # Days of training do not wait for labels: what needs no failed job goes on.
+        going = ["--keep-going"] if settings.scale == "paper" else []
+        config = {"profile": profile, "workspace": str(workspace.root), **(options or {})}
+        write_json(workspace.data / CONFIG_FILE, config)
+        call = command(workspace.data / CONFIG_FILE, cores, [*going, *extra])
+        with processes.stop_on_signals():
+            try:
+                code = _followed(call, workspace.data, board, cores)
+            except processes.Stopped as stopped:
+                processes.end(workspace.data)
+                print("Interrupted; what is finished is kept, run the same command to go on.")
+                return stopped.code
+            except BrokenPipeError:  # whoever read the progress has gone, as `head` does
+                processes.end(workspace.data)
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 128 + signal.SIGPIPE
+            except BaseException:
+                processes.end(workspace.data)  # nothing goes on that nobody waits for
+                raise
     if code and board.failed:
         notebook, *others = (workspace.root / log for log in board.failed)
         also = f"; {len(others)} others failed too: {', '.join(map(str, others))}" if others else ""
@@ -273,6 +265,20 @@ def run(
     report = workspace.data / edition(settings, "tables", asked, tune) / "report.html"
     print(said + (f": {report}" if report.is_file() else "."), flush=True)
     return 0
+
+
+def _followed(call: Sequence[str], place: Path, board: Board, cores: int) -> int:
+    """Run Snakemake to its end: its words to `pipeline.log`, what the board makes of them here."""
+    environment = {**os.environ, "PATH": _path_with_our_programs(), "PYTHONUNBUFFERED": "1"}
+    log = place / "pipeline.log"
+    with writing(log), open(log, "w", encoding="utf-8") as whole:
+        process = processes.start(call, place, environment)
+        for line in process.stdout or ():
+            whole.write(line)
+            whole.flush()
+            for shown in board.feed(line.rstrip("\n"), time.monotonic(), cores):
+                print(shown, flush=True)
+        return process.wait()
 
 
 def _forget_backups(workspace: Workspace) -> None:

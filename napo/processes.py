@@ -38,7 +38,8 @@ class Stopped(BaseException):
 def stop_on_signals() -> Iterator[None]:
     """Raise `Stopped` in the main thread for SIGINT, SIGTERM and SIGHUP, which stay quiet after it.
 
-    On leaving, the signals do what they did before.
+    On leaving, the signals do what they did before; so what has to be done undisturbed is done
+    inside. A SIGHUP that is ignored stays so: `nohup` means a run to outlive its terminal.
     """
 
     def stop(number: int, _: object) -> None:
@@ -46,7 +47,9 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
 
-    before = {each: signal.signal(each, stop) for each in STOPS}
+    hangs_on = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    taken = [each for each in STOPS if not (hangs_on and each == signal.SIGHUP)]
+    before = {each: signal.signal(each, stop) for each in taken}
     try:
         yield
     finally:

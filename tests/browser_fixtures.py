@@ -109,6 +109,8 @@ class Page:
         self.driver, self.lab = driver, lab
 
     def open(self, name):
+        # JupyterLab goes by the focus, which a headless window has or has not.
+        self.driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
         mine = name.removesuffix(".ipynb")  # JupyterLab's workspace: two windows do not share one
         self.driver.get(f"{self.lab}lab/workspaces/{mine}/tree/{name}?token={TOKEN}&reset")
         until(

@@ -102,8 +102,6 @@ def test_two_tabs_lose_nothing_and_a_closed_one_keeps_what_it_labelled(page, wor
     for name in ("02.ipynb", "02-second.ipynb"):  # each has a kernel of its own
         if name != "02.ipynb":
             driver.switch_to.new_window("tab")
-        # Of several headless tabs one has the focus, and JupyterLab goes by that.
-        driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
         page.open(name)
         page.run_all()
         assert f"item {len(before) + 1} of 60" in page.text()

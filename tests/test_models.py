@@ -1,11 +1,13 @@
 """Loading is strict, and a fingerprint is of the content."""
 
 import json
+import os
 import shutil
 
 import engine_fixtures as engine
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from napo import families, logprobs, models
@@ -170,3 +172,48 @@ def test_freezing_leaves_language_model_and_projector_to_train():
     assert not any("vision_tower" in name for name in trained)
     assert any("multi_modal_projector" in name for name in trained)
     assert "lm_head.weight" in trained
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_the_header(path):
+    content = bytearray(path.read_bytes())
+    content[9] ^= 1  # in the JSON that names the tensors
+    path.write_bytes(content)
+
+
+def other_types(path):
+    path.write_text(json.dumps({"model": [], "added_tokens": 3, "version": {}}))
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "part"),
+    [
+        ("model.safetensors", cut, "The model"),
+        ("model.safetensors", flip_the_header, "The model"),
+        ("config.json", other_types, "The model"),
+        ("tokenizer.json", cut, "The processor of"),
+        ("tokenizer.json", other_types, "The processor of"),
+        ("processor_config.json", cut, "The processor of"),
+    ],
+)
+def test_damaged_files_of_a_model_are_one_short_sentence(copy, name, harm, part):
+    harm(copy / name)
+    with pytest.raises(NapoError) as told:
+        models.load(copy, device="cpu")
+    said = str(told.value)
+    assert said.startswith(part) and str(copy) in said and "get its files again" in said
+    assert "\n" not in said and len(said) < 420 + len(str(copy))
+
+
+@pytest.mark.parametrize("harm", [cut, flip_the_header])
+def test_damaged_files_of_an_adapter_are_one_short_sentence(saved, tmp_path, harm):
+    model, _ = models.load(saved, device="cpu")
+    models.add_adapter(model, LoraConfig(r=2, target_modules=["q_proj"]), seed=0).save_pretrained(
+        str(tmp_path / "adapter")
+    )
+    harm(tmp_path / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(NapoError, match=r"adapter .* does not load"):
+        models.load(saved, adapter=tmp_path / "adapter", device="cpu")

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from napo import processes
+from napo import pipeline, processes
+from napo.errors import NapoError
 
 # A child that starts a grandchild in a session of its own, as a notebook's kernel is.
 FAMILY = (
@@ -75,6 +76,27 @@ def test_a_signal_becomes_one_stop_with_the_shells_code(number):
         time.sleep(1)
     assert stopped.value.code == 128 + number
     assert signal.getsignal(number) == before
+
+
+def test_a_hangup_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it
+    try:
+        with processes.stop_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_pipeline_whose_log_cannot_be_written_leaves_nothing_running(tmp_path, monkeypatch):
+    data = tmp_path.resolve() / "data" / "smoke"
+    data.mkdir(parents=True)
+    (data / "pipeline.log").symlink_to("/dev/full")
+    talk = "print('word', flush=True); import time; time.sleep(60)"
+    monkeypatch.setattr("napo.pipeline.command", lambda *_: [sys.executable, "-c", talk])
+    with pytest.raises(NapoError, match=r"pipeline\.log cannot be written: the disk is full"):
+        pipeline.run("smoke", str(tmp_path), cores=1)
+    assert processes.end(data) == 0
 
 
 def run_pipeline(root, *more):
