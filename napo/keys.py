@@ -17,10 +17,13 @@ CLICKED = "does-"  # CSS class of a button, before the action that it stands for
 _LISTEN = """
 function render({ model, el }) {
   // Out of sight and still heard: a live region that stays, only its text changes.
-  el.style.cssText = "position: absolute; width: 1px; height: 1px; overflow: hidden; "
-    + "clip-path: inset(50%); white-space: nowrap";
-  el.setAttribute("role", "status");
-  const speak = () => { el.textContent = model.get("said"); };
+  const voice = document.createElement("div");
+  voice.setAttribute("role", "status");
+  voice.style.cssText = "position: absolute; width: 1px; height: 1px; overflow: hidden; "
+    + "clip-path: inset(50%)";
+  el.style.cssText = "position: relative; width: 1px; height: 0; margin: 0";
+  el.append(voice);
+  const speak = () => { voice.textContent = model.get("said"); };
   model.on("change:said", speak);
   speak();
   const listen = (root) => {

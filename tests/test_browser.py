@@ -82,6 +82,13 @@ def test_labels_by_keys_and_mouse_survive_a_killed_kernel(page, workspace):
     page.keys("u")
     assert labels(workspace)[5:] == ["biased"]
     page.picture("2-labelled")
+    wide = """
+      const root = arguments[0].closest('.jp-Cell-outputWrapper');
+      return [root, ...root.querySelectorAll('*')].filter(
+        (part) => getComputedStyle(part).overflowX !== 'hidden'
+          && part.clientWidth > 1 && part.scrollWidth > part.clientWidth + 1
+      ).map((part) => part.className);"""
+    assert page.js(wide, page.annotator()) == []  # nothing to scroll sideways
     kill_kernels(workspace)
     time.sleep(1)
     page.open("02.ipynb")
