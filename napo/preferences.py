@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from napo import sources
 from napo.errors import NapoError
 from napo.sources import BIASED, BadRow
-from napo.workspace import atomic_file, fingerprint, finished_files, write_json
+from napo.workspace import (
+    atomic_file,
+    complete,
+    fingerprint,
+    finished_files,
+    hash_file,
+    manifest_fingerprint,
+    require,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -295,6 +304,31 @@ def load(rows: Path, reference: Path | None = None) -> datasets.Dataset:
     return data.with_transform(_decoded)
 
 
+def checked(folder: Path) -> str:
+    """The fingerprint of a folder's rows: of its manifest, or of files that none was written for.
+
+    Raises:
+        NapoError: when there are none, or a file is not as the manifest says.
+    """
+    if complete(folder):
+        return manifest_fingerprint(require(folder))
+    return fingerprint([(path.name, hash_file(path)) for path in shards(folder)])
+
+
+def _table(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        problem = next(iter(str(error).splitlines()), "")
+        raise NapoError(
+            f"{path} cannot be read ({problem[:200]}); delete its folder and run "
+            "notebooks/01_build_biased_data.ipynb again."
+        ) from None
+
+
 def _large(files: Sequence[Path]) -> bool:
     return sum(path.stat().st_size for path in files) > IN_MEMORY_BYTES
 
@@ -302,9 +336,8 @@ def _large(files: Sequence[Path]) -> bool:
 def _in_memory(files: Sequence[Path]) -> datasets.Dataset:
     import datasets
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    table = pa.concat_tables([pq.read_table(path) for path in files], promote_options="default")
+    table = pa.concat_tables([_table(path) for path in files], promote_options="default")
     return datasets.Dataset(table)
 
 
@@ -326,9 +359,8 @@ def _scores(ids: Iterable[str], reference: Path) -> datasets.Dataset:
     """The reference's columns in the order of these ids."""
     import datasets
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    parts = [part for path in shards(reference) if (part := pq.read_table(path)).num_rows]
+    parts = [part for path in shards(reference) if (part := _table(path)).num_rows]
     scores, ids = pa.concat_tables(parts), list(ids)
     order = {name: at for at, name in enumerate(scores["id"].to_pylist())}
     lost = set(ids) - set(order)

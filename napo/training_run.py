@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,19 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from napo import checkpoints, families, models, preferences
+from napo import checkpoints, families, models, preferences, provenance
 from napo.errors import NapoError, unknown
+from napo.locks import work_on
 from napo.objective import VARIANTS, Objective
 from napo.progress import Progress
 from napo.settings import TUNES
 from napo.storage import writing
 from napo.trainer import NaPOConfig, NaPOTrainer
-from napo.workspace import json_value, read_json, sweep, write_json
+from napo.workspace import fingerprint, json_value, read_json, sweep, write_json
 
 if TYPE_CHECKING:
     from napo.config import Training
+    from napo.settings import Run
 
 
 class _Line(TrainerCallback):
@@ -259,20 +262,22 @@ def _describe(folder: Path, trainer: NaPOTrainer, batch: int, made_from: Mapping
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m napo.trainer RUN.yaml`, alone or under `accelerate launch`."""
-    from napo.config import load_run
-
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if len(given) != 1:
-        print("usage: python -m napo.trainer RUN.yaml", file=sys.stderr)
-        return 2
-    try:
-        run = load_run(Path(given[0]))
-        final = train_run(
+def _asked_for(run: Run) -> Path:
+    """The run that a file describes: claimed, trained, and sealed with what made it."""
+    rows, reference = Path(run.rows), Path(run.reference)
+    settings = {
+        **run.model_dump(exclude={"run_folder", "model", "rows", "reference", "data_workers"}),
+        "model": models.fingerprint(run.model),
+        "rows": preferences.checked(rows),
+        "reference": preferences.checked(reference),
+    }
+    provenance.ask("run file", fingerprint(settings), {"variant": run.variant, "seed": run.seed})
+    first = int(os.environ.get("RANK", "0")) == 0  # of several processes, one claims the folder
+    with work_on(Path(run.run_folder), settings) if first else nullcontext():
+        return train_run(
             run.run_folder,
             model_path=run.model,
-            rows=preferences.load(Path(run.rows), Path(run.reference)),
+            rows=preferences.load(rows, reference),
             variant=run.variant,
             settings=run.training,
             seed=run.seed,
@@ -282,6 +287,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             image_mode=run.image_mode,
             data_workers=run.data_workers,
         )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m napo.trainer RUN.yaml`, alone or under `accelerate launch`."""
+    from napo.config import load_run
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if len(given) != 1:
+        print("usage: python -m napo.trainer RUN.yaml", file=sys.stderr)
+        return 2
+    try:
+        final = _asked_for(load_run(Path(given[0])))
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)
         return 1

@@ -20,10 +20,12 @@ from napo import batches, checkpoints, families, logprobs, models, shared_prefix
 from napo.checkpoints import read_records
 from napo.config import Training
 from napo.errors import NapoError
+from napo.locks import hold
 from napo.objective import VARIANTS
 from napo.trainer import NaPOConfig, NaPOTrainer
 from napo.training_rows import EncodedRows, EpochSampler
 from napo.training_run import main, train_run
+from napo.workspace import require
 
 SETTINGS = Training(
     learning_rate=3e-3,
@@ -557,9 +559,34 @@ def test_the_command_line_trains_from_a_file_and_refuses_unknown_keys(base, rows
     direct = tmp_path / "direct"
     train_run(direct, base, rows, "A1", SETTINGS, seed=0)
     assert digest(tmp_path / "run") == digest(direct)
+    sealed = require(tmp_path / "run")
+    assert sealed["settings"]["variant"] == "A1" and "training.json" in sealed["files"]
+    made_by = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert {"code", "machine", "parameters"} <= set(made_by)
+    assert main([str(file)]) == 0  # again: it is there
     file.write_text(json.dumps({**json.loads(file.read_text()), "varaint": "A1"}))
     assert main([str(file)]) == 1
     assert "Did you mean 'variant'" in capsys.readouterr().err
+
+
+def test_a_second_trainer_in_a_folder_is_told_who_holds_it(base, rows, tmp_path, capsys):
+    file = write_run(base, rows, tmp_path, tmp_path / "run")
+    with hold(tmp_path / "run", "already works in"):
+        assert main([str(file)]) == 1
+    assert f"Process {os.getpid()} on " in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("folder", ["rows", "reference"])
+def test_rows_that_were_cut_are_one_sentence_of_the_command_line(
+    base, rows, tmp_path, capsys, folder
+):
+    file = write_run(base, rows, tmp_path, tmp_path / "run")
+    part = tmp_path / folder / "shard-0.parquet"
+    os.truncate(part, part.stat().st_size // 2)
+    assert main([str(file)]) == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"napo: {part} cannot be read (") and "\n" not in said
 
 
 @pytest.mark.long
