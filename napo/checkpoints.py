@@ -116,6 +116,9 @@ def verify(path: Path, run: Mapping[str, Any] | None = None) -> None:
             "one before, or from the beginning."
         )
     manifest = read_json(path / MANIFEST)
+    parts = manifest if isinstance(manifest, dict) else {}
+    if not all(isinstance(parts.get(name), dict) for name in ("files", "run")):
+        raise NapoError(f"{path}: {MANIFEST} is damaged; delete this checkpoint.")
     for name, digest in manifest["files"].items():
         if not (path / name).is_file() or hash_file(path / name) != digest:
             raise NapoError(f"{path}: {name} is missing or damaged; delete this checkpoint.")

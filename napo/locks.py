@@ -38,7 +38,8 @@ def hold(place: Path, doing: str, patience: float = 0.0) -> Iterator[None]:
             place.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=patience)
     except Timeout:
-        who = read_json(holder) if holder.is_file() else {}
+        told = read_json(holder) if holder.is_file() else {}
+        who = told if isinstance(told, dict) else {}
         raise NapoError(
             f"Process {who.get('process', '?')} on {who.get('machine', '?')} {doing} {place}; "
             "wait for it, stop it, or use another workspace."

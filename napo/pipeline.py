@@ -218,7 +218,7 @@ def run(
     Raises:
         NapoError: when a notebook fails (with its sentence), or the workspace is in use.
     """
-    settings = load_profile(profile)
+    settings, extra = load_profile(profile), list(extra)
     if profile.endswith((".yaml", ".yml")):
         profile = str(Path(profile).resolve())  # jobs run in the workspace
     workspace = Workspace.open(root, settings.name)
@@ -259,6 +259,9 @@ def run(
         raise NapoError(f"{failure_sentence(notebook)} (The failed notebook: {notebook}{also})")
     if code:
         raise NapoError(complaint(log) or f"Snakemake stopped with code {code}; see {log}.")
+    if {"-n", "--dry-run", "--dryrun"} & set(extra):
+        print(f"Nothing was run; the plan is in {log}.")
+        return 0
     took = duration(time.monotonic() - began)
     said = f"All done in {took}" if board.finished or board.planned else UP_TO_DATE
     asked, tune = ((options or {}).get(name, "") for name in CONFIG)

@@ -21,7 +21,8 @@ from napo import __version__
 
 FILE = "provenance.json"
 CHECKOUT = Path(__file__).resolve().parent.parent
-CODE = ("napo", "notebooks", "Snakefile")  # what decides results; a README may change
+# What decides results, the published numbers included; a README may change.
+CODE = ("napo", "notebooks", "Snakefile", "data/paper")
 _REDIRECTS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set within git's hooks
 _asked: dict[str, Any] = {}  # the session's profile and parameters, for whatever it makes
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from napo import provenance
 from napo.config import load_profile
@@ -21,6 +22,7 @@ from napo.workspace import (
     UNHASHED,
     Workspace,
     hash_file,
+    manifest_fingerprint,
     read_json,
     read_manifest,
 )
@@ -33,7 +35,8 @@ class Finding:
     Attributes:
         path: the file.
         problem: "missing", "changed", "unlisted" (no manifest knows it), or "unfinished" (a folder
-            that was begun and has no manifest).
+            that was begun and has no manifest). Of the rows' folder: it is not there, or is not
+            the one that other folders were made from.
     """
 
     path: Path
@@ -72,16 +75,30 @@ def verify(data: Path, figures: Path | None = None) -> tuple[int, list[Finding]]
             labels = folder.name == "annotations" and file.suffix == ".csv"  # they go on growing
             if file.is_file() and not (known or apart or labels or inner & set(file.parents)):
                 findings.append(Finding(file, "unlisted"))
+    findings += _inputs({path.parent: read_manifest(path.parent) for path in manifests}, data)
     begun = {path.parent for path in data.rglob(SETTINGS)} - {path.parent for path in manifests}
     # People's labels stand alone until somebody reads them.
     findings += [
         Finding(each, "unfinished") for each in sorted(begun) if each.name != "annotations"
     ]
     for path in sorted(figures.glob(f"*.{provenance.FILE}")) if figures else ():
-        files = read_json(path).get("files", {})
+        known = read_json(path)
+        files = known.get("files") if isinstance(known, dict) else None
+        if not isinstance(files, dict):
+            findings.append(Finding(path, "changed"))
+            continue
         count += len(files)
         findings += _compared(path.parent, files)
     return count, findings
+
+
+def _inputs(manifests: Mapping[Path, Mapping[str, Any]], data: Path) -> Iterator[Finding]:
+    """The rows, if what was made from them is here and they are not, or are others."""
+    there = {manifest_fingerprint(manifest) for manifest in manifests.values()}
+    wanted = {manifest["settings"].get("rows") for manifest in manifests.values()} - {None}
+    if not wanted <= there:
+        rows = data / "rows"
+        yield Finding(rows, "changed" if rows in manifests else "missing")
 
 
 def _compared(folder: Path, files: Mapping[str, str]) -> Iterator[Finding]:
@@ -106,13 +123,17 @@ def makers(data: Path) -> Counter[str]:
 def _maker(folder: Path) -> str:
     if not (folder / provenance.FILE).is_file():
         return "an earlier napo, which wrote no provenance.json"
-    found = read_json(folder / provenance.FILE)
-    machine = found["machine"]
-    gpus = f", {', '.join(machine['gpus'])}" if machine["gpus"] else ""
-    return (
-        f"{provenance.code_to_read(found['code'])}; {machine['cpu']}, {machine['threads']} "
-        f"thread{'s' * (machine['threads'] != 1)}{gpus}, {machine['system']}"
-    )
+    path = folder / provenance.FILE
+    found = read_json(path)
+    try:
+        machine, code = found["machine"], provenance.code_to_read(found["code"])
+        gpus = f", {', '.join(machine['gpus'])}" if machine["gpus"] else ""
+        threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+        return f"{code}; {machine['cpu']}, {threads}{gpus}, {machine['system']}"
+    except (KeyError, TypeError, AttributeError):
+        raise NapoError(
+            f"{path} is damaged (it does not say what made the folder); delete {folder}."
+        ) from None
 
 
 def main(arguments: list[str] | None = None) -> int:

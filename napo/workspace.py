@@ -167,11 +167,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         NapoError: when it is damaged.
     """
     found = read_json(folder / MANIFEST)
-    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+    lacks = [name for name in ("files", "settings", "versions") if not _maps(found, name)]
+    if lacks:
         raise NapoError(
-            f"{folder / MANIFEST} is damaged (it lists no files); delete {folder} and make "
-            "it again."
+            f"{folder / MANIFEST} is damaged (it has no {' and no '.join(lacks)}); delete {folder} "
+            "and make it again."
         )
+    return found
+
+
+def _maps(found: Any, name: str) -> bool:
+    return isinstance(found, dict) and isinstance(found.get(name), dict)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The settings that claimed a folder; of a finished one whose file was lost, the manifest's.
+
+    Raises:
+        NapoError: when they are damaged.
+    """
+    path = folder / SETTINGS
+    if not path.is_file() and complete(folder):
+        write_json(path, read_manifest(folder)["settings"])
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise NapoError(f"{path} is damaged (it holds no settings); delete {folder}.")
     return found
 
 
@@ -182,7 +202,7 @@ def complete(folder: Path) -> bool:
 
 def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a folder is complete and was made with these settings."""
-    return complete(folder) and read_json(folder / SETTINGS) == json_value(settings)
+    return complete(folder) and read_settings(folder) == json_value(settings)
 
 
 def whole(folder: Path, settings: Mapping[str, Any]) -> bool:
@@ -206,10 +226,10 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
     wanted = json_value(settings)
     if not complete(folder):
         sweep(folder)
-    if not (folder / SETTINGS).is_file():
+    if not (folder / SETTINGS).is_file() and not complete(folder):
         write_json(folder / SETTINGS, wanted)
         return True
-    there = read_json(folder / SETTINGS)
+    there = read_settings(folder)
     if there != wanted and _bare(folder):  # claimed by a call that was refused
         write_json(folder / SETTINGS, wanted)
         return True
@@ -269,7 +289,7 @@ def finish(folder: Path, keep_open: str = "") -> dict[str, Any]:
         and not (keep_open and path.match(keep_open))
     )
     manifest = {
-        "settings": read_json(folder / SETTINGS),
+        "settings": read_settings(folder),
         "versions": versions(),
         "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in files},
     }
@@ -336,12 +356,15 @@ class Workspace:
         Raises:
             NapoError: when the folder is none, or cannot be written to and has to be.
         """
-        if root:
-            path = Path(root).expanduser().resolve()
-        else:
-            checkout = Path(__file__).resolve().parent.parent
-            path = checkout if (checkout / "Snakefile").is_file() else Path.cwd()
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        try:
+            path = _place(root)
+            there = next(folder for folder in (path, *path.parents) if folder.exists())
+        except (OSError, RuntimeError, ValueError) as error:  # a loop, nobody's home, a null ...
+            problem = getattr(error, "strerror", None) or str(error)
+            raise NapoError(
+                f"The workspace {root[:200]!r} is no place ({problem}); name another with "
+                "`workspace`."
+            ) from None
         if not there.is_dir():
             raise NapoError(f"The workspace {path} is no folder; name one with `workspace`.")
         if write and not os.access(there, os.W_OK):
@@ -349,8 +372,15 @@ class Workspace:
         return cls(path, profile)
 
     def path(self, name: str) -> Path:
-        """A folder that a profile names: absolute, in the home folder, or under the root."""
-        return self.root / Path(name).expanduser()
+        """A folder that a profile names: absolute, in the home folder, or under the root.
+
+        Raises:
+            NapoError: when it is in the home folder of somebody who has none.
+        """
+        try:
+            return self.root / Path(name).expanduser()
+        except RuntimeError:
+            raise NapoError(f"{name} is in nobody's home folder; write the whole path.") from None
 
     @property
     def data(self) -> Path:
@@ -408,6 +438,16 @@ class Workspace:
     def result(self, run: str) -> Path:
         """The results of a run, by the name that `run_name` gives, or `base`."""
         return self.results / run
+
+
+def _place(root: str) -> Path:
+    """The folder that a workspace's name stands for."""
+    if root:
+        path = Path(root).expanduser().resolve()
+        os.fsencode(path).decode()  # YAML, JSON and the notebooks hold UTF-8 alone
+        return path
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "Snakefile").is_file() else Path.cwd()
 
 
 def run_name(variant: str, seed: int, tune: str = "full") -> str:

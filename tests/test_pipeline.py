@@ -92,7 +92,7 @@ def test_copies_that_a_killed_snakemake_left_are_forgotten_and_another_profiles_
     assert [each.name for each in backups.iterdir()] == ["tiny"]
 
 
-def test_tables_of_other_seeds_and_tune_are_planned_beside_the_profiles(tmp_path):
+def test_tables_of_other_seeds_and_tune_are_planned_beside_the_profiles(tmp_path, capsys):
     asked = ["--profile", "smoke", "--workspace", str(tmp_path), "--cores", "1", "-n"]
     plans = []
     for config in ([], ["--config", "seeds=0", "tune=full"], ["--config", "seeds=1", "tune=lora"]):
@@ -103,6 +103,7 @@ def test_tables_of_other_seeds_and_tune_are_planned_beside_the_profiles(tmp_path
     assert "data/smoke/tables-lora-seeds-1/report.html" in plans[2]
     assert "figures/smoke/comparison-lora-seeds-1.png" in plans[2]
     assert "data/smoke/tables/" not in plans[2]
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Nothing was run; the plan is in ")
 
 
 def test_a_finished_result_stays_where_its_job_runs_again_and_fails(tmp_path):

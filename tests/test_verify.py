@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -5,8 +6,8 @@ import pytest
 
 from napo import figures
 from napo.errors import NapoError
-from napo.verify import verify
-from napo.workspace import begin, finish
+from napo.verify import makers, verify
+from napo.workspace import begin, finish, manifest_fingerprint, read_manifest
 
 
 @pytest.fixture
@@ -50,8 +51,27 @@ def test_other_settings_a_lost_manifest_and_a_damaged_one_are_named(data):
     begin(data / "runs", {"seed": 0})
     assert problems(data) == {("settings.json", "changed"), ("runs", "unfinished")}
     (data / "rows" / "manifest.json").write_text("[]")
-    with pytest.raises(NapoError, match=r"manifest\.json is damaged \(it lists no files\)"):
+    with pytest.raises(NapoError, match=r"manifest\.json is damaged \(it has no files"):
         verify(data)
+
+
+def test_rows_that_are_gone_or_are_others_than_the_rest_was_made_from_are_named(data):
+    begin(data / "reference" / "a", {"rows": manifest_fingerprint(read_manifest(data / "rows"))})
+    finish(data / "reference" / "a")
+    assert problems(data) == set()
+    (data / "rows").rename(data / "aside")
+    shutil.move(data / "aside", data.parent / "aside")
+    assert problems(data) == {("rows", "missing")}
+    begin(data / "rows", {"stage": "rows"})
+    (data / "rows" / "content.parquet").write_bytes(b"others")
+    finish(data / "rows")
+    assert problems(data) == {("rows", "changed")}
+
+
+def test_a_provenance_that_lacks_something_is_a_sentence(data):
+    (data / "rows" / "provenance.json").write_text('{"machine": {}, "code": {}}')
+    with pytest.raises(NapoError, match=r"provenance\.json is damaged"):
+        makers(data)
 
 
 def test_a_figure_and_the_table_behind_it_are_verified_too(data, tmp_path):

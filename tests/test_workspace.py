@@ -136,6 +136,38 @@ def test_an_input_with_a_flipped_byte_is_refused(tmp_path):
         require(folder)
 
 
+def test_lost_settings_of_a_finished_folder_come_from_its_manifest(tmp_path):
+    settings = {"count": 3}
+    assert begin(tmp_path, settings)
+    (tmp_path / "part").write_text("x")
+    finish(tmp_path)
+    written = (tmp_path / "settings.json").read_bytes()
+    (tmp_path / "settings.json").unlink()
+    assert finished(tmp_path, settings) and not begin(tmp_path, settings)
+    assert (tmp_path / "settings.json").read_bytes() == written
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(NapoError, match="made with other settings"):
+        begin(tmp_path, {"count": 4})
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"files": {}}', '{"files": 1, "settings": {}}'])
+def test_a_manifest_of_another_shape_is_a_sentence(tmp_path, content):
+    begin(tmp_path, {})
+    finish(tmp_path)
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(NapoError, match=r"manifest\.json is damaged \(it has no "):
+        require(tmp_path)
+    (tmp_path / "settings.json").write_text("[]")
+    with pytest.raises(NapoError, match=r"settings\.json is damaged"):
+        begin(tmp_path, {})
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x", "a" * 300, "/tmp/\udcff"])
+def test_a_name_that_is_no_place_is_a_sentence(name):
+    with pytest.raises(NapoError, match="is no place"):
+        Workspace.open(name, "smoke")
+
+
 def test_json_cut_short_is_a_sentence(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"a": ')

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from napo import figures
+from napo import figures, provenance
 from napo.config import load_profile
 from napo.errors import NapoError
-from napo.workspace import Workspace
+from napo.workspace import Workspace, fingerprint
 
 DRAWN = {"fig3": figures.fig3, "fig4": figures.fig4}
 
@@ -61,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workspace", default="", help="folder (default: the checkout)")
     given = parser.parse_args(arguments)
     try:
-        folder = Workspace.open(given.workspace, load_profile(given.profile).name).figures
+        profile = load_profile(given.profile)
+        folder = Workspace.open(given.workspace, profile.name).figures
+        provenance.ask(profile.name, fingerprint(profile.model_dump()))
         for name in given.names or _there(folder):
             if name not in DRAWN:
                 raise NapoError(f"There is no figure {name!r} to draw; known are fig3 and fig4.")
