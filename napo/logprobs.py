@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from napo.batches import PADDING, RESPONSES, Batch, EncodedRow, assemble, encode, pad_id
 from napo.errors import NapoError, unknown
+from napo.memory import Halving
 from napo.shared_prefix import attention_mask, choose_layout, has_axes, position_ids, unwrap
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ def score_reference(
         processor: its processor.
         rows: rows of RLAIF-V-Bias, images decoded.
         responses: which responses to score; add `chosen_corrupted` for mDPO.
-        batch_size: rows a forward pass.
+        batch_size: rows a forward pass; halved, with a warning, where memory runs out (rows of
+            another batch have another padding, which may change the last digits).
         max_length: most tokens of a prompt with one response.
         logits_mb: most megabytes of float32 logits held at any time.
         corruption: how the image of `chosen_corrupted` is corrupted.
@@ -169,6 +171,9 @@ def score_reference(
 
     Returns:
         For each row, in order: `id`, `<response>_logp`, `<response>_tokens`.
+
+    Raises:
+        NapoError: as `encode`, or when memory does not hold one row.
     """
     model.eval()
     layout = choose_layout(model)
@@ -177,18 +182,22 @@ def score_reference(
     order = sorted(range(len(rows)), key=lambda at: _size(encoded[at]))
     device = next(model.parameters()).device
     scored: dict[int, dict[str, Any]] = {}
-    for start in range(0, len(order), batch_size):
-        chunk = order[start : start + batch_size]
+    halving = Halving("rows", "lower max_length or logits_mb, or use a larger GPU")
+
+    def scores(chunk: list[int]) -> LogProbs:
         batch = assemble([encoded[at] for at in chunk], pad_id(processor), layout=layout)
         with torch.inference_mode():
-            found = response_logprobs(model, batch.to(device), logits_mb=logits_mb)
-        sums, tokens = found.sum.double().tolist(), found.tokens.tolist()
-        for at, row_sums, row_tokens in zip(chunk, sums, tokens, strict=True):
-            scored[at] = {"id": encoded[at].id}
-            for name, value, count in zip(found.responses, row_sums, row_tokens, strict=True):
-                scored[at] |= {f"{name}_logp": value, f"{name}_tokens": count}
-        if progress is not None:
-            progress.advance(len(chunk))
+            return response_logprobs(model, batch.to(device), logits_mb=logits_mb)
+
+    for start in range(0, len(order), batch_size):
+        for chunk, found in halving(scores, order[start : start + batch_size]):
+            sums, tokens = found.sum.double().tolist(), found.tokens.tolist()
+            for at, row_sums, row_tokens in zip(chunk, sums, tokens, strict=True):
+                scored[at] = {"id": encoded[at].id}
+                for name, value, count in zip(found.responses, row_sums, row_tokens, strict=True):
+                    scored[at] |= {f"{name}_logp": value, f"{name}_tokens": count}
+            if progress is not None:
+                progress.advance(len(chunk))
     return [scored[at] for at in range(len(rows))]
 
 

@@ -28,6 +28,7 @@ from napo import batches, checkpoints, logprobs, models, shared_prefix
 from napo.checkpoints import Records
 from napo.errors import NapoError, unknown
 from napo.logprobs import LogProbs
+from napo.memory import ran_out
 from napo.objective import Objective, mean_records
 from napo.storage import writing
 from napo.training_rows import EncodedRows, Epochs, EpochSampler
@@ -270,6 +271,14 @@ class NaPOTrainer(Trainer):
             output = super().train(*args, **kwargs)
         except NapoError as error:  # a data worker's comes with its traceback around it
             raise NapoError(str(error).rpartition("NapoError: ")[2].strip()) from None
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            raise NapoError(
+                f"Memory ran out at step {self.state.global_step}; lower micro_batch_size or "
+                "logits_mb, set gradient_checkpointing, or use more memory (python -m napo.budget "
+                "says how much)."
+            ) from None
         self.refuse_spoilt_weights()
         self.records.flush(self.state.global_step, last=True)
         return output

@@ -300,3 +300,26 @@ def test_bfloat16_stays_within_its_own_spread(processor):
     assert shared.dtype == torch.float32
     ours, theirs = (shared - exact).abs().mean(), (separate - exact).abs().mean()
     assert ours <= 2 * theirs + 1e-3
+
+
+def test_a_reference_that_does_not_fit_into_memory_is_scored_in_smaller_batches(
+    processor, monkeypatch, caplog
+):
+    model, rows = engine.model(processor), engine.rows(7)
+    whole = logprobs.score_reference(model, processor, rows)
+    real, sizes = logprobs.response_logprobs, []
+
+    def little(model, batch, **limits):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return real(model, batch, **limits)
+
+    monkeypatch.setattr(logprobs, "response_logprobs", little)
+    halved = logprobs.score_reference(model, processor, rows)
+    assert [row["id"] for row in halved] == [row["id"] for row in whole]
+    for one, other in zip(halved, whole, strict=True):
+        for name, value in one.items():
+            assert name == "id" or value == pytest.approx(other[name], abs=1e-4)
+    assert max(sizes) == 7 and sizes.count(7) == 1
+    assert "Memory ran out with 7 rows at a time; going on with 3." in caplog.text

@@ -569,6 +569,15 @@ def test_the_command_line_trains_from_a_file_and_refuses_unknown_keys(base, rows
     assert "Did you mean 'variant'" in capsys.readouterr().err
 
 
+def test_memory_that_runs_out_in_a_step_is_a_sentence(base, rows, tmp_path, monkeypatch):
+    def step(self, *_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(NaPOTrainer, "compute_loss", step)
+    with pytest.raises(NapoError, match=r"ran out at step 0; lower micro_batch_size or logits_mb"):
+        train_run(tmp_path, base, rows, "dpo", SETTINGS, seed=0)
+
+
 def test_a_second_trainer_in_a_folder_is_told_who_holds_it(base, rows, tmp_path, capsys):
     file = write_run(base, rows, tmp_path, tmp_path / "run")
     with hold(tmp_path / "run", "already works in"):
