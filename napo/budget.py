@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import reprlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,7 @@ PAPER = {"data": 24.0, "training": 7.0}  # hours, §4.1
 GB = 1e9
 CONTEXT = 2e9  # bytes
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+MOST = 1_000_000  # of anything that is asked: GPUs, tokens, GB, TFLOP/s, TB/s
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,13 @@ def table(
         in `peak`.
 
     Raises:
-        NapoError: for a number below 1, a profile that does not say what the model is, or LoRA
+        NapoError: for a number out of range, a profile that does not say what the model is, or LoRA
             targets that its language model does not have.
     """
     import pandas as pd
 
     profile, shape, lengths = describe(profile, **tokens)
-    _positive(gpus=gpus, gpu_memory=gpu_memory)
+    _within_range(gpus=gpus, gpu_memory=gpu_memory)
     rows = []
     for tune, strategy in product(TUNES, STRATEGIES):
         worst = peak(plan(profile, shape, lengths, tune, strategy, gpus))
@@ -130,7 +132,7 @@ def compute(
     import pandas as pd
 
     profile, shape, lengths = describe(profile, **tokens)
-    _positive(gpus=gpus, tflops=tflops, bandwidth=bandwidth, utilisation=utilisation)
+    _within_range(gpus=gpus, tflops=tflops, bandwidth=bandwidth, utilisation=utilisation)
     if utilisation > 1:
         raise NapoError(f"utilisation is {utilisation}; give a share of the peak, 0.4 for 40 %.")
     count = profile.data.count or profile.data.expected
@@ -256,9 +258,9 @@ def describe(
 ) -> tuple[Profile, Shape, Lengths]:
     """A profile, its model in numbers, and the lengths, checked."""
     profile = load_profile(profile) if isinstance(profile, str) else profile
-    _positive(question_tokens=question_tokens, response_tokens=response_tokens)
+    _within_range(question_tokens=question_tokens, response_tokens=response_tokens)
     if image_tokens:
-        _positive(image_tokens=image_tokens)
+        _within_range(image_tokens=image_tokens)
     model = profile.model
     try:
         folder = model.location
@@ -293,10 +295,13 @@ def _targets(profile: Profile, shape: Shape, tune: str) -> tuple[str, ...]:
     return targets
 
 
-def _positive(**values: float) -> None:
+def _within_range(**values: float) -> None:
     for name, value in values.items():
+        said = f"{name.replace('_', '-')} is {reprlib.repr(value)}"
         if not value > 0:
-            raise NapoError(f"{name.replace('_', '-')} is {value}; it must be above 0.")
+            raise NapoError(f"{said}; it must be above 0.")
+        if value > MOST:
+            raise NapoError(f"{said}; give at most {MOST:,}.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

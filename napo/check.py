@@ -3,8 +3,8 @@
     python -m napo.check --profile llava-1.5-7b      (make check PROFILE=llava-1.5-7b)
 
 It reads everything that the stages will read: the model's files, every row and image, every
-benchmark, the tools of the scorers, the machine. Nothing is generated and nothing is sent. Without
-a fault it writes `data/<profile>/check.json`, which the pipeline waits for.
+benchmark, the world's functions, LoRA's targets, the tools, the machine. Nothing is generated and
+nothing is sent. Without a fault it writes `data/<profile>/check.json`, and the pipeline goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,8 @@ def check(session: Session, quick: bool = False) -> list[Finding]:
             for name in session.profile.evaluation.benchmarks
         },
         "labels": lambda: labels(session),
+        "world": lambda: world(session),
+        "adapter": lambda: adapter(session, processor),
         "tools": lambda: tools(session),
         "machine": lambda: machine(session),
     }
@@ -202,10 +205,24 @@ def benchmark(session: Session, name: str, quick: bool) -> Iterator[Finding]:
 
 
 def tools(session: Session) -> Iterator[Finding]:
-    """What the scorers need besides data, and a key for the judge."""
+    """What the profile needs besides data: packages, and a key for the judge."""
     from napo.benchmarks import amber, words
 
-    settings = session.profile.evaluation
+    profile, settings = session.profile, session.profile.evaluation
+    if profile.masks.engine == "vllm" and not importlib.util.find_spec("vllm"):
+        yield Finding(
+            "tools",
+            "fault",
+            "masks.engine is vllm, which is not installed: pip install vllm, or set it to "
+            "transformers.",
+        )
+    if profile.training.tune == "qlora" and not importlib.util.find_spec("bitsandbytes"):
+        yield Finding(
+            "tools",
+            "fault",
+            "training.tune is qlora, which needs bitsandbytes: pip install bitsandbytes, or set "
+            "it to lora.",
+        )
     if settings.extractor == "wordnet":
         words.wordnet()
         yield Finding("tools", "ok", "NLTK's tagger and WordNet are there.")
@@ -216,6 +233,40 @@ def tools(session: Session) -> Iterator[Finding]:
         yield Finding(
             "tools", "note", "OPENAI_API_KEY is not set; MMHal-Bench will wait for its judge."
         )
+
+
+def world(session: Session) -> Iterator[Finding]:
+    """The profile's own callables, imported, and whether one of them judges where one has to."""
+    from napo import stages
+    from napo.benchmarks import judges
+
+    own, settings = session.profile.world, session.profile.evaluation
+    for name in type(own).model_fields:
+        try:
+            own.function(name)
+        except NapoError as problem:
+            yield Finding("world", "fault", str(problem))
+    if "mmhal" in settings.benchmarks and settings.judge == "rule" and not own.judge_by_truth:
+        judges.make(settings, stages.benchmarks_folder(session), None)  # it says what is missing
+
+
+def adapter(session: Session, processor: ProcessorMixin | None) -> Iterator[Finding]:
+    """Whether LoRA's targets, where the profile names its own, are layers of the model."""
+    training = session.profile.training
+    if not training.lora_targets or processor is None:  # without one the model is a fault already
+        return
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from napo import families, models
+    from napo.training_run import lora_config
+
+    config = models.config_of(session.profile.model.location)
+    with torch.device("meta"), warnings.catch_warnings():  # all layers, and no memory for weights
+        warnings.simplefilter("ignore")
+        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+        models.add_adapter(model, lora_config(training, families.of_config(config)), seed=0)
+    yield Finding("adapter", "ok", f"LoRA's targets are there: {training.lora_targets}.")
 
 
 def labels(session: Session) -> Iterator[Finding]:

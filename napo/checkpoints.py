@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
-from napo.storage import writing
+from napo.storage import sync, writing
 from napo.workspace import atomic_file, finished_files, hash_file, keep_only, read_json, write_json
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ def seal(path: Path, folder: Path, run: Mapping[str, Any]) -> None:
         if file.is_file()
     }
     for name in files:
-        _flush(path / name)
+        sync(path / name)
     write_json(path / MANIFEST, {"run": dict(run), "files": files})
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(path, folder)
-    _flush(folder.parent)
+    sync(folder.parent)
 
 
 def settle(path: Path, folder: Path) -> None:
@@ -60,7 +60,7 @@ def settle(path: Path, folder: Path) -> None:
     What an interrupted run left there is replaced file by file: a whole model is never gone.
     """
     for each in (*path.rglob("*"), path):
-        _flush(each)
+        sync(each)
     if folder.is_dir():
         new = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
         for name in new:
@@ -70,7 +70,7 @@ def settle(path: Path, folder: Path) -> None:
         shutil.rmtree(path)
     else:
         os.replace(path, folder)
-    _flush(folder.parent)
+    sync(folder.parent)
 
 
 def prune(parent: Path, keep: Path) -> None:
@@ -217,11 +217,3 @@ def read_records(run_folder: Path) -> pd.DataFrame:
     if not parts:
         raise NapoError(f"{run_folder} holds no records; run notebooks/05_train.ipynb first.")
     return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

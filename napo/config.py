@@ -7,8 +7,10 @@ known are errors that list the known ones; what a profile leaves out has the def
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -31,6 +33,7 @@ from napo.settings import (
     Word,
     World,
 )
+from napo.workspace import fingerprint
 
 __all__ = [
     "PROFILES", "Annotation", "Data", "Decoding", "Evaluation", "Launch", "Masks", "Model",
@@ -39,12 +42,22 @@ __all__ = [
 ]  # fmt: skip
 
 PROFILES = Path(__file__).parent / "profiles"
+# Folders beside those of the profiles, in data/ or figures/.
+TAKEN = {
+    "paper": "the published numbers",
+    "downloads": "what profiles download",
+    "bench": "what was measured of speed",
+    "readme": "the README's figures",
+}
+SEEDS_NAMED = 8  # in a file's name, which may have 255 characters
+_VALUES = reprlib.Repr()  # a wrong value is shown in a sentence: its beginning and end are enough
+_VALUES.maxlevel, _VALUES.maxstring, _VALUES.maxother = 2, 100, 100
 
 
 class Profile(Settings):
     """One scale of the reproduction."""
 
-    name: Word  # the file's, if it says nothing
+    name: Annotated[Word, Field(max_length=100)]  # the file's, if it says nothing
     extends: str = ""  # the profile whose values hold where this one says nothing
     title: str = ""
     world: World = World()
@@ -62,9 +75,16 @@ class Profile(Settings):
         "A1-original", "A1-sft",
     )  # fmt: skip
     seeds: str = "0,1,2"
-    threads: int = Field(default=1, gt=0)  # part of "the same bytes"
+    threads: int = Field(default=1, gt=0, le=1024)  # part of "the same bytes"
     scale: Literal["tiny", "paper"] = "paper"  # decides what the tables' differences are against
     paper_model: Literal["7B", "13B"] = "7B"  # whose published rows ours stand beside
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, value: str) -> str:
+        if holds := TAKEN.get(value.casefold()):
+            raise ValueError(f"the folder {value} holds {holds}; choose another name")
+        return value
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -103,17 +123,22 @@ def seeds(text: str) -> list[int]:
         values = [int(piece) for piece in str(text).split(",")]
     except ValueError:
         raise NapoError(
-            f"seeds is {text!r}; write whole numbers with commas between them, such as 0,1,2."
+            f"seeds is {_VALUES.repr(text)}; "
+            "write whole numbers with commas between them, such as 0,1,2."
         ) from None
     if min(values) < 0 or max(values) >= 2**32:
-        raise NapoError(f"seeds is {text!r}; a seed is 0 or larger, and below 2^32.")
+        raise NapoError(f"seeds is {_VALUES.repr(text)}; a seed is 0 or larger, and below 2^32.")
     if len(set(values)) < len(values):
-        raise NapoError(f"seeds is {text!r}, which names a seed twice; name each seed once.")
+        raise NapoError(
+            f"seeds is {_VALUES.repr(text)}, which names a seed twice; name each seed once."
+        )
     return values
 
 
 def edition(profile: Profile, name: str, asked: str = "", tune: str = "") -> str:
     """A file's name, for other runs than the profile's their own: `tables-lora-seeds-0`.
+
+    A hash stands for many seeds, whose list no file system takes as a name.
 
     Args:
         profile: the profile.
@@ -124,7 +149,9 @@ def edition(profile: Profile, name: str, asked: str = "", tune: str = "") -> str
     if tune not in ("", profile.training.tune):
         name += f"-{tune}"
     if asked and seeds(asked) != seeds(profile.seeds):
-        name += f"-seeds-{'-'.join(map(str, seeds(asked)))}"
+        values = seeds(asked)
+        many = len(values) > SEEDS_NAMED
+        name += f"-seeds-{fingerprint(values) if many else '-'.join(map(str, values))}"
     return name
 
 
@@ -137,13 +164,18 @@ def load_profile(name: str) -> Profile:
     """Read a profile by name, or by the path of a YAML file.
 
     Raises:
-        NapoError: for an unknown profile or key, or a value out of its range, naming file and key.
+        NapoError: for an unknown profile or key, a value out of its range, or a callable that is
+            not there, naming file and key.
     """
-    path, content = _read(name, ())
+    path, content = _read(name, {})
     try:
-        return Profile(**{"name": path.stem, **content})
+        profile = Profile(**{"name": path.stem, **content})
+        profile.world.look_up()
     except ValidationError as error:
         raise _sentence(path.name, error, Profile) from None
+    except NapoError as error:
+        raise NapoError(f"{path.name}: {error}") from None
+    return profile
 
 
 def load_run(path: Path) -> Run:
@@ -158,17 +190,18 @@ def load_run(path: Path) -> Run:
         raise _sentence(path.name, error, Run) from None
 
 
-def _read(name: str, children: tuple[str, ...]) -> tuple[Path, dict[str, Any]]:
-    """A profile's file and its values, on top of those of the profile that it extends."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
-    if not path.is_file():
-        if path.suffix and path.parent != PROFILES:
-            raise NapoError(
-                f"{name} is no file; give the path of a YAML file, or a profile's name."
-            )
-        raise unknown("profile", name, known_profiles())
-    if name in children:
-        raise NapoError(f"{path.name} extends itself ({' -> '.join((*children, name))}).")
+def _read(name: str, children: Mapping[Path, str]) -> tuple[Path, dict[str, Any]]:
+    """A profile's file and its values, on top of those of the profile that it extends.
+
+    Args:
+        name: as it was given.
+        children: the files that extend it, and how each was named.
+    """
+    path = _file_of(name)
+    file = path.resolve()  # `sub/../mine.yaml` is mine.yaml again
+    if file in children:
+        names = " -> ".join((*children.values(), name))
+        raise NapoError(f"{path.name} extends itself ({names}); name another profile there.")
     content = strict_yaml.read(path)
     parent = content.get("extends")
     if not parent:
@@ -176,9 +209,24 @@ def _read(name: str, children: tuple[str, ...]) -> tuple[Path, dict[str, Any]]:
     parent = str(parent)
     if parent.endswith((".yaml", ".yml")):
         parent = str(path.parent / parent)  # beside the profile that names it
-    below = _read(parent, (*children, name))[1]
+    below = _read(parent, {**children, file: name})[1]
     below.pop("name", None)
     return path, _over(below, content)
+
+
+def _file_of(name: str) -> Path:
+    """The file of a profile's name or path."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):  # no name for a file, or a folder that may not be read
+        there = False
+    if there:
+        return path
+    name = name if len(name) <= 100 else f"{name[:100]} ..."
+    if path.parent != PROFILES:
+        raise NapoError(f"{name!r} is no file; give the path of a YAML file, or a profile's name.")
+    raise unknown("profile", name, known_profiles())
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -206,7 +254,7 @@ def _sentence(file: str, error: ValidationError, root: type[Settings]) -> NapoEr
         return NapoError(f"{file}: {key} is missing; give it.")
     if first["type"] in ("model_type", "model_attributes_type"):
         return NapoError(
-            f"{file}: {key} is {first['input']!r}; it is a section of keys and values."
+            f"{file}: {key} is {_VALUES.repr(first['input'])}; it is a section of keys and values."
         )
     if key == "variant" and first["type"] == "literal_error":
         return NapoError(f"{file}: {unknown(key, first['input'], VARIANTS)}")
@@ -214,7 +262,7 @@ def _sentence(file: str, error: ValidationError, root: type[Settings]) -> NapoEr
     if first["type"] == "string_type":
         hint = ", so put it in quotes" if isinstance(first["input"], (int, float)) else ""
     message = first["msg"][0].lower() + first["msg"][1:]
-    return NapoError(f"{file}: {key} is {first['input']!r}; {message}{hint}.")
+    return NapoError(f"{file}: {key} is {_VALUES.repr(first['input'])}; {message}{hint}.")
 
 
 def _section(root: type[Settings], where: tuple[int | str, ...]) -> Any:

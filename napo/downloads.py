@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from napo.errors import NapoError
-from napo.storage import make_folder
+from napo.storage import make_folder, sync, writing
 from napo.workspace import read_json
 
 AGAIN = "call make fetch again, which goes on where it stopped"
 Free = Callable[[Path], int]
+_ID = re.compile(r"[\w.-]{1,100}", re.ASCII)  # of a picture of MMHal-Bench: a file's name
 
 
 def human(size: float) -> str:
@@ -42,6 +45,16 @@ def inside(folder: Path, name: str, owner: str) -> Path:
     return path
 
 
+def shown(address: str) -> str:
+    """An address as it may be printed: without name, password and query, which may be secrets."""
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # where an address is none, nobody knows where a password in it ends
+    except ValueError:
+        return "its address"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
 def download(address: str, path: Path) -> None:
     """Download one file; a part of it that is there (`.part`) is continued.
 
@@ -50,36 +63,53 @@ def download(address: str, path: Path) -> None:
     """
     part = path.with_name(path.name + ".part")
     make_folder(path.parent)
-    headers = {"User-Agent": "napo", "Range": f"bytes={max(0, size_of(part))}-"}
-    total = ""
-    try:
-        with urlopen(Request(address, headers=headers), timeout=60) as answer:
-            resumed = answer.status == 206
-            name = "Content-Range" if resumed else "Content-Length"
-            total = (answer.headers[name] or "").rpartition("/")[2]
-            with open(part, "ab" if resumed else "wb") as file:
-                shutil.copyfileobj(answer, file, 1 << 20)
-    except HTTPError as error:
-        if error.code != 416:  # nothing is left to send: the part may be whole
-            raise NapoError(
-                f"{address} answers {error.code} {error.reason}; get it by hand."
-            ) from None
-        total = (error.headers["Content-Range"] or "").rpartition("/")[2]
-    except (OSError, HTTPException, ValueError) as error:
-        raise NapoError(
-            f"{address} broke off ({error}); check the network, then {AGAIN}."
-        ) from None
+    total = _receive(address, part)
     if total.isdigit() and size_of(part) != int(total):
         there = f"{size_of(part):,} bytes of {int(total):,}"
         if size_of(part) > int(total):
             part.unlink()
-        raise NapoError(f"{address} gave {there}; {AGAIN}.")
+        raise NapoError(f"{shown(address)} gave {there}; {AGAIN}.")
     with open(part, "rb") as file:
         pointer = file.read(40).startswith(b"version https://git-lfs")
     if pointer:
         part.unlink()
-        raise NapoError(f"{address} is a pointer of Git LFS, not the file; get it by hand.")
-    os.replace(part, path)
+        raise NapoError(f"{shown(address)} is a pointer of Git LFS, not the file; get it by hand.")
+    _put(part, path)
+
+
+def _receive(address: str, part: Path) -> str:
+    """Add to a part what it lacks, and give the length that the server announced, or nothing."""
+    called = shown(address)
+    if "@" in address.partition("//")[2].partition("/")[0]:
+        raise NapoError(
+            f"{called} comes with a name or password, which is not sent; get it by hand."
+        )
+    headers = {"User-Agent": "napo", "Range": f"bytes={max(0, size_of(part))}-"}
+    try:
+        with urlopen(Request(address, headers=headers), timeout=60) as answer:
+            resumed = answer.status == 206
+            name = "Content-Range" if resumed else "Content-Length"
+            with writing(part), open(part, "ab" if resumed else "wb") as file:
+                shutil.copyfileobj(answer, file, 1 << 20)
+            return (answer.headers[name] or "").rpartition("/")[2]
+    except HTTPError as error:
+        if error.code != 416:  # nothing is left to send: the part may be whole
+            raise NapoError(
+                f"{called} answers {error.code} {error.reason}; get it by hand."
+            ) from None
+        return (error.headers["Content-Range"] or "").rpartition("/")[2]
+    except (InvalidURL, ValueError):  # their text repeats the address
+        raise NapoError(f"{called} cannot be opened; correct it in the profile.") from None
+    except (OSError, HTTPException) as error:
+        raise NapoError(f"{called} broke off ({error}); check the network, then {AGAIN}.") from None
+
+
+def _put(part: Path, path: Path) -> None:
+    """Give a part that is whole its name; on return the disk has both."""
+    with writing(path):
+        sync(part)
+        os.replace(part, path)
+        sync(path.parent)
 
 
 def unpack(path: Path, free: Free) -> dict[str, int]:
@@ -111,17 +141,36 @@ def unpack(path: Path, free: Free) -> dict[str, int]:
 
 
 def arrange(folder: Path) -> None:
-    """Link files to where the benchmarks' readers look, if the download has them elsewhere."""
+    """Link files to where the benchmarks' readers look, if the download has them elsewhere.
+
+    Raises:
+        NapoError: when a list of a benchmark is not what it was, or names what lies outside.
+    """
     links = {}
     for data in folder.glob("*/data.json"):  # VLind-Bench lies in a folder of its own
         links |= {folder / path.name: path for path in data.parent.iterdir()}
     template = folder / "response_template.json"
-    if template.is_file():  # MMHal-Bench's images have Flickr's names, its questions their ids
-        images = folder / "images"
-        for question in read_json(template):
-            file = images / question["image_src"].rpartition("/")[2]
-            link = inside(images, f"{question['image_id']}.jpg", template.name)
-            links[link] = inside(images, file.name, template.name)
+    if template.is_file():
+        links |= _by_id(template)
     for link, file in links.items():
-        if file.exists() and not link.exists():
-            link.symlink_to(os.path.relpath(file, link.parent))
+        if os.path.exists(file) and not os.path.exists(link):  # False for a name that is too long
+            with writing(link):
+                link.symlink_to(os.path.relpath(file, link.parent))
+
+
+def _by_id(template: Path) -> dict[Path, Path]:
+    """MMHal-Bench's images, which have Flickr's names, by their questions' ids: link -> file."""
+    images, links = template.parent / "images", {}
+    try:
+        for question in read_json(template):
+            id, name = question["image_id"], question["image_src"].rpartition("/")[2]
+            link = inside(images, f"{id}.jpg", template.name)
+            links[link] = inside(images, name, template.name)
+            if not _ID.fullmatch(id):
+                raise ValueError("no id")
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        raise NapoError(
+            f"{template} does not give each question an image_id and an image_src, as "
+            f"MMHal-Bench's does; delete it, then {AGAIN}."
+        ) from None
+    return links

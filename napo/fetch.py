@@ -15,12 +15,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from napo.config import Profile, Source, load_profile
-from napo.downloads import AGAIN, Free, arrange, download, human, inside, size_of, unpack
+from napo.downloads import AGAIN, Free, arrange, download, human, inside, shown, size_of, unpack
 from napo.errors import NapoError, unknown
+from napo.locks import hold
 from napo.workspace import Workspace, read_json, write_json
 
 RECORD = "data/downloads/fetched.json"
@@ -79,18 +80,44 @@ class _Plan:
         return 0 if self.state.state == "complete" else max(0, self.size - there)
 
     @property
+    def can_come(self) -> bool:
+        """Whether something is missing that a program may download."""
+        return self.state.state != "complete" and bool(self.item.repo or self.item.url)
+
+    @property
     def place(self) -> Path:
         """The nearest folder that exists."""
         return next(path for path in (self.folder, *self.folder.parents) if path.exists())
 
 
 def items(profile: Profile) -> list[Source]:
-    """Everything that a profile downloads, the base model first if its path is a hub id."""
+    """Everything that a profile downloads, the base model first if its path is a hub id.
+
+    Raises:
+        NapoError: when two of them would go to one place.
+    """
     path, revision = profile.model.path, profile.model.revision
+    found = [
+        Source(name=path, to="", repo=path, kind="model", revision=revision, files=MODEL_FILES),
+        *profile.sources,
+    ]
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", path) or Path(path).exists():
-        return list(profile.sources)
-    model = Source(name=path, to="", repo=path, kind="model", revision=revision, files=MODEL_FILES)
-    return [model, *profile.sources]
+        found = found[1:]
+    _refuse_one_place(found)
+    return found
+
+
+def _refuse_one_place(sources: Sequence[Source]) -> None:
+    """Refuse two sources whose files would mix, and whose records would replace each other."""
+    there: dict[PurePosixPath, Source] = {}
+    for item in sources:
+        place = PurePosixPath(_place(item))  # the same with and without a slash at its end
+        if place in there:
+            raise NapoError(
+                f"The sources {there[place].name!r} and {item.name!r} both go to {place}; give "
+                "each a `to` of its own in the profile."
+            )
+        there[place] = item
 
 
 def status(profile: Profile, workspace: Workspace) -> list[ItemStatus]:
@@ -123,7 +150,8 @@ def fetch(
 
     Raises:
         NapoError: when the disk is too small, an item was fetched at another revision, or a
-            download fails; the other items have been tried by then.
+            download fails; the other items have been tried by then. Before anything is tried,
+            when another fetch downloads to the workspace.
     """
     wanted = [item for item in items(profile) if only in ("", item.name)]
     if only and not wanted:
@@ -137,16 +165,7 @@ def fetch(
     failed = []
     if yes:
         _check_room(plans, free)
-        for plan in plans:
-            try:
-                if plan.state.state != "complete" and (plan.item.repo or plan.item.url):
-                    say(f"\n{plan.item.name}")
-                    _get(plan, workspace, say, free)
-            except NapoError as error:
-                text = str(error)
-                failed.append(
-                    text if text.startswith(plan.item.name) else f"{plan.item.name}: {text}"
-                )
+        failed = _get_all(plans, workspace, say, free)
     for item, state in [(item, _state(item, workspace)) for item in wanted if item.manual]:
         if state.state != "complete":
             say(f"\nBy hand: {item.name} ({state}; lacks {_some(state.lacks)})")
@@ -161,17 +180,47 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 
-def _record(item: Source, workspace: Workspace) -> Record:
+def _records(workspace: Workspace) -> dict[str, Record]:
+    """What was fetched, by its folder, or by its repository in the hub's cache."""
     path = workspace.root / RECORD
     known = read_json(path) if path.is_file() else {}
-    return known.get(item.to or item.repo, {})
+    if not isinstance(known, dict) or not all(_is_record(each) for each in known.values()):
+        raise NapoError(
+            f"{path} is damaged (it does not list what was fetched); delete it, then {AGAIN}."
+        )
+    return known
+
+
+def _is_record(value: Any) -> bool:
+    kinds = {
+        "repo": str,
+        "revision": str,
+        "commit": str,
+        "whole": bool,
+        "files": dict,
+        "urls": dict,
+    }
+    if not isinstance(value, dict):
+        return False
+    if not all(isinstance(value.get(name), kind) for name, kind in kinds.items()):
+        return False
+    groups = [value["files"], *value["urls"].values()]
+    return all(isinstance(each, dict) for each in groups) and all(
+        isinstance(size, int) for each in groups for size in each.values()
+    )
+
+
+def _record(item: Source, workspace: Workspace) -> Record:
+    return _records(workspace).get(_place(item), {})
 
 
 def _remember(item: Source, workspace: Workspace, record: Record) -> None:
-    path = workspace.root / RECORD
     record = {**record, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    others = read_json(path) if path.is_file() else {}
-    write_json(path, {**others, (item.to or item.repo): record})
+    write_json(workspace.root / RECORD, {**_records(workspace), _place(item): record})
+
+
+def _place(item: Source) -> str:
+    return item.to or item.repo
 
 
 def _agree(item: Source, record: Record) -> bool:
@@ -318,6 +367,33 @@ def _check_room(plans: Sequence[_Plan], free: Free) -> None:
             )
 
 
+def _get_all(
+    plans: Sequence[_Plan], workspace: Workspace, say: Callable[[str], None], free: Free
+) -> list[str]:
+    """Download what is not complete, one process at a time, and give what went wrong."""
+    failed = []
+    if not any(plan.can_come for plan in plans):  # a place that is only read needs no lock
+        return failed
+    with hold(workspace.root / RECORD, "already downloads what it lists in"):
+        for plan in plans:
+            try:
+                plan = _again(plan, workspace)
+                if plan.can_come:
+                    say(f"\n{plan.item.name}")
+                    _get(plan, workspace, say, free)
+            except NapoError as error:
+                text = str(error)
+                name = plan.item.name
+                failed.append(text if text.startswith(name) else f"{name}: {text}")
+    return failed
+
+
+def _again(plan: _Plan, workspace: Workspace) -> _Plan:
+    """The plan as it is now: another fetch may have ended between the planning and the lock."""
+    same = _record(plan.item, workspace) == plan.record
+    return plan if same else _plan(plan.item, workspace, ())
+
+
 def _get(plan: _Plan, workspace: Workspace, say: Callable[[str], None], free: Free) -> None:
     """Download one item and record it; what is whole already is kept."""
     item, folder = plan.item, plan.folder
@@ -345,7 +421,7 @@ def _get(plan: _Plan, workspace: Workspace, say: Callable[[str], None], free: Fr
         if name in urls:
             path.unlink(missing_ok=True)
         if not path.is_file():
-            say(f"  {name} from {address}")
+            say(f"  {name} from {shown(address)}")
             download(address, path)
         urls[name] = unpack(path, free) if path.suffix == ".zip" else {name: size_of(path)}
         _remember(item, workspace, record)

@@ -215,7 +215,7 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftMo
     """The model with a fresh adapter, its first weights drawn from the seed.
 
     Raises:
-        NapoError: when a target module does not exist.
+        NapoError: when a target module does not exist, is no linear layer, or is the image's.
     """
     import torch
     from peft import get_peft_model
@@ -228,7 +228,18 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftMo
                 raise unknown("LoRA target", target, {name for name in known if "proj" in name})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as problem:
+            first = " ".join(str(problem).split()).partition(". ")[0]
+            raise NapoError(
+                f"training.lora_targets is {_named(targets)!r}, and LoRA cannot go around it "
+                f"({first}); name linear layers of the language model, such as q_proj,v_proj."
+            ) from None
+
+
+def _named(targets: Iterable[str] | str | None) -> str:
+    return targets if isinstance(targets, str) else ",".join(sorted(targets or ()))
 
 
 def merge(adapter: str | Path, folder: str | Path, *, base: str | Path = "") -> Path:

@@ -77,6 +77,8 @@ def session(profile: str, workspace: str = "", **parameters: Any) -> Session:
     settings = load_profile(profile)
     launch.alone()
     set_threads(settings.threads)
+    for name in type(settings.world).model_fields:
+        settings.world.function(name)  # what is no function is said now, not after hours
     provenance.ask(settings.name, fingerprint(settings.model_dump()), parameters)
     return Session(settings, Workspace.open(workspace, settings.name))
 

@@ -21,7 +21,7 @@ MAX_RATIO = 200  # of the sides; beyond it the resizing of some families fails
 
 # What Pillow's readers raise on bytes that are not what they claim to be.
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, OverflowError,
-           MemoryError, struct.error)  # fmt: skip
+           MemoryError, RuntimeError, struct.error)  # fmt: skip
 
 
 class BadPicture(ValueError):

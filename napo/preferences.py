@@ -111,12 +111,6 @@ def image_bytes(image: Any) -> dict[str, Any]:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def source_fingerprint(folder: Path) -> str:
-    """What tells one source from another: names and sizes of its files."""
-    files = sorted(path for kind in ("*.parquet", "*.jsonl") for path in folder.glob(kind))
-    return fingerprint([(path.name, path.stat().st_size) for path in files])
-
-
 def build(
     source: Path,
     folder: Path,

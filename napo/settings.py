@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import importlib
 import importlib.resources
+import importlib.util
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from napo.errors import NapoError, unknown
 
@@ -38,6 +48,19 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python counts true and false as 1 and 0: `epochs: yes` would train for one epoch.
+        kind = cls.model_fields[info.field_name].annotation
+        counts = get_args(kind) == (str, int)
+        given = value.values() if counts and isinstance(value, dict) else (value,)
+        if (counts or kind in (int, float)) and any(isinstance(one, bool) for one in given):
+            raise PydanticCustomError(
+                "number", "write a number (YAML reads yes, no, on and off as true and false)"
+            )
+        return value
+
 
 class World(Settings):
     """What only this profile can do, as dotted callables; empty where the real thing is read."""
@@ -62,12 +85,59 @@ class World(Settings):
             return None
         module, _, attribute = dotted.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+            found = getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # a module may do anything when it is imported
+            problem = " ".join(str(error).split()) or type(error).__name__
             raise NapoError(
-                f"world.{name} names {dotted!r}, which cannot be imported ({error}); "
+                f"world.{name} names {dotted!r}, which cannot be imported ({problem}); "
                 "write it as package.module:function."
             ) from None
+        if not callable(found):
+            raise NapoError(
+                f"world.{name} names {dotted!r}, which is no function; "
+                "write it as package.module:function."
+            )
+        return found
+
+    def look_up(self) -> None:
+        """Refuse callables that are not there, without importing their modules.
+
+        A process that only reads a profile does not wait for torch, and a run does not find out
+        after hours; `function` says the last word.
+
+        Raises:
+            NapoError: naming the key.
+        """
+        for name, dotted in self:
+            if dotted and not _is_there(*dotted.split(":")):
+                raise NapoError(
+                    f"world.{name} names {dotted!r}, which is no function that is there; write it "
+                    "as package.module:function, of a package that is installed."
+                )
+
+
+def _is_there(module: str, attribute: str) -> bool:
+    """Whether a module may have a callable of this name, as far as its source says."""
+    if module in sys.modules:
+        return callable(getattr(sys.modules[module], attribute, None))
+    try:
+        spec = importlib.util.find_spec(module)
+        source = spec.loader.get_source(module) if spec else ""
+    except AttributeError:  # a loader without sources: of an extension, or of a user's own
+        return True
+    except Exception:  # finding it imports its package, which may do anything
+        return False
+    return source is None or bool(re.search(rf"\b{attribute}\b|import \*|__getattr__", source))
+
+
+def _is_hub_id(path: str) -> bool:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(path)
+    except HFValidationError:
+        return False
+    return True
 
 
 class Model(Settings):
@@ -87,21 +157,33 @@ class Model(Settings):
             raise ValueError("name a folder, a hub id, or package:folder")
         return value
 
+    @model_validator(mode="after")
+    def _of_the_hub(self) -> Model:
+        # No ValueError: an adapter's base, which no profile names, gets the sentence too.
+        if self.revision and not _is_hub_id(self.path):
+            raise NapoError(
+                f"model.revision is {self.revision!r}, and model.path {self.path!r} is no id on "
+                "the hub, which alone has revisions; set model.revision to ''."
+            )
+        return self
+
     @property
     def location(self) -> str:
         """The path to load from: a folder of a package, or a hub id's fetched commit, resolved.
 
         Raises:
-            NapoError: when the package is not installed, or the commit was not fetched.
+            NapoError: when the package is none or not installed, or the commit was not fetched.
         """
         package, colon, folder = self.path.partition(":")
         if not colon or "/" in package:
             return self._fetched() if self.revision else self.path
         try:
             return str(Path(str(importlib.resources.files(package))) / folder)
-        except ModuleNotFoundError:
+        except Exception as error:  # finding it imports it, which may do anything
+            missing = isinstance(error, ModuleNotFoundError)
             raise NapoError(
-                f"model.path names the package {package!r}, which is not installed; "
+                f"model.path names the package {package!r}, which is "
+                f"{'not installed' if missing else 'no package'}; "
                 "give a folder, a hub id, or package:folder."
             ) from None
 
@@ -123,8 +205,15 @@ class Decoding(Settings):
     max_new_tokens: int = Field(default=48, gt=0)
     min_new_tokens: int = Field(default=1, ge=0)  # an empty response has no log-probability
     num_beams: int = Field(default=1, gt=0)
-    temperature: float = Field(default=0.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    temperature: float = Field(default=0.0, ge=0, le=100)
+    top_p: float = Field(default=1.0, ge=1e-6, le=1)
+
+    @field_validator("temperature")
+    @classmethod
+    def _divides(cls, value: float) -> float:
+        if 0 < value < 0.01:  # logits divided by less leave float32
+            raise ValueError(f"it is {value}; give 0, which is greedy, or 0.01 and more")
+        return value
 
     @model_validator(mode="after")
     def _ordered(self) -> Decoding:

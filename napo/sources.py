@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from napo.errors import NapoError
 from napo.pictures import BadPicture, open_rgb
@@ -63,8 +65,7 @@ def survey(folder: Path, count: int = 0) -> Survey:
         if not problem and row["id"] in first_seen:
             problem = f"has the id of row number {first_seen[row['id']]}; ids must be unique"
         if problem:
-            id = " ".join(encodable(row["id"]).split())[:80]
-            called = f"{row['file']}: row {id} (number {number})"
+            called = f"{row['file']}: row {shown(row['id'])} (number {number})"
             found.bad[number] = f"{called} {problem}."
         first_seen.setdefault(row["id"], number)
         found.rows = number + 1
@@ -129,7 +130,7 @@ def decode(row: Mapping[str, Any]) -> dict[str, Any]:
         return {**row, "image": open_rgb(held or _inside(row, name))}
     except BadPicture as problem:
         raise BadRow(
-            f"Row {row['id']}: its image cannot be used, {problem}; replace or drop the row."
+            f"Row {shown(row['id'])}: its image cannot be used, {problem}; replace or drop the row."
         ) from None
 
 
@@ -143,7 +144,7 @@ def with_bytes(row: Mapping[str, Any]) -> dict[str, Any]:
         held, name = _held(row["image"])
         return {**row, "image": {"bytes": held or _inside(row, name).read_bytes(), "path": name}}
     except (BadPicture, OSError) as problem:
-        raise BadRow(f"Row {row['id']}: its image cannot be used, {problem}.") from None
+        raise BadRow(f"Row {shown(row['id'])}: its image cannot be used, {problem}.") from None
 
 
 def rename_released(names: list[str]) -> list[str]:
@@ -188,6 +189,8 @@ def _text_problem(row: Mapping[str, Any]) -> str:
     id = row["id"]
     if not id or id != " ".join(id.replace("\0", " ").split()):
         return "has an id that is empty or holds more than words with single spaces; give another"
+    if any(category(letter) == "Cc" for letter in id):
+        return "has control characters in its id; give another"
     for name in ("id", *TEXTS, *BIASED):
         text = row.get(name)
         if text is not None and not isinstance(text, str):
@@ -203,8 +206,16 @@ def _text_problem(row: Mapping[str, Any]) -> str:
 
 
 def encodable(text: str) -> str:
-    """The text as it can be printed and stored: lone surrogates replaced."""
+    """The text as it can be stored: lone surrogates replaced."""
     return text.encode(errors="replace").decode()
+
+
+def shown(text: str, most: int = 80) -> str:
+    """The beginning of a text as a terminal can be trusted with it: what does not print escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in encodable(text)[:most]
+    )
 
 
 def _rows(
@@ -223,6 +234,26 @@ def _rows(
                 return
             yield number, row
         first += _length(path) if read is _parquet_rows else number_of_lines(path)
+
+
+def files(folder: Path) -> list[Path]:
+    """Every file that a source's rows come from: its Parquet or JSONL, and the images named there.
+
+    Images that are missing, or outside the folder, are left to whoever reads the rows.
+
+    Raises:
+        NapoError: as `survey`.
+    """
+    found, read = _files(folder)
+    if read is _parquet_rows:
+        return found
+    images, root = set(), Path(folder).resolve()
+    for _, row in _rows(folder, 0, texts_only=True):
+        with suppress(BadPicture):
+            held, name = _held(row["image"])
+            if held is None:
+                images.add(Path(folder) / _inside(row, name).relative_to(root))
+    return [*found, *sorted(images)]
 
 
 def _files(folder: Path) -> tuple[list[Path], Callable[..., Iterator[tuple[int, dict[str, Any]]]]]:
@@ -258,7 +289,7 @@ def _parquet_rows(
                     if wanted(number):
                         yield number, _named(row, path, number - first)
                     number += 1
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
 
 
@@ -268,9 +299,9 @@ def _open_parquet(path: Path) -> Any:
 
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        names = rename_released(file.schema_arrow.names)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
-    names = rename_released(file.schema_arrow.names)
     missing = [name for name in REQUIRED if name not in names]
     if missing:
         raise NapoError(
@@ -281,7 +312,7 @@ def _open_parquet(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> NapoError:
-    problem = str(error).splitlines()[0]
+    problem = shown(next(iter(str(error).splitlines()), type(error).__name__), 300)
     return NapoError(
         f"{path} cannot be read as Parquet ({problem}); delete it and make it or fetch it again."
     )

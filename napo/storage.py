@@ -73,6 +73,15 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or a folder's list of names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def append(path: Path, data: bytes) -> None:
     """Add bytes to the end of a file; on return they are on the disk.
 

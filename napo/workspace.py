@@ -23,7 +23,7 @@ from typing import Any
 
 from napo import provenance
 from napo.errors import NapoError
-from napo.storage import writing
+from napo.storage import sync, writing
 
 MANIFEST = "manifest.json"
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\..+)?")  # see atomic_file; the number is a process
@@ -71,14 +71,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 @contextmanager
 def atomic_file(path: Path, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path in the same folder; flush and rename it to `path` on success.
@@ -101,10 +93,10 @@ def atomic_file(path: Path, flush: bool = True) -> Iterator[Path]:
         try:
             yield temporary
             if flush:
-                _sync(temporary)
+                sync(temporary)
             os.replace(temporary, path)
             if flush:
-                _sync(path.parent)
+                sync(path.parent)
         finally:
             _discard(temporary)
 
@@ -154,7 +146,7 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NapoError(f"{path} is missing; run the stage that writes it again.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NapoError(
             f"{path} is damaged (not valid JSON); delete it and run the stage that writes it again."
         ) from None

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from napo import check, fetch, label_studio, notebook, pipeline, stages, training_run
-from napo.config import load_profile
+from napo.config import Model, World, load_profile
 from napo.errors import NapoError
 from napo.figures import __main__ as redraw
 from napo.labels import read_labels
@@ -38,6 +38,11 @@ PROFILES = {
     "training: {learning_rate: 5e}": "valid number",
     "training: {epochs: 1.5}": "valid integer",
     "training: {epochs: 0}": "greater than 0",
+    "training: {epochs: yes}": "training.epochs is True; write a number",
+    "training: {beta: true}": "training.beta is True; write a number",
+    "training: {weight_decay: off}": "training.weight_decay is False; write a number",
+    "data: {seed: no}": "data.seed is False; write a number",
+    "evaluation: {sizes: {vlind: yes}}": "evaluation.sizes is {'vlind': True}; write a number",
     "training: {batch_size: 32, micro_batch_size: 5}": "not a multiple of micro_batch_size 5",
     "training: {warmup_ratio: 1}": "less than 1",
     "training: {weight_decay: -1}": "greater than or equal to 0",
@@ -59,7 +64,10 @@ PROFILES = {
     "masks: {batch_size: 0}": "greater than 0",
     "masks: {decoding: {min_new_tokens: 9, max_new_tokens: 8}}": "is above max_new_tokens 8",
     "masks: {decoding: {temperature: -1}}": "greater than or equal to 0",
+    "masks: {decoding: {temperature: 1e-40}}": "give 0, which is greedy, or 0.01 and more",
+    "masks: {decoding: {temperature: 1.0e+9}}": "less than or equal to 100",
     "masks: {decoding: {top_p: 1.2}}": "less than or equal to 1",
+    "masks: {decoding: {top_p: 1.0e-300}}": "greater than or equal to 0.000001",
     "masks: {decoding: {num_beams: two}}": "valid integer",
     "data: {count: -1}": "greater than or equal to 0",
     "data: {p_typical: 2}": "less than or equal to 1",
@@ -89,14 +97,25 @@ PROFILES = {
     "seeds: '-1'": "0 or larger",
     "seeds: []": "valid string",
     "threads: 0": "greater than 0",
+    "threads: on": "threads is True; write a number",
+    "threads: 99999999999": "less than or equal to 1024",
+    f"threads: {'9' * 5000}": "line 1: '9999999999999999999999999999999999999999 ...' is no whole",
+    f"threads: 0x{'f' * 5000}": "is no whole number below 2^63",
     "scale: huge": "'tiny' or 'paper'",
     "paper_model: 70B": "'7B' or '13B'",
     "data: {seed: -1}": "greater than or equal to 0",
     "annotation: {seed: 4294967296}": "less than 4294967296",
     "evaluation: {seed: -1}": "greater than or equal to 0",
     "model: {path: ':folder'}": "package:folder",
+    "model: {path: /tmp/x, revision: abc}": "set model.revision to ''",
+    "model: {path: 'napo.icon_world:checkpoint', revision: abc}": "is no id on the hub",
+    "model: {path: ./mine, revision: abc}": "is no id on the hub",
     "name: ../tiny": "pattern",
     "name: a b": "pattern",
+    "name: paper": "the folder paper holds the published numbers; choose another name",
+    "name: Downloads": "choose another name",
+    f"name: {'n' * 300}": "at most 100 characters",
+    f"title: [{'t' * 3000}]": "valid string",
     "variants: [dpo, dpo]": "is there twice",
     "variants: [dpo, A9]": "Unknown variant 'A9'. Did you mean 'A3'?",
     "baselines: [rpo]": "Unknown variant 'rpo'. Did you mean 'ropo'?",
@@ -104,6 +123,10 @@ PROFILES = {
     "variants: ['../dpo']": "pattern",
     "world: {make_rows: nowhere}": "package.module:function",
     "world: {make_rows: 'os.system(1):x'}": "package.module:function",
+    "world: {make_rows: 'napo.nowhere:f'}": "world.make_rows names 'napo.nowhere:f', which is no",
+    "world: {make_rows: 'nowhere.at.all:f'}": "which is no function that is there",
+    "world: {make_rows: 'napo.icon_world.rows:make_row'}": "which is no function that is there",
+    "world: {label_by_truth: 'napo.config:PROFILES'}": "which is no function that is there",
     "extends: tinny": "Did you mean 'tiny'",
     "extends: bad.yaml": "extends itself",
     "seeds: '0'\nseeds: '1'": "the key 'seeds' is there twice",
@@ -112,8 +135,19 @@ PROFILES = {
     "- 1\n- 2": "keys and values",
     "just text": "keys and values",
     "!!python/object/apply:os.system ['true']": "line 1",
-    "a: &a [*a]": "Unknown key",
+    "a: &a [*a]": "line 1: found unconstructable recursive node",
+    "model: {architecture: &a {b: *a}}": "line 1: found unconstructable recursive node",
     "1: 2": "a key is no word",
+    "? !!str [a]\n: 2": "a key is no word",
+    "title: !!float foo": "line 1: 'foo' is no number",
+    "title: !!int foo": "line 1: 'foo' is no whole number",
+    "title: !!int ''": "line 1: '' is no whole number",
+    "title: !!bool foo": "line 1: 'foo' is neither true nor false",
+    "title: !!timestamp foo": "line 1: '!!timestamp' is read nowhere here",
+    "title: !!set {a, b}": "line 1: '!!set' is read nowhere here",
+    "title: !!binary aGk=": "line 1: '!!binary' is read nowhere here",
+    "training: !!map foo": "line 1",
+    f"threads: 1{':00' * 400}.0": "is no number",
     "\ufeffseeds: '0,0'": "names a seed twice",
 }
 
@@ -143,6 +177,11 @@ COMMANDS = {
     "pipeline, unknown profile": (pipeline.main, ["--profile", "tinny"], "Did you mean 'tiny'"),
     "pipeline, no such file": (pipeline.main, ["--profile", "x/y.yaml"], "is no file"),
     "pipeline, a file as workspace": (pipeline.main, ["--workspace", __file__], "folder"),
+    "pipeline, a name too long": (pipeline.main, ["--profile", "x" * 5000], "Unknown profile 'xxx"),
+    "pipeline, a path too long": (pipeline.main, ["--profile", f"{'x' * 5000}.yaml"], "is no file"),
+    "pipeline, a null in a path": (pipeline.main, ["--profile", "x\0.yaml"], "is no file"),
+    "pipeline, half a character": (pipeline.main, ["--profile", "\ud800.yaml"], "is no file"),
+    "pipeline, a line's end": (pipeline.main, ["--profile", "x\ny.yaml"], "is no file"),
     "check, unknown profile": (check.main, ["--profile", "llava-1.5-7c"], "llava-1.5-7b"),
     "fetch, unknown profile": (fetch.main, ["--profile", "llava-1.5-7c"], "llava-1.5-7b"),
     "verify, nothing there": (verify, ["--profile", "smoke"], "run make reproduce first"),
@@ -210,6 +249,15 @@ VALUES = {
     "tables before results": (lambda s: stages.all_results(s), "06_evaluate.ipynb first"),
     "a checkpoint": (lambda s: stages.evaluate(s, "base", model="/no/such"), "/no/such"),
     "threads of pretraining": (lambda s: stages.pretrain(s, 0, 0), "threads is 0"),
+    "seeds of thousands of digits": (lambda s: s.seeds("9" * 5000), "whole numbers with commas"),
+    "seeds of thousands of seeds": (lambda s: s.seeds("1," * 5000), "whole numbers with commas"),
+    "a model of no package": (lambda s: Model(path="os:folder").location, "which is no package"),
+    "a model of no module": (lambda s: Model(path="nowhere:a").location, "which is not installed"),
+    "a revision of a folder": (lambda s: Model(path="/tmp/x", revision="a"), "no id on the hub"),
+    "a world that is no function": (
+        lambda s: World(label_by_truth="napo.config:PROFILES").function("label_by_truth"),
+        "which is no function; write it",
+    ),
     "rows before they are made": (lambda s: stages.build_rows(s), "00_icon_world"),
     "training before rows": (lambda s: stages.train(s, "A1", 0), "01_build_biased_data"),
     "labels before rows": (lambda s: stages.annotate(s), "01_build_biased_data"),
@@ -238,7 +286,7 @@ def session(tmp_path):
     return notebook.session("smoke", str(tmp_path))
 
 
-@pytest.mark.parametrize("text", PROFILES)
+@pytest.mark.parametrize("text", PROFILES, ids=lambda text: text[:60])
 def test_a_bad_profile(tmp_path, text):
     path = tmp_path / "bad.yaml"
     path.write_text(text, encoding="utf-8")
@@ -398,4 +446,5 @@ def test_the_table_has_at_least_eighty_bad_inputs(capsys):
     assert inputs >= 80
     with capsys.disabled():
         for number, (what, said) in enumerate(table, 1):
+            what = what if len(what) <= 100 else f"{what[:100]} ..."
             print(f"| {number} | {json.dumps(what)[1:-1]} | {said} |")

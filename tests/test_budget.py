@@ -211,6 +211,12 @@ def test_the_command_prints_both_tables_and_the_unit(capsys):
         (["--profile", PAPER, "--tflops", "0"], "tflops is 0.0; it must be above 0."),
         (["--profile", PAPER, "--utilisation", "40"], "utilisation is 40.0; give a share"),
         (["--profile", PAPER, "--response-tokens", "0"], "response-tokens is 0; it must be"),
+        (["--profile", PAPER, "--gpus", "9" * 400], "gpus is 999999999999999999...9999"),
+        (["--profile", PAPER, "--gpus", "-" + "9" * 400], "gpus is -99999999999999999...9999"),
+        (["--profile", PAPER, "--gpus", "1000001"], "gpus is 1000001; give at most 1,000,000."),
+        (["--profile", PAPER, "--question-tokens", "9" * 400], "question-tokens is 9999999999"),
+        (["--profile", PAPER, "--response-tokens", "9" * 400], "response-tokens is 9999999999"),
+        (["--profile", PAPER, "--tflops", "inf"], "tflops is inf; give at most 1,000,000."),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_1(arguments, sentence, capsys):

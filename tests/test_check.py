@@ -1,5 +1,6 @@
 """What `make check` says before a GPU hour is spent."""
 
+import importlib.util
 import json
 import shutil
 
@@ -9,7 +10,7 @@ import yaml
 
 from napo import check, stages
 from napo.labels import store_label
-from napo.notebook import session
+from napo.notebook import Session, session
 from napo.workspace import read_json
 
 
@@ -28,6 +29,7 @@ def profile(tmp_path, rows, benchmarks, **changes):
         "seeds": "0",
         "data": {"source": "in/rows", "expected": len(rows), "bad_rows": "skip"},
         "evaluation": {"source": "benchmarks"},
+        "world": {"judge_by_truth": "napo.icon_world.judge:judge_by_truth"},
         "training": {"max_length": 512, "batch_size": 4, "micro_batch_size": 4},
         **changes,
     }
@@ -91,6 +93,87 @@ def test_a_wrong_count_a_long_prompt_and_a_bad_batch_are_faults(tmp_path, benchm
     shape = {"batch_size": 8, "micro_batch_size": 4}
     odd = profile(tmp_path, rows(), benchmarks, training=shape, launch={"processes": 4})
     assert "not a multiple" in said(odd, "fault")[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"training": {"tune": "qlora"}},
+            "training.tune is qlora, which needs bitsandbytes: pip install bitsandbytes, or set it "
+            "to lora.",
+        ),
+        (
+            {"masks": {"engine": "vllm"}},
+            "masks.engine is vllm, which is not installed: pip install vllm, or set it to "
+            "transformers.",
+        ),
+        (
+            {"training": {"lora_targets": "q_prj"}},
+            "Unknown LoRA target 'q_prj'. Did you mean 'q_proj'? Known: down_proj, gate_proj, "
+            "k_proj, multi_modal_projector, o_proj, out_proj, q_proj, up_proj, v_proj.",
+        ),
+        (
+            {"training": {"lora_targets": "input_layernorm"}},
+            "training.lora_targets is 'input_layernorm', and",
+        ),
+        (
+            {"training": {"lora_targets": "linear_1"}},
+            "training.lora_targets is 'linear_1', and LoRA cannot",
+        ),
+        ({"world": {}}, "MMHal-Bench needs a judge and this profile's world has no rule; set"),
+    ],
+    ids=str,
+)
+def test_what_a_run_would_find_out_late_is_a_fault(
+    tmp_path, benchmarks, monkeypatch, changes, sentence
+):
+    _without(monkeypatch, "bitsandbytes", "vllm")
+    shape = {"max_length": 512, "batch_size": 4, "micro_batch_size": 4}
+    changes = {name: shape | one if name == "training" else one for name, one in changes.items()}
+    (fault,) = said(profile(tmp_path, rows(), benchmarks, **changes), "fault")
+    assert fault.startswith(sentence) and fault.endswith(".") and "\n" not in fault
+
+
+def _without(monkeypatch, *missing):
+    """As if these packages were not installed, whatever this machine has."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        check.importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name in missing else find(name, *rest),
+    )
+
+
+def test_targets_of_the_language_model_are_no_fault(tmp_path, benchmarks):
+    shape = {"max_length": 512, "batch_size": 4, "micro_batch_size": 4}
+    named = profile(
+        tmp_path, rows(), benchmarks, training=shape | {"lora_targets": "q_proj, self_attn.v_proj"}
+    )
+    assert said(named, "fault") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "dotted", "sentence"),
+    [
+        ("judge_by_truth", "napo.nowhere:f", "which cannot be imported (No module named"),
+        ("label_by_truth", "napo.config:PROFILES", "which is no function"),
+    ],
+)
+def test_a_worlds_callable_that_is_none_is_a_fault(tmp_path, benchmarks, key, dotted, sentence):
+    made = profile(tmp_path, rows(), benchmarks)
+    world = made.profile.world.model_copy(update={key: dotted})  # load_profile refuses it, too
+    spoilt = Session(made.profile.model_copy(update={"world": world}), made.workspace)
+    (fault,) = said(spoilt, "fault")
+    assert fault.startswith(f"world.{key} names {dotted!r}, {sentence}") and fault.endswith(".")
+
+
+def test_a_worlds_callable_that_is_not_there_stops_the_command(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("world: {judge_by_truth: 'napo.nowhere:f'}")
+    assert check.main(["--profile", str(path), "--workspace", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("napo: mine.yaml: world.judge_by_truth names") and told.count("\n") == 1
 
 
 def test_missing_things_are_faults_and_the_rest_is_still_looked_at(tmp_path, benchmarks, capsys):

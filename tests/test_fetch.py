@@ -1,13 +1,16 @@
 """Downloads against a real local server: plain addresses, and the hub's own client on top of it."""
 
+import errno
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,6 +42,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, path = self.server, unquote(urlsplit(self.path).path)
         server.asked.append((self.command, path, self.headers["Range"]))
+        server.may_answer.wait(30)
         found = re.fullmatch(r"/api/(?:datasets|models)/o/d(?:/(revision|tree)/(\w+))?", path)
         file = re.fullmatch(r"(?:/datasets)?/o/d/resolve/(\w+)/(.+)", path)
         if found:
@@ -88,9 +92,12 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.files, server.hub, server.newest, server.asked, server.cut = {}, {}, NEW, [], None
+    server.may_answer = threading.Event()
+    server.may_answer.set()
     server.address = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
+    server.may_answer.set()
     server.shutdown()
     server.server_close()
 
@@ -179,6 +186,102 @@ def test_no_server_is_one_sentence(server, workspace):
         NapoError, match=r"thing: http://127.0.0.1:9/f broke off .*make fetch again"
     ):
         quiet(nobody, workspace, yes=True)
+
+
+def test_a_second_fetch_says_who_downloads_and_leaves_the_part_alone(server, workspace):
+    server.files["/big"] = BODY
+    wanted = profile(source(url={"big": server.address + "/big"}))
+    server.may_answer.clear()
+    first = threading.Thread(target=quiet, args=(wanted, workspace), kwargs={"yes": True})
+    first.start()
+    while not server.asked:
+        time.sleep(0.01)
+    told = rf"^Process {os.getpid()} on .* already downloads .*fetched\.json; wait for it, stop it"
+    with pytest.raises(NapoError, match=told):
+        quiet(wanted, workspace, yes=True)
+    assert "missing" in quiet(wanted, workspace)  # a dry run holds nothing up
+    server.may_answer.set()
+    first.join()
+    assert len(server.asked) == 1
+    assert (workspace.root / "data/downloads/thing/big").read_bytes() == BODY
+
+
+def test_what_another_fetch_brought_meanwhile_is_not_fetched_again(server, workspace):
+    server.files["/a.zip"] = zipped(**{"one.json": "1"})
+    wanted = profile(source(url={"a.zip": server.address + "/a.zip"}))
+    others = iter([lambda: quiet(wanted, workspace, yes=True)])
+
+    def say(line):  # the first line is the plan
+        next(others, lambda: None)()
+
+    fetch(wanted, workspace, yes=True, say=say)
+    assert len(server.asked) == 1
+    assert status(wanted, workspace)[0].state == "complete"
+
+
+def test_a_place_where_all_is_there_is_not_written_to(server, workspace):
+    folder = workspace.root / "data/downloads/thing"
+    folder.mkdir(parents=True)
+    (folder / "f").write_bytes(b"x")
+    quiet(profile(source(url={"f": server.address + "/f"})), workspace, yes=True)
+    assert tree(workspace.root / "data/downloads") == ["thing", "thing/f"]
+
+
+def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_the_record(
+    server, tmp_path, monkeypatch
+):
+    server.files["/big"], done = BODY, []
+    sync, replace = os.fsync, os.replace
+
+    def note_sync(handle):
+        there = (tmp_path, *tmp_path.iterdir())
+        done.extend(f"sync {p.name}" for p in there if os.path.samestat(p.stat(), os.fstat(handle)))
+        sync(handle)
+
+    def note_replace(old, new):
+        done.append(f"rename to {Path(new).name}")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    download(server.address + "/big", tmp_path / "big")
+    assert done == ["sync big.part", "rename to big", f"sync {tmp_path.name}"]
+
+
+def test_a_full_disk_is_not_taken_for_a_broken_connection(server, tmp_path, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    server.files["/big"] = BODY
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(NapoError, match=r"big\.part cannot be written: the disk is full"):
+        download(server.address + "/big", tmp_path / "big")
+
+
+SECRET = "hf-0123456789"
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("{server}/gone?token={secret}", r"/gone answers 404 Not Found; get it by hand"),
+        ("{server}/lfs?token={secret}#{secret}", "/lfs is a pointer of Git LFS"),
+        ("http://127.0.0.1:9/f?token={secret}", "http://127.0.0.1:9/f broke off"),
+        ("http://me:{secret}@127.0.0.1:9/f", "http://127.0.0.1:9/f comes with a name or password"),
+        ("http://me:{secret}@127.0.0.1/f", "http://127.0.0.1/f comes with a name or password"),
+        ("http://me:a/{secret}@127.0.0.1/f", "its address cannot be opened; correct it"),
+        ("http://127.0.0.1:9/f g?token={secret}", "http://127.0.0.1:9/f g cannot be opened"),
+        ("me?token={secret}", "me cannot be opened; correct it in the profile"),
+        ("http://[?token={secret}", "its address cannot be opened; correct it in the profile"),
+    ],
+)
+def test_an_address_is_told_without_its_secrets(server, workspace, address, told):
+    server.files["/lfs"] = b"version https://git-lfs.github.com/spec/v1\n"
+    address = address.format(server=server.address, secret=SECRET)
+    said = []
+    with pytest.raises(NapoError, match=told) as refused:
+        fetch(profile(source(url={"f": address})), workspace, yes=True, say=said.append)
+    assert SECRET not in "".join([*said, str(refused.value)])
 
 
 def test_zip_files_are_unpacked_recorded_and_not_fetched_twice(server, workspace):
@@ -282,6 +385,45 @@ def test_another_revision_than_the_recorded_one_is_refused_until_the_folder_is_r
     assert file.read_bytes() == b"new"
     [record] = read_json(workspace.root / RECORD).values()
     assert (record["revision"], record["whole"]) == ("new", True)
+
+
+GOOD_RECORD = {
+    "repo": "", "revision": "", "commit": "", "whole": True, "files": {}, "urls": {"f": {"f": 1}},
+}  # fmt: skip
+DAMAGED = {
+    "a list": [],
+    "a number": 5,
+    "an item that is a list": {"data/downloads/thing": []},
+    "an item without keys": {"data/downloads/thing": {}},
+    "files without sizes": {"data/downloads/thing": {**GOOD_RECORD, "files": {"f": None}}},
+    "files in a list": {"data/downloads/thing": {**GOOD_RECORD, "files": ["f"]}},
+    "an address in a list": {"data/downloads/thing": {**GOOD_RECORD, "urls": {"f": ["f"]}}},
+    "another item": {"data/downloads/other": {"repo": None}},
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_record_is_one_sentence(server, workspace, name):
+    write_json(workspace.root / RECORD, DAMAGED[name])
+    wanted = profile(source(url={"f": server.address + "/f"}))
+    for look in (status, quiet):
+        with pytest.raises(NapoError, match=r"fetched\.json is damaged .*; delete it, then call"):
+            look(wanted, workspace)
+    assert not server.asked
+
+
+@pytest.mark.parametrize(
+    "place", ["data/downloads/thing", "data/downloads/thing/", "./data/downloads/thing"]
+)
+def test_two_sources_that_go_to_one_place_are_refused(workspace, place):
+    both = profile(source(name="one"), source(name="two", to=place))
+    for look in (status, quiet):
+        with pytest.raises(
+            NapoError, match="'one' and 'two' both go to data/downloads/thing; give"
+        ):
+            look(both, workspace)
+    apart = profile(source(name="one"), source(name="two", to="data/downloads/thing/more"))
+    assert len(status(apart, workspace)) == 2
 
 
 def run(server, workspace, *sources, model=None, arguments=("--yes",)):
@@ -410,6 +552,44 @@ def test_benchmarks_are_linked_to_where_their_readers_look(tmp_path):
     arrange(tmp_path)
     arrange(tmp_path)
     assert (tmp_path / "images" / "df62.jpg").read_bytes() == b"jpg"
+
+
+QUESTION = {"image_id": "df62", "image_src": "https://farm2.staticflickr.com/1/23_o.jpg"}
+NO_TEMPLATE = {
+    "an object": {"questions": [QUESTION]},
+    "a number": 5,
+    "nothing": None,
+    "a list of texts": ["df62"],
+    "a list of lists": [[]],
+    "no id": [QUESTION, {"image_src": "a.jpg"}],
+    "no address": [QUESTION, {"image_id": "df62"}],
+    "an address that is a number": [{**QUESTION, "image_src": 5}],
+    "an id that is an object": [{**QUESTION, "image_id": {}}],
+    "a null character": [{**QUESTION, "image_id": "a\0b"}],
+    "a null character in an address": [{**QUESTION, "image_src": "a\0b"}],
+    "an id of another folder": [{**QUESTION, "image_id": "a/b"}],
+    "an id that is too long": [{**QUESTION, "image_id": "a" * 300}],
+    "an id that a terminal obeys": [{**QUESTION, "image_id": "\x1b[31m"}],
+}
+
+
+@pytest.mark.parametrize("name", NO_TEMPLATE)
+def test_a_list_of_questions_of_another_shape_is_one_sentence_and_links_nothing(tmp_path, name):
+    write_json(tmp_path / "response_template.json", NO_TEMPLATE[name])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "23_o.jpg").write_bytes(b"jpg")
+    told = r"response_template\.json does not give each question an image_id and an image_src"
+    with pytest.raises(NapoError, match=told) as refused:
+        arrange(tmp_path)
+    assert str(refused.value).isprintable()
+    assert tree(tmp_path / "images") == ["23_o.jpg"]
+
+
+def test_a_picture_with_a_name_that_no_disk_takes_is_passed_over(tmp_path):
+    long = {**QUESTION, "image_src": "https://x.org/" + "a" * 300}
+    write_json(tmp_path / "response_template.json", [long])
+    arrange(tmp_path)
+    assert tree(tmp_path) == ["response_template.json"]
 
 
 def test_the_base_model_comes_first_if_it_is_on_the_hub():

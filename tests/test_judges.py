@@ -18,6 +18,9 @@ pytest.importorskip("openai")
 ITEM = {"image_content": ["Cat", "Mat"], "question": "What {is} it?", "gt_answer": "A cat."}
 
 
+LONG = "Not \x1b[31mso.\nNo judge key-of-the-test here.\n" * 80
+
+
 def emptied(reply):
     """The reply as a filter leaves it: without a text."""
     choice = reply["choices"][0]
@@ -30,6 +33,7 @@ class Server:
     def __init__(self):
         outer = self
         self.asked, self.failures, self.lock = [], [], threading.Lock()
+        self.change = lambda reply: reply
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
@@ -47,6 +51,10 @@ class Server:
                 told = json.dumps(
                     reply if status in (200, "torn") else {"error": {"message": "busy"}}
                 )
+                if status == 200:
+                    told = json.dumps(outer.change(reply))
+                if status == 400:
+                    told = json.dumps({"error": {"message": LONG}})
                 if status == "late":
                     time.sleep(1)
                 if status == "empty":
@@ -167,6 +175,91 @@ def test_an_endpoint_that_never_sends_a_whole_reply_is_named(
     assert len(server.asked) == 2
 
 
+def saying(content):
+    """A change of the reply's message."""
+    return lambda reply: {**reply, "choices": [{"index": 0, "message": {"content": content}}]}
+
+
+def changed(name, value):
+    return lambda reply: {**reply, name: value}
+
+
+UNUSABLE = {
+    "a list as text": saying(["Because. Rating: 0"]),
+    "parts as text": saying([{"type": "text", "text": "Because. Rating: 0"}]),
+    "a number as text": saying(5),
+    "no text": saying(None),
+    "blanks": saying(" \n"),
+    "half a character": saying("Rating: 5 \ud83d"),
+    "no message": changed("choices", [{"index": 0}]),
+    "null as message": changed("choices", [{"message": None}]),
+    "a text as message": changed("choices", [{"message": "Rating: 5"}]),
+    "a text as choice": changed("choices", ["Rating: 5"]),
+    "a text as choices": changed("choices", "Rating: 5"),
+    "an object as choices": changed("choices", {"message": {"content": "Rating: 5"}}),
+    "an object as model": changed("model", {"name": "judge"}),
+    "half a character in the model": changed("model", "judge \ud83d"),
+    "a list": lambda reply: [reply],
+    "a number": lambda reply: 5,
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_reply_of_another_shape_is_asked_for_again_and_then_named(
+    server, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr(judges, "PAUSE", 0.001)
+    judge(tmp_path).replies(pairs(1))
+    server.change = UNUSABLE[name]
+    with pytest.raises(NapoError, match=r"'judge' sent a reply without a text .* 2 times") as told:
+        judge(tmp_path, workers=1, retries=1).replies(pairs(2))
+    assert "judge.sqlite" not in str(told.value) and len(server.asked) == 3
+    assert judge(tmp_path).plan(pairs(2)).requests == 1
+
+
+@pytest.mark.parametrize("model", [None, ""])
+def test_a_reply_that_names_no_model_is_the_one_that_was_asked(server, tmp_path, model):
+    server.change = changed("model", model)
+    rater = judge(tmp_path)
+    rater.replies(pairs(1))
+    assert rater.record["answered_by"] == ["judge"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://host:port/v1",
+        "http://me:my-password@host:port/v1",
+        "http://[::1/v1",
+        "http://me:my-password@127.0.0.1:9/\x07",
+        "127.0.0.1:9/v1",
+        "ftp://127.0.0.1/v1",
+        "http://",
+        "",
+    ],
+)
+def test_an_address_that_is_none_is_named_and_not_repeated(server, tmp_path, monkeypatch, address):
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(NapoError, match=r"^OPENAI_BASE_URL is no address .* correct it") as told:
+        judge(tmp_path, workers=1).replies(pairs(1))
+    assert "my-password" not in str(told.value) and not server.asked
+
+
+def test_what_an_endpoint_says_at_length_is_one_short_line_without_its_keys(server, tmp_path):
+    server.failures = [400]
+    with pytest.raises(NapoError, match=r"'judge' did not answer .*Not .*No judge") as told:
+        judge(tmp_path, workers=1).replies(pairs(1))
+    sentence = str(told.value)
+    assert sentence.isprintable() and len(sentence) < 500
+    assert "[secret]" in sentence and "key-of" not in sentence
+
+
+def test_equal_requests_are_asked_once_and_all_get_the_reply(server, tmp_path):
+    found = judge(tmp_path).replies(pairs(2) * 8)
+    assert found == ["Because. Rating: 0", "Because. Rating: 1"] * 8
+    assert len(server.asked) == 2
+
+
 def test_a_result_names_the_model_that_answered_whatever_was_asked_for(server, tmp_path):
     rater = judge(tmp_path)
     rater.replies(pairs(1))
@@ -243,3 +336,15 @@ def test_a_file_of_replies_that_is_none_is_named(tmp_path):
         path.write_bytes(content)
         with pytest.raises(NapoError, match=r"judge\.sqlite is damaged .* move it away"):
             Chat("judge", path).missing([{"messages": []}])
+
+
+def test_a_file_of_replies_that_is_whole_is_not_called_damaged(tmp_path):
+    path = tmp_path / "judge.sqlite"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE replies (something TEXT)")
+    told = r"judge\.sqlite cannot be used \(no such column.*\), and nothing in it was lost"
+    with pytest.raises(NapoError, match=told):
+        Chat("judge", path).missing([{"messages": []}])
+    chat = Chat("judge", tmp_path / "other.sqlite")
+    with pytest.raises(NapoError, match="cannot be used"), chat._database() as database:
+        database.execute("SELECT ?", (["no value of SQLite"],))

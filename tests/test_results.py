@@ -149,7 +149,7 @@ def test_an_undefined_value_stays_undefined(tmp_path):
     content["metrics"]["CHAIRs_refine"] |= {"value": None, "low": None, "high": None}
     (tmp_path / "base" / MANIFEST).unlink()
     write_json(path, content)
-    write_json(tmp_path / "base" / MANIFEST, {"files": {}})
+    write_json(tmp_path / "base" / MANIFEST, {"files": {}, "settings": {}, "versions": {}})
     found = collect(tmp_path, [], [0]).estimate("base", CHAIRS)
     assert math.isnan(found.value) and math.isnan(found.low) and not found.decided
 

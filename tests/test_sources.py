@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from napo import pictures, preferences, sources
 from napo.errors import NapoError
@@ -182,6 +182,33 @@ def test_a_row_that_cannot_be_used_is_one_sentence_and_the_rest_is_safe(tmp_path
     assert left_out["row"] == "4" and said.split(r"\(")[0].split(" (")[0] in left_out["reason"]
 
 
+def avif_that_the_decoder_refuses():
+    """A valid AVIF with the first wrong bit that raises a RuntimeError in Pillow."""
+    noise = np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)
+    whole = encoded(Image.fromarray(noise), "AVIF")
+    for at in range(8 * len(whole)):
+        wrong = bytearray(whole)
+        wrong[at // 8] ^= 1 << at % 8
+        try:
+            Image.open(io.BytesIO(wrong), formats=["AVIF"]).load()
+        except RuntimeError:
+            return bytes(wrong)
+        except (OSError, SyntaxError, ValueError):
+            continue
+    raise AssertionError("No bit does it; look for another RuntimeError of Pillow's.")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_an_avif_with_a_wrong_bit_is_a_row_that_cannot_be_used(tmp_path):
+    source = spoilt(
+        tmp_path, {"image": {"bytes": avif_that_the_decoder_refuses(), "path": "4.avif"}}
+    )
+    with pytest.raises(NapoError, match=r"Row 4: its image cannot be used, it does not decode"):
+        build(source, tmp_path / "stopped")
+    assert len(build(source, tmp_path / "rows", bad_rows="skip")) == 7
+    assert [each["row"] for each in preferences.skipped(tmp_path / "rows")] == ["4"]
+
+
 def test_the_released_biased_responses_are_kept_and_only_the_others_made(tmp_path):
     rows = [published(n) for n in range(4)]
     rows[1] |= {"question_only": "Blue.", "image_only": "A picture."}
@@ -272,6 +299,38 @@ def test_a_truncated_shard_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(NapoError, match=r"_000.parquet cannot be read"):
         sources.survey(tmp_path)
+
+
+@pytest.mark.parametrize("letter", range(len("question")))
+def test_a_column_name_with_a_wrong_bit_is_a_sentence(tmp_path, letter):
+    path = write(tmp_path, [published(1)]) / "RLAIF-V-Dataset_000.parquet"
+    whole, name = path.read_bytes(), b"question"
+    wrong = bytearray(name)
+    wrong[letter] ^= 128  # no UTF-8 any more
+    path.write_bytes(whole.replace(name, bytes(wrong)))
+    for look in (sources.survey, sources.number_of_rows, sources.first_row):
+        with pytest.raises(NapoError, match=r"_000\.parquet cannot be read as Parquet") as told:
+            look(tmp_path)
+        assert str(told.value).isprintable()
+
+
+@pytest.mark.parametrize("letter", ["\x1b", "\x07", "\x7f", "\x9b", "\n", "\0"])
+def test_an_id_with_a_control_character_is_refused_and_shown_escaped(tmp_path, letter):
+    rows = [published(1), published(2, idx=f"a{letter}[31mb")]
+    found = sources.survey(write(tmp_path / "source", rows))
+    assert list(found.bad) == [1] and found.bad[1].isprintable()
+    escaped = letter.encode("unicode_escape").decode()
+    assert f"row a{escaped}[31mb (number 1) has " in found.bad[1]
+    assert found.bad[1].endswith("; give another.")
+    spoilt = {"id": f"a{letter}b", "image": b"none"}
+    with pytest.raises(NapoError, match=r"^Row a\\.*b: its image cannot be used") as told:
+        sources.decode(spoilt)
+    assert str(told.value).isprintable()
+
+
+def test_an_id_in_any_script_is_one(tmp_path):
+    rows = [published(1, idx="Größe 7"), published(2, idx="図-３"), published(3, idx="a👩‍🚀b")]
+    assert not sources.survey(write(tmp_path, rows)).bad
 
 
 def test_an_empty_folder_is_a_sentence(tmp_path):

@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from napo.errors import NapoError
+from napo.errors import NapoError, without_secrets
 from napo.storage import writing
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ Pair = tuple[Mapping[str, Any], str]  # an item of the benchmark and the model's
 CACHE = "judge.sqlite"
 PAUSE = 0.5  # seconds before a malformed reply is asked for again; doubled each time
 CHARACTERS_A_TOKEN = 4  # of English text, for estimates
+TOLD = 300  # characters of what an endpoint says that a sentence repeats
 GIVEN_PROMPT = "judge_prompt.txt"
+NO_ADDRESS = (  # it is not repeated: a password may be in it
+    "OPENAI_BASE_URL is no address of a server, such as http://localhost:8000/v1; correct it, or "
+    "unset it for OpenAI's."
+)
 
 # The structure of the official prompt in our own words; the rating lines are the benchmark's.
 PROMPT = """\
@@ -174,6 +180,7 @@ class Chat:
         """The replies to requests (`messages` and sampling settings), several at a time.
 
         Each reply is on the disk as soon as it has come, so a call that fails goes on from there.
+        Equal requests are asked once, and get the same reply.
 
         Raises:
             NapoError: without a key, or when the endpoint refuses or stays away.
@@ -181,13 +188,15 @@ class Chat:
         """
         if self._dry_run and (missing := self.missing(requests)):
             raise NothingSent(Plan.of(missing))
+        keys = [self._key(request) for request in requests]
+        unique = dict(zip(keys, requests, strict=True))
         pool = ThreadPoolExecutor(self.workers)
         try:
-            found = list(pool.map(self._one, requests))
+            found = dict(zip(unique, pool.map(self._one, unique, unique.values()), strict=True))
         finally:
             pool.shutdown(cancel_futures=True)
-        self.answered_by |= {name for _, name in found}
-        return [text for text, _ in found]
+        self.answered_by |= {name for _, name in found.values()}
+        return [found[key][0] for key in keys]
 
     def missing(self, requests: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Those requests that would go over the network; nothing is sent."""
@@ -199,8 +208,7 @@ class Chat:
         whole = {"model": self.model, "endpoint": os.environ.get("OPENAI_BASE_URL", ""), **request}
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
-    def _one(self, request: Mapping[str, Any]) -> tuple[str, str]:
-        key = self._key(request)
+    def _one(self, key: str, request: Mapping[str, Any]) -> tuple[str, str]:
         stored = self._stored(key)
         if stored is None:
             stored = self._send({k: v for k, v in request.items() if k != "attempt"})
@@ -215,11 +223,11 @@ class Chat:
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        with writing(self.cache):
+        with self._sound(), writing(self.cache):
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.cache, timeout=60)
             try:
-                with self._whole(), connection:
+                with connection:
                     columns = "key TEXT PRIMARY KEY, reply TEXT NOT NULL, answered_by TEXT NOT NULL"
                     connection.execute(f"CREATE TABLE IF NOT EXISTS replies ({columns})")
                     yield connection
@@ -227,54 +235,119 @@ class Chat:
                 connection.close()
 
     @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """A file of replies that is none is named; what a disk refuses passes on."""
+    def _sound(self) -> Iterator[None]:
+        """A file of replies that is none, or that cannot be used now, is named."""
         try:
             yield
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
-            raise NapoError(
-                f"{self.cache} is damaged ({error}); move it away: the replies in it are lost and "
-                "will be asked for again."
-            ) from None
+        except sqlite3.Error as error:
+            if _is_damage(error):
+                problem = (
+                    f"is damaged ({error}); move it away: the replies in it are lost and will be "
+                    "asked for again."
+                )
+            else:
+                problem = (
+                    f"cannot be used ({error}), and nothing in it was lost; wait for what else "
+                    "uses it, or move it away."
+                )
+            raise NapoError(f"{self.cache} {problem}") from None
 
     def _send(self, request: Mapping[str, Any]) -> tuple[str, str]:
+        client = self._connected()
+        import openai
+
+        for attempt in range(self._retries + 1):
+            try:
+                reply = client.chat.completions.create(model=self.model, **request)
+            except openai.APIError as error:
+                raise NapoError(
+                    f"The judge {self.model!r} did not answer ({type(error).__name__}: "
+                    f"{_one_line(error.message)}); the replies so far are kept, so run it again."
+                ) from None
+            # A body that is no JSON comes back as its text, or fails to be read.
+            except (ValueError, RecursionError):
+                reply = None
+            if (found := _text_and_model(reply, self.model)) is not None:
+                return found
+            if attempt < self._retries:
+                time.sleep(min(8.0, PAUSE * 2**attempt))
+        raise NapoError(
+            f"The judge {self.model!r} sent a reply without a text that can be used "
+            f"{self._retries + 1} times; check OPENAI_BASE_URL. The replies so far are kept."
+        )
+
+    def _connected(self) -> Any:
+        """The client, made at the first request: a call whose replies are kept needs no key."""
         try:
             import openai
         except ImportError:
             raise NapoError("A judge behind an endpoint needs: pip install openai") from None
-        if not os.environ.get("OPENAI_API_KEY", "").isascii():
-            raise NapoError("OPENAI_API_KEY holds letters that no key has; set it again.")
-        if not os.environ.get("OPENAI_API_KEY"):
-            raise NapoError(
-                "The judge needs OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint than "
-                "OpenAI's) in the environment; a local server takes any key."
-            )
+        _check_environment()
         with self._lock:
-            if self._client is None:
-                self._client = openai.OpenAI(max_retries=self._retries, timeout=self._timeout)
-        for attempt in range(self._retries + 1):
             try:
-                reply = self._client.chat.completions.create(model=self.model, **request)
-            except openai.APIError as error:
-                raise NapoError(
-                    f"The judge {self.model!r} did not answer ({type(error).__name__}: "
-                    f"{error.message}); the replies so far are kept, so run it again."
-                ) from None
-            # A body that is no JSON comes back as its text, or fails to be read.
-            except ValueError:
-                reply = None
-            choices = getattr(reply, "choices", None)
-            # An empty text, as a filter leaves it, would be read as the worst rating.
-            if choices and choices[0].message.content:
-                return choices[0].message.content, reply.model or self.model
-            if attempt < self._retries:
-                time.sleep(min(8.0, PAUSE * 2**attempt))
+                self._client = self._client or openai.OpenAI(
+                    max_retries=self._retries, timeout=self._timeout
+                )
+            except Exception as error:  # httpx's or httpx2's, by the version of openai
+                if type(error).__name__ != "InvalidURL":
+                    raise
+                raise NapoError(NO_ADDRESS) from None
+        return self._client
+
+
+def _check_environment() -> None:
+    """Refuse a key or an address that no request can be sent with; neither is repeated."""
+    key = os.environ.get("OPENAI_API_KEY", "")
+    if not key.isascii():
+        raise NapoError("OPENAI_API_KEY holds letters that no key has; set it again.")
+    if not key:
         raise NapoError(
-            f"The judge {self.model!r} sent a reply without a text {self._retries + 1} times; "
-            "check OPENAI_BASE_URL. The replies so far are kept."
+            "The judge needs OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint than "
+            "OpenAI's) in the environment; a local server takes any key."
         )
+    address = os.environ.get("OPENAI_BASE_URL")
+    if address is not None and not _is_address(address):
+        raise NapoError(NO_ADDRESS)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, half a bracket
+        return False
+
+
+def _text_and_model(reply: Any, asked: str) -> tuple[str, str] | None:
+    """The text of a reply and the name of the model that gave it; None where there is no text.
+
+    The client does not check what an endpoint sends: any field may be missing or of any type.
+    """
+    choices = getattr(reply, "choices", None)
+    first = choices[0] if isinstance(choices, list) and choices else None
+    text = getattr(getattr(first, "message", None), "content", None)
+    model = getattr(reply, "model", None) or asked
+    # An empty text, as a filter leaves it, would be read as the worst rating.
+    usable = _is_text(text) and text.strip() and _is_text(model)
+    return (text, model) if usable else None
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text that a file can hold: one without half a character."""
+    return isinstance(value, str) and value == value.encode(errors="replace").decode()
+
+
+def _one_line(text: str) -> str:
+    """The beginning of what an endpoint says, on one line; its keys go before it is cut."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in without_secrets(text))
+    line = " ".join(printable.split())
+    return line if len(line) <= TOLD else f"{line[:TOLD]} ..."
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the file is broken, not that it was asked wrongly or in vain."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # above: details
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class OpenAIJudge:

@@ -8,13 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo import launch, preferences, sources
+from napo import hashes, launch, preferences, sources
 from napo.config import Profile
 from napo.errors import NapoError
 from napo.locks import work_on
 from napo.notebook import Session
 from napo.progress import Progress
-from napo.stages.inputs import CURRENT, base_model, model_settings, source_folder
+from napo.stages.inputs import (
+    CURRENT,
+    base_model,
+    hashes_known,
+    model_settings,
+    source_folder,
+)
 from napo.workspace import (
     fingerprint,
     finished_files,
@@ -145,7 +151,8 @@ def _all_there(folder: Path, parts: int) -> None:
 
 def _source_fingerprint(session: Session) -> str:
     if session.profile.data.source:
-        return preferences.source_fingerprint(source_folder(session))
+        folder = source_folder(session)
+        return hashes.content(sources.files(folder), folder, hashes_known(session))
     return manifest_fingerprint(require(session.workspace.source))
 
 

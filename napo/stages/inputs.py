@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo import preferences
+from napo import hashes, preferences
 from napo.config import Profile
 from napo.errors import NapoError
 from napo.notebook import Session
-from napo.workspace import fingerprint, manifest_fingerprint, read_json, require
+from napo.workspace import manifest_fingerprint, read_json, require
 
 if TYPE_CHECKING:
     import datasets
@@ -53,7 +53,7 @@ def benchmarks_folder(session: Session) -> Path:
 
 
 def benchmarks_fingerprint(session: Session) -> str:
-    """What the benchmarks hold: their manifest, or names and sizes of what was downloaded."""
+    """What the benchmarks hold: their manifest, or a hash of what was downloaded."""
     folder = benchmarks_folder(session)
     if not session.profile.evaluation.source:
         return manifest_fingerprint(require(folder))
@@ -64,9 +64,12 @@ def benchmarks_fingerprint(session: Session) -> str:
                 f"{path} is not there; fetch it (make fetch PROFILE={session.profile.name} YES=1)."
             )
     files = sorted(file for path in wanted for file in path.rglob("*") if file.is_file())
-    return fingerprint(
-        [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
-    )
+    return hashes.content(files, folder, hashes_known(session))
+
+
+def hashes_known(session: Session) -> Path:
+    """The file that remembers the hashes of downloaded files."""
+    return session.workspace.data / ".hashes.json"
 
 
 def reference_folder(session: Session) -> Path:
