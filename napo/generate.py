@@ -1,7 +1,7 @@
 """Batched generation: left-padded, sorted by length, one pass of the vision tower per image.
 
 Greedy answers in float32 do not depend on the batch size, and a sampled answer depends on the seed
-and the prompt's place in the list only.
+and the prompt's key (or place in the list) only.
 """
 
 from __future__ import annotations
@@ -41,12 +41,21 @@ class Prompt:
         image: the image.
         image_mask: one of `napo.modality.IMAGE_MASKS`, or None.
         text_mask: one of `napo.modality.TEXT_MASKS`, or None.
+        key: what its random numbers are drawn for, where decoding samples: with a row's id they
+            are the same whatever is asked beside it; empty: its place among the prompts.
     """
 
     text: str
     image: Image.Image | None = None
     image_mask: str | None = None
     text_mask: str | None = None
+    key: str = ""
+
+    def entropy(self, place: int) -> int:
+        """A number of 64 bits for its key, or its place among the prompts."""
+        if not self.key:
+            return place
+        return int.from_bytes(hashlib.sha256(self.key.encode()).digest()[:8])
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,8 @@ def generate(
     if not prompts:
         return []
     model.eval()
-    answer = _Answerer(model, processor, decoding, seed)
+    drawn_for = [prompt.entropy(at) for at, prompt in enumerate(prompts)]
+    answer = _Answerer(model, processor, decoding, [(seed, number) for number in drawn_for])
     halving = Halving("prompts", "lower max_new_tokens, or use a larger GPU or a smaller dtype")
     found: dict[int, list[int]] = {}
     with torch.inference_mode():
@@ -141,9 +151,13 @@ class _Answerer:
     """A model and its decoding settings, ready to answer batches of prompts."""
 
     def __init__(
-        self, model: nn.Module, processor: ProcessorMixin, decoding: Decoding, seed: int
+        self,
+        model: nn.Module,
+        processor: ProcessorMixin,
+        decoding: Decoding,
+        seeds: Sequence[tuple[int, int]],
     ) -> None:
-        self.model, self.decoding, self.seed = model, decoding, seed
+        self.model, self.decoding, self.seeds = model, decoding, seeds
         self.inner = unwrap(model)
         self.device = next(model.parameters()).device
         tokenizer = processor.tokenizer
@@ -262,18 +276,19 @@ class _Answerer:
         return tokens.gather(-1, picked.minimum(last)).squeeze(-1)
 
     def _draws(self, places: Sequence[int]) -> Tensor | None:
-        """A random number for each row and step, from the seed and the prompt's place."""
+        """A random number for each row and step, from the seed and the prompt's key or place."""
         if self.decoding.temperature == 0:
             return None
         steps = self.decoding.max_new_tokens
-        numbers = [np.random.default_rng([self.seed, at]).random(steps) for at in places]
+        numbers = [np.random.default_rng(self.seeds[at]).random(steps) for at in places]
         return torch.tensor(np.stack(numbers), dtype=torch.float32, device=self.device)
 
     def _library(self, inputs: dict[str, Tensor], places: Sequence[int]) -> dict[int, list[int]]:
         """Answers by `model.generate`: beams, and families with features of their own."""
         decoding, sample = self.decoding, self.decoding.temperature > 0
         settings = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
-        entropy = np.random.SeedSequence([self.seed, *places]).generate_state(1)
+        drawn_for = [number for at in places for number in self.seeds[at]]
+        entropy = np.random.SeedSequence(drawn_for).generate_state(1)
         with torch.random.fork_rng():
             torch.manual_seed(int(entropy[0]))
             output = self.model.generate(

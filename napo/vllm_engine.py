@@ -91,7 +91,9 @@ class Engine:
                 "search; set it to 1 or masks.engine to transformers."
             )
         asked = requests(self._processor, prompts)
-        outputs = self._llm.generate(asked, self._sampling(decoding, seed), use_tqdm=False)
+        numbers = [prompt.entropy(at) for at, prompt in enumerate(prompts)]
+        sampling = [self._sampling(decoding, (seed + number) % 2**31) for number in numbers]
+        outputs = self._llm.generate(asked, sampling, use_tqdm=False)
         found = []
         for output in outputs:
             answer = output.outputs[0]

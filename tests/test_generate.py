@@ -109,6 +109,20 @@ def test_sampling_follows_seed_and_place(processor, model, prompts):
     assert len({answer.text for answer in twins}) > 1
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_sampling_follows_the_key_whatever_is_asked_beside_it(processor, model, prompts, beams):
+    decoding = Decoding(max_new_tokens=7, temperature=1.0, num_beams=beams)
+    keyed = [replace(prompt, key=f"row-{at}") for at, prompt in enumerate(prompts)]
+    whole = generate(model, processor, keyed, decoding, batch_size=1)
+    halves = [generate(model, processor, part, decoding, batch_size=1)
+              for part in (keyed[:5], keyed[5:])]  # fmt: skip
+    assert [*halves[0], *halves[1]] == whole
+    assert generate(model, processor, keyed[::-1], decoding, batch_size=1) == whole[::-1]
+    twins = [replace(prompts[0], key=key) for key in "aabcdef"]
+    answers = generate(model, processor, twins, decoding, batch_size=1)
+    assert answers[0] == answers[1] and len({answer.text for answer in answers}) > 1
+
+
 def test_sampling_leaves_the_global_random_state_alone(processor, model, prompts):
     before = torch.random.get_rng_state()
     for beams in (1, 2):

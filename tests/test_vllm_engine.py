@@ -24,7 +24,9 @@ class PlainEngine:
         self.model, self.processor = model, processor
 
     def generate(self, requests, sampling, use_tqdm):
-        return [SimpleNamespace(outputs=[self._answer(r, sampling)]) for r in requests]
+        self.seeds = [each.seed for each in sampling]
+        pairs = zip(requests, sampling, strict=True)
+        return [SimpleNamespace(outputs=[self._answer(*pair)]) for pair in pairs]
 
     def _answer(self, request, sampling):
         ids, pixels = request["prompt_token_ids"], {}
@@ -75,12 +77,12 @@ def test_answers_are_those_of_the_hugging_face_path(vllm, image_mode):
         Prompt("describe the dog", image, image_mask="drop"),
     ]
     decoding = Decoding(max_new_tokens=6)
-    plain = vllm_engine.Engine(
-        PlainEngine(model, processor), processor, [processor.tokenizer.eos_token_id]
-    )
+    llm = PlainEngine(model, processor)
+    plain = vllm_engine.Engine(llm, processor, [processor.tokenizer.eos_token_id])
     ours = generate(model, processor, prompts, decoding)
     theirs = plain(prompts, decoding)
     assert theirs == ours
+    assert len(set(llm.seeds)) == 5  # where it samples, each prompt draws for itself
     assert vllm_engine.parity(ours, theirs) == {"answers": 5, "equal": 1.0, "common": 1.0}
 
 

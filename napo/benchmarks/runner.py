@@ -145,10 +145,10 @@ def answer(
         generated = generate(
             model,
             processor,
-            [Prompt(request.text, images[request.image]) for request in part],
+            [Prompt(each.text, images[each.image], key=str(each.id)) for each in part],
             settings.decoding,
             batch_size=settings.batch_size,
-            seed=seed + start,
+            seed=seed,
             progress=progress,
         )
         new = [

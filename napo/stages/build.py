@@ -87,7 +87,12 @@ def _generator(profile: Profile) -> preferences.Build:
 
     def biased(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return {
-            name: answer([Prompt(row["question"], row["image"], **mask) for row in rows])
+            name: answer(
+                [
+                    Prompt(row["question"], row["image"], **mask, key=f"{row['id']} {name}")
+                    for row in rows
+                ]
+            )
             for name, mask in hidden.items()
         }
 

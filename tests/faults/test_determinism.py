@@ -70,6 +70,19 @@ def test_batches_and_parts_change_no_response_and_no_answer(usual, tmp_path):
     assert answers(made) == told
 
 
+def test_sampled_responses_are_those_of_their_row_whatever_the_parts_and_batches(tmp_path):
+    texts = []
+    for name, rows, size in (("one", 8, 8), ("other", 5, 3)):
+        decoding = {"max_new_tokens": 12, "temperature": 1.0}
+        made = session(
+            tmp_path / name,
+            masks={"batch_size": size, "decoding": decoding},
+            data={"shard_rows": rows},
+        )
+        texts.append(built(made)[0])
+    assert texts[0] == texts[1]
+
+
 def test_another_seed_gives_other_rows_and_other_weights(usual, tmp_path):
     made, (texts, _), _ = usual
     other, _ = built(session(tmp_path / "seed", data={"seed": 8}))
