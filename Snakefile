@@ -11,7 +11,7 @@ from shlex import quote
 from napo.config import edition, load_profile, seeds
 from napo.errors import unknown
 from napo.settings import TUNES
-from napo.workspace import fingerprint
+from napo.files import fingerprint
 
 for name in config:
     if name not in ("profile", "workspace", "seeds", "tune", "baselines"):

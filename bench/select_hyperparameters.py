@@ -18,8 +18,9 @@ import pandas as pd
 
 from napo import stages
 from napo.config import Profile, load_profile
+from napo.files import read_json
 from napo.notebook import Session, session
-from napo.workspace import Workspace, read_json
+from napo.workspace import Workspace
 
 LEARNING_RATES = (3e-5, 6e-5, 1e-4, 3e-4, 6e-4)
 EPOCHS = (2,)

@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
+from napo.files import write_json
 from napo.labels import ORACLE
 from napo.progress import Progress
 from napo.storage import make_folder
-from napo.workspace import write_json
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin

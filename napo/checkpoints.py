@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
+from napo.files import atomic_file, finished_files, hash_file, read_json, write_json
+from napo.manifests import keep_only
 from napo.storage import sync, writing
-from napo.workspace import atomic_file, finished_files, hash_file, keep_only, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd

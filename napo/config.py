@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from napo import strict_yaml
 from napo.errors import NapoError, unknown
+from napo.files import fingerprint
 from napo.settings import (
     IN_TABLES,
     VARIANTS,
@@ -33,7 +34,6 @@ from napo.settings import (
     Word,
     World,
 )
-from napo.workspace import fingerprint
 
 __all__ = [
     "PROFILES", "Annotation", "Data", "Decoding", "Evaluation", "Launch", "Masks", "Model",

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from napo.errors import NapoError
+from napo.files import read_json
 from napo.storage import make_folder, sync, writing
-from napo.workspace import read_json
 
 AGAIN = "call make fetch again, which goes on where it stopped"
 Free = Callable[[Path], int]

@@ -21,8 +21,9 @@ from typing import Any, Literal
 from napo.config import Profile, Source, load_profile
 from napo.downloads import AGAIN, Free, arrange, download, human, inside, shown, size_of, unpack
 from napo.errors import NapoError, unknown
+from napo.files import read_json, write_json
 from napo.locks import hold
-from napo.workspace import Workspace, read_json, write_json
+from napo.workspace import Workspace
 
 RECORD = "data/downloads/fetched.json"
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")  # no second weights

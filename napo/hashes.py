@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from napo.errors import NapoError
-from napo.workspace import fingerprint, hash_file, read_json, write_json
+from napo.files import fingerprint, hash_file, read_json, write_json
 
 
 def content(files: Iterable[Path], folder: Path, memory: Path) -> str:

@@ -27,6 +27,7 @@ from xml.sax.saxutils import quoteattr
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from napo.errors import NapoError, unknown
+from napo.files import atomic_file
 from napo.labels import (
     ADJUDICATED,
     COLUMNS,
@@ -39,7 +40,6 @@ from napo.labels import (
     labels_file,
 )
 from napo.preferences import BIASED
-from napo.workspace import atomic_file
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,9 +19,9 @@ import pandas as pd
 from filelock import FileLock
 
 from napo.errors import NapoError, unknown
+from napo.files import atomic_file
 from napo.preferences import BIASED
 from napo.storage import append, make_folder
-from napo.workspace import atomic_file
 
 COLUMNS = ("id", "kind", "label", "annotator", "note", "group")
 LABELS = ("biased", "unbiased", "unsure")  # noise-free, noise, undecided

@@ -12,8 +12,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from napo.errors import NapoError
+from napo.files import read_json, write_json
+from napo.manifests import begin, finish, finished, restart, whole
 from napo.storage import writing
-from napo.workspace import begin, finish, finished, read_json, restart, whole, write_json
 
 # Seconds to wait for a folder: a kernel outlives the papermill that was killed by about one.
 PATIENCE = 10.0
@@ -59,9 +60,9 @@ def work_on(folder: Path, settings: Mapping[str, Any], remake: bool = False) -> 
 
     Args:
         folder: what the work writes.
-        settings: all that decides its content (see `napo.workspace.begin`).
+        settings: all that decides its content (see `napo.manifests.begin`).
         remake: whether a folder that is unfinished, of other settings, or lacks a file is made
-            again; the work ends with `napo.workspace.keep_only`.
+            again; the work ends with `napo.manifests.keep_only`.
 
     Raises:
         NapoError: when another process works in it, or other settings began or finished it.

@@ -13,7 +13,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from napo import launch, provenance
 from napo.config import Profile, Training, edition, load_profile, seeds
 from napo.errors import NapoError, unknown
-from napo.workspace import Workspace, fingerprint
+from napo.files import fingerprint
+from napo.workspace import Workspace
 
 _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
 _GIVE = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}

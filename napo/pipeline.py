@@ -24,11 +24,12 @@ from pathlib import Path
 from napo import processes
 from napo.config import edition, load_profile, seeds
 from napo.errors import NapoError, unknown
+from napo.files import write_json
 from napo.locks import hold
 from napo.progress import duration
 from napo.settings import TUNES
 from napo.storage import make_folder, writing
-from napo.workspace import Workspace, remove, write_json
+from napo.workspace import Workspace, remove
 
 # Seconds of one job of each rule at the tiny scale on two cores: the estimate's first guess,
 # corrected by what the jobs of this run really take.

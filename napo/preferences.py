@@ -15,17 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napo import sources
 from napo.errors import NapoError
+from napo.files import atomic_file, fingerprint, finished_files, hash_file, write_json
+from napo.manifests import complete, manifest_fingerprint, require
 from napo.sources import BIASED, BadRow
-from napo.workspace import (
-    atomic_file,
-    complete,
-    fingerprint,
-    finished_files,
-    hash_file,
-    manifest_fingerprint,
-    require,
-    write_json,
-)
 
 if TYPE_CHECKING:
     import datasets

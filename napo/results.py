@@ -19,7 +19,9 @@ import numpy as np
 from napo.benchmarks import BENCHMARKS, Ratio, module
 from napo.benchmarks.intervals import percentile, resampled
 from napo.errors import NapoError
-from napo.workspace import complete, read_json, require, run_name
+from napo.files import read_json
+from napo.manifests import complete, require
+from napo.workspace import run_name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,8 +16,8 @@ from typing import Any
 from unicodedata import category
 
 from napo.errors import NapoError
+from napo.files import finished_files
 from napo.pictures import BadPicture, open_rgb
-from napo.workspace import finished_files
 
 # Names that the released generator and trainer use for the two biased responses.
 RELEASED_NAMES = {

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napo.errors import NapoError
+from napo.files import atomic_file
 from napo.readings import readings
 from napo.results import METRICS, Estimate, Metric, Results
 from napo.tex import float_of
-from napo.workspace import atomic_file
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,12 +27,12 @@ from transformers.trainer_utils import TrainOutput
 from napo import batches, checkpoints, logprobs, models, shared_prefix
 from napo.checkpoints import Records
 from napo.errors import NapoError, unknown
+from napo.files import read_json, write_json
 from napo.logprobs import LogProbs
 from napo.memory import ran_out
 from napo.objective import Objective, mean_records
 from napo.storage import writing
 from napo.training_rows import EncodedRows, Epochs, EpochSampler
-from napo.workspace import read_json, write_json
 
 _SETS = ("target_modules", "exclude_modules")  # of an adapter's configuration
 REFERENCES = ("cached", "adapter_off")

@@ -13,9 +13,9 @@ from transformers import TrainerCallback
 from napo import batches, logprobs, modality
 from napo.batches import EncodedRow
 from napo.errors import NapoError
+from napo.files import fingerprint
 from napo.logprobs import LogProbs
 from napo.progress import Progress
-from napo.workspace import fingerprint
 
 CACHE_BYTES = 2**30  # encoded rows up to this size stay in memory for all epochs
 

@@ -18,13 +18,13 @@ from transformers.trainer_callback import PrinterCallback
 
 from napo import checkpoints, families, models, preferences, provenance
 from napo.errors import NapoError, unknown
+from napo.files import fingerprint, json_value, read_json, sweep, write_json
 from napo.locks import work_on
 from napo.objective import VARIANTS, Objective
 from napo.progress import Progress
 from napo.settings import TUNES
 from napo.storage import writing
 from napo.trainer import NaPOConfig, NaPOTrainer
-from napo.workspace import fingerprint, json_value, read_json, sweep, write_json
 
 if TYPE_CHECKING:
     from napo.config import Training

@@ -16,16 +16,9 @@ from typing import Any
 from napo import provenance
 from napo.config import load_profile
 from napo.errors import NapoError
-from napo.workspace import (
-    MANIFEST,
-    SETTINGS,
-    UNHASHED,
-    Workspace,
-    hash_file,
-    manifest_fingerprint,
-    read_json,
-    read_manifest,
-)
+from napo.files import hash_file, read_json
+from napo.manifests import MANIFEST, SETTINGS, UNHASHED, manifest_fingerprint, read_manifest
+from napo.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from napo import preferences, provenance, sources, stages
 from napo.errors import NapoError
+from napo.files import finished_files, read_json
+from napo.manifests import require
 from napo.notebook import Session
-from napo.workspace import finished_files, read_json, require
 
 if TYPE_CHECKING:
     import pandas as pd

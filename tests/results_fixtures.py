@@ -9,7 +9,9 @@ import pandas as pd
 
 from napo.benchmarks import BENCHMARKS, module
 from napo.benchmarks.intervals import value
-from napo.workspace import begin, finish, run_name, write_json
+from napo.files import write_json
+from napo.manifests import begin, finish
+from napo.workspace import run_name
 
 COUNT = 60
 NAMED = {

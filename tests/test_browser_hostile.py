@@ -11,10 +11,10 @@ from test_report import content
 
 from napo import noise, preferences, stages
 from napo.annotator import escaped
+from napo.manifests import finish
 from napo.notebook import session
 from napo.preferences import RESPONSES
 from napo.report import Section, Table, build
-from napo.workspace import finish
 
 pytestmark = pytest.mark.browser
 

@@ -9,9 +9,9 @@ import test_sources as web
 import yaml
 
 from napo import check, stages
+from napo.files import read_json
 from napo.labels import store_label
 from napo.notebook import Session, session
-from napo.workspace import read_json
 
 
 @pytest.fixture(scope="module")

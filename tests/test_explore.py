@@ -21,8 +21,8 @@ from napo.explore.loss import EQ12, curves
 from napo.explore.margins import Bars, response_card
 from napo.explore.masks import mask_cards
 from napo.explore.rows import Rows, row_card
+from napo.manifests import MANIFEST, finish
 from napo.notebook import session
-from napo.workspace import MANIFEST, finish
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from napo.config import Profile, Source, load_profile
 from napo.downloads import arrange, download, unpack
 from napo.errors import NapoError
 from napo.fetch import RECORD, fetch, items, main, status
-from napo.workspace import Workspace, read_json, write_json
+from napo.files import read_json, write_json
+from napo.workspace import Workspace
 
 OLD, NEW = "a" * 40, "b" * 40
 BODY = bytes(range(256)) * 4000

@@ -7,8 +7,9 @@ import pytest
 from napo import launch, notebook, preferences, stages
 from napo.config import load_profile
 from napo.errors import NapoError
+from napo.files import read_json
 from napo.notebook import Session
-from napo.workspace import Workspace, read_json
+from napo.workspace import Workspace
 
 SMALL = {
     "data": {"count": 20, "shard_rows": 6},

@@ -10,7 +10,7 @@ import pytest
 from napo import locks
 from napo.errors import NapoError
 from napo.locks import hold, work_on
-from napo.workspace import keep_only, require
+from napo.manifests import keep_only, require
 
 HOLD = """
 import sys

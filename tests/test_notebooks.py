@@ -10,8 +10,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from napo.files import read_json
+from napo.manifests import require
 from napo.preferences import shards
-from napo.workspace import Workspace, read_json, require
+from napo.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
 MARK = "marker-of-a-secret"

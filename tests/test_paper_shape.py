@@ -14,8 +14,8 @@ import torch
 import yaml
 
 from napo import logprobs, modality, models, preferences, sources, stages
+from napo.files import read_json
 from napo.notebook import session
-from napo.workspace import read_json
 
 pytestmark = pytest.mark.paper_shape
 

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from napo import figures, notebook, provenance
+from napo.files import hash_file, read_json, write_json
+from napo.manifests import MANIFEST, begin, finish
 from napo.verify import makers, verify
-from napo.workspace import MANIFEST, begin, finish, hash_file, read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,6 +11,8 @@ from scipy import stats
 
 from napo.benchmarks import BENCHMARKS, module
 from napo.errors import NapoError
+from napo.files import read_json, write_json
+from napo.manifests import MANIFEST
 from napo.results import (
     CLAIMS,
     HALVES,
@@ -22,7 +24,6 @@ from napo.results import (
     measurements,
     summary,
 )
-from napo.workspace import MANIFEST, read_json, write_json
 
 LP = next(metric for metric in METRICS if metric.name == "VLind LP")
 CHAIRS = next(metric for metric in METRICS if metric.name == "ObjHal CHAIRs")
@@ -203,8 +204,9 @@ def test_a_difference_is_decided_when_its_interval_leaves_zero_out(low, high, de
 
 def test_the_notebooks_table_of_a_run_has_the_tables_metrics_with_their_intervals(tmp_path):
     from napo import views
+    from napo.files import write_json
+    from napo.manifests import begin, finish
     from napo.results import HALVES, METRICS
-    from napo.workspace import begin, finish, write_json
 
     folder = tmp_path / "results" / "A1" / "seed-0"
     begin(folder, {})
@@ -220,8 +222,8 @@ def test_the_notebooks_table_of_a_run_has_the_tables_metrics_with_their_interval
 
 def test_a_metric_that_is_not_defined_is_said_so_and_examples_come_from_what_was_asked(tmp_path):
     from napo import stages, views
+    from napo.manifests import finish
     from napo.notebook import session
-    from napo.workspace import finish
 
     made = session("smoke", str(tmp_path))
     evaluation = made.profile.evaluation.model_copy(

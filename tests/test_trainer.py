@@ -21,11 +21,11 @@ from napo.checkpoints import read_records
 from napo.config import Training
 from napo.errors import NapoError
 from napo.locks import hold
+from napo.manifests import require
 from napo.objective import VARIANTS
 from napo.trainer import NaPOConfig, NaPOTrainer
 from napo.training_rows import EncodedRows, EpochSampler
 from napo.training_run import main, train_run
-from napo.workspace import require
 
 SETTINGS = Training(
     learning_rate=3e-3,

@@ -6,8 +6,8 @@ import pytest
 
 from napo import figures
 from napo.errors import NapoError
+from napo.manifests import begin, finish, manifest_fingerprint, read_manifest
 from napo.verify import makers, verify
-from napo.workspace import begin, finish, manifest_fingerprint, read_manifest
 
 
 @pytest.fixture

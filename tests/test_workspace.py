@@ -9,22 +9,10 @@ from hypothesis import strategies as st
 
 from napo import notebook
 from napo.errors import NapoError
+from napo.files import atomic_file, fingerprint, finished_files, read_json, write_json
+from napo.manifests import begin, complete, finish, finished, require, whole
 from napo.stages.inputs import reference_folder
-from napo.workspace import (
-    Workspace,
-    atomic_file,
-    begin,
-    complete,
-    fingerprint,
-    finish,
-    finished,
-    finished_files,
-    read_json,
-    require,
-    run_name,
-    whole,
-    write_json,
-)
+from napo.workspace import Workspace, run_name
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -206,7 +194,7 @@ def test_a_folder_that_a_refused_call_claimed_can_be_claimed_with_other_settings
 
 
 def test_json_is_the_same_bytes_under_another_locale(tmp_path):
-    code = "import sys; from napo.workspace import *; "
+    code = "import sys; from napo.files import *; "
     code += "write_json(Path(sys.argv[1]), {'a': '\\u03b1 Gr\\u00f6\\u00dfe'})"
     for name, locale in (("one.json", "C.UTF-8"), ("two.json", "C")):
         call = [sys.executable, "-X", "utf8=0", "-c", code, str(tmp_path / name)]

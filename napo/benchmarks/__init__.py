@@ -77,7 +77,7 @@ def expect_count(folder: Path, found: Any, official: Any, what: str) -> None:
     Raises:
         NapoError: when they differ.
     """
-    from napo.workspace import read_json
+    from napo.files import read_json
 
     note = folder / "benchmark.json"
     wanted = read_json(note)["count"] if note.is_file() else official

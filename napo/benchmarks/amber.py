@@ -22,7 +22,7 @@ from napo.benchmarks import (
     words,
 )
 from napo.errors import NapoError, unknown
-from napo.workspace import read_json
+from napo.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd

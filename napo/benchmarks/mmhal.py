@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from napo.benchmarks import Options, Ratio, Request, checked_answers, checked_images, expect_count
 from napo.benchmarks.judges import OpenAIJudge, Rule, RuleJudge
 from napo.errors import NapoError
-from napo.workspace import read_json
+from napo.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from napo.benchmarks import Request, judges, module
 from napo.benchmarks.intervals import bootstrap
 from napo.errors import NapoError
+from napo.files import atomic_file, write_json
+from napo.manifests import versions
 from napo.progress import Progress
 from napo.storage import append, make_folder
-from napo.workspace import atomic_file, versions, write_json
 
 if TYPE_CHECKING:
     from napo.config import Evaluation

@@ -14,8 +14,8 @@ from napo.errors import NapoError
 from napo.explore.live import Explorer, Pages, controls
 from napo.explore.pieces import against, card, picture, remark, table, words
 from napo.explore.runs import chosen, finished, matching
+from napo.manifests import require
 from napo.notebook import Session
-from napo.workspace import require
 
 USUAL = ("base", "dpo", "A1")  # the first seed of each, as far as there is one
 LISTED = 8

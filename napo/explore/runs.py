@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from napo.errors import unknown
+from napo.manifests import complete
 from napo.notebook import Session
-from napo.workspace import complete
 
 
 def finished(folder: Path, session: Session) -> list[str]:

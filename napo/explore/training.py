@@ -14,8 +14,9 @@ from napo.explore.live import Explorer, controls
 from napo.explore.pieces import drawing, remark
 from napo.explore.runs import chosen, finished
 from napo.figures import per_step, training_curves
+from napo.files import read_json
+from napo.manifests import SETTINGS
 from napo.notebook import Session
-from napo.workspace import SETTINGS, read_json
 
 FIRST = 3  # runs that are shown when none is named
 LISTED = 8  # runs that the list shows without scrolling

@@ -17,7 +17,8 @@ import pandas as pd
 from napo import figures, provenance
 from napo.config import load_profile
 from napo.errors import NapoError
-from napo.workspace import Workspace, fingerprint
+from napo.files import fingerprint
+from napo.workspace import Workspace
 
 DRAWN = {"fig3": figures.fig3, "fig4": figures.fig4}
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from napo import provenance
-from napo.workspace import atomic_file, hash_file, write_json
+from napo.files import atomic_file, hash_file, write_json
 
 COLUMN, PAGE = 3.3, 6.9  # inches: one column and both of a two-column paper
 INK, FAINT = "#1a1a1a", "#767676"

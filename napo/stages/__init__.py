@@ -1,7 +1,7 @@
 """The stages: each ties one profile and workspace to the modules that do the work.
 
 A notebook calls one or two of these. Each stage claims its folder, skips what is already there,
-and seals the folder with a manifest when it is complete (see `napo.workspace`).
+and seals the folder with a manifest when it is complete (see `napo.manifests`).
 """
 
 from napo.stages.build import build_rows, score_reference

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from napo import hashes, launch, preferences, sources
 from napo.config import Profile
 from napo.errors import NapoError
+from napo.files import fingerprint, finished_files, write_json
 from napo.locks import work_on
+from napo.manifests import manifest_fingerprint, require
 from napo.notebook import Session
 from napo.progress import Progress
 from napo.stages.inputs import (
@@ -20,13 +22,6 @@ from napo.stages.inputs import (
     hashes_known,
     model_settings,
     source_folder,
-)
-from napo.workspace import (
-    fingerprint,
-    finished_files,
-    manifest_fingerprint,
-    require,
-    write_json,
 )
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from napo import hashes, preferences
 from napo.config import Profile
 from napo.errors import NapoError
+from napo.files import read_json
+from napo.manifests import manifest_fingerprint, require
 from napo.notebook import Session
-from napo.workspace import manifest_fingerprint, read_json, require
 
 if TYPE_CHECKING:
     import datasets

@@ -6,17 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napo.errors import NapoError
+from napo.files import finished_files
 from napo.labels import ADJUDICATED, ORACLE, labels_file
+from napo.manifests import begin, complete, finish, manifest_fingerprint, require
 from napo.notebook import Session
 from napo.stages.inputs import biased_rows
-from napo.workspace import (
-    begin,
-    complete,
-    finish,
-    finished_files,
-    manifest_fingerprint,
-    require,
-)
 
 if TYPE_CHECKING:
     import datasets

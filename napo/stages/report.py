@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napo.errors import NapoError
+from napo.files import atomic_file
 from napo.locks import work_on
+from napo.manifests import keep_only, manifest_fingerprint, require
 from napo.notebook import Session
-from napo.workspace import (
-    atomic_file,
-    keep_only,
-    manifest_fingerprint,
-    require,
-)
 
 if TYPE_CHECKING:
     from napo.results import Results

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from napo import launch
 from napo.errors import unknown
 from napo.locks import work_on
+from napo.manifests import manifest_fingerprint, require
 from napo.notebook import Session
 from napo.settings import VARIANTS
 from napo.stages.inputs import (
@@ -17,7 +18,7 @@ from napo.stages.inputs import (
     model_settings,
     reference_folder,
 )
-from napo.workspace import manifest_fingerprint, require, run_name
+from napo.workspace import run_name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from napo import notebook, stages
+from napo.files import read_json
 from napo.preferences import RESPONSES, shards
-from napo.workspace import read_json
 
 pytestmark = pytest.mark.long
 SMALLEST = Path(__file__).parent / "smallest.yaml"
