@@ -247,10 +247,6 @@ def run(
                 processes.end(workspace.data)
                 print("Interrupted; what is finished is kept, run the same command to go on.")
                 return stopped.code
-            except BrokenPipeError:  # whoever read the progress has gone, as `head` does
-                processes.end(workspace.data)
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                return 128 + signal.SIGPIPE
             except BaseException:
                 processes.end(workspace.data)  # nothing goes on that nobody waits for
                 raise
@@ -319,6 +315,9 @@ def main(arguments: list[str] | None = None) -> int:
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read the progress has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 if __name__ == "__main__":
