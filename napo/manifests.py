@@ -91,9 +91,12 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
 
 def whole(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a folder is `finished` and none of its files was deleted since."""
-    return finished(folder, settings) and all(
-        (folder / name).is_file() for name in read_manifest(folder)["files"]
-    )
+    return finished(folder, settings) and not lacking(folder)
+
+
+def lacking(folder: Path) -> list[str]:
+    """The files of a finished folder that are not there any more."""
+    return [name for name in read_manifest(folder)["files"] if not (folder / name).is_file()]
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> bool:

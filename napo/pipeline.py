@@ -26,6 +26,7 @@ from napo.config import edition, load_profile, seeds
 from napo.errors import NapoError, unknown
 from napo.files import write_json
 from napo.locks import hold
+from napo.manifests import MANIFEST, lacking
 from napo.progress import duration
 from napo.settings import TUNES
 from napo.storage import make_folder, writing
@@ -229,12 +230,15 @@ def run(
         if code := check.main(["--profile", profile, "--workspace", str(workspace.root)]):
             return code
     log = workspace.data / "pipeline.log"
+    dry = bool({"-n", "--dry-run", "--dryrun"} & set(extra))
     board = Board()
     began = time.monotonic()
     with hold(workspace.data, "already runs a pipeline in"):
         make_folder(workspace.data)
         processes.end(workspace.data)  # what a killed pipeline left running
         _forget_backups(workspace)
+        for lost in () if dry else _reopened(workspace):
+            print(f"{lost} is missing; it is made again.")
         # Days of training do not wait for labels: what needs no failed job goes on.
         going = ["--keep-going"] if settings.scale == "paper" else []
         config = {"profile": profile, "workspace": str(workspace.root), **(options or {})}
@@ -256,7 +260,7 @@ def run(
         raise NapoError(f"{failure_sentence(notebook)} (The failed notebook: {notebook}{also})")
     if code:
         raise NapoError(complaint(log) or f"Snakemake stopped with code {code}; see {log}.")
-    if {"-n", "--dry-run", "--dryrun"} & set(extra):
+    if dry:
         print(f"Nothing was run; the plan is in {log}.")
         return 0
     took = duration(time.monotonic() - began)
@@ -279,6 +283,18 @@ def _followed(call: Sequence[str], place: Path, board: Board, cores: int) -> int
             for shown in board.feed(line.rstrip("\n"), time.monotonic(), cores):
                 print(shown, flush=True)
         return process.wait()
+
+
+def _reopened(workspace: Workspace) -> Iterator[Path]:
+    """Files of results that were deleted; their folders are unsealed, so that their stage runs.
+
+    Of results alone: rows and weights are large, and whoever deletes them means it.
+    """
+    for manifest in sorted(workspace.results.rglob(MANIFEST)):
+        lost = lacking(manifest.parent)
+        if lost:
+            manifest.unlink()
+        yield from (manifest.parent / name for name in lost)
 
 
 def _forget_backups(workspace: Workspace) -> None:

@@ -150,10 +150,11 @@ def test_a_second_run_finds_everything_done_at_once(made):
     assert {p: p.stat().st_mtime for p in workspace.data.rglob("manifest.json")} == before
 
 
-def test_a_deleted_figure_is_drawn_again_and_deleted_weights_are_not_trained_again(made):
+def test_deleted_figures_and_results_come_again_and_deleted_weights_are_not_trained_again(made):
     workspace, _ = made
     weights = workspace.run("A1", 0, "full")
-    gone = [workspace.figures / "fig3-column.pdf", workspace.tables / "report.html"]
+    result = workspace.result("base") / "amber.json"
+    gone = [workspace.figures / "fig3-column.pdf", workspace.tables / "report.html", result]
     before = [path.read_bytes() for path in gone]
     for path in gone:
         path.unlink()
@@ -161,7 +162,8 @@ def test_a_deleted_figure_is_drawn_again_and_deleted_weights_are_not_trained_aga
     weights.rename(aside)
     try:
         done = pipeline(workspace.root)
-        assert done.returncode == 0 and "[2/2]" in done.stdout, done.stdout + done.stderr
+        assert done.returncode == 0 and "[3/3]" in done.stdout, done.stdout + done.stderr
+        assert f"{result} is missing; it is made again." in done.stdout
         assert "loss_curves done" in done.stdout and "report done" in done.stdout
     finally:
         aside.rename(weights)
