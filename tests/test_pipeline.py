@@ -138,12 +138,12 @@ def test_the_workspace_is_the_folder_that_was_named_whatever_yaml_makes_of_it(tm
 @pytest.mark.long
 def test_at_the_papers_scale_a_report_waits_for_labels_and_training_does_not(tmp_path, capsys):
     """Of the jobs that need no labels the shortest stands for all: Fig. 3 comes all the same."""
-    profile = tmp_path / "paper.yaml"
-    profile.write_text("extends: smoke\nname: paper\nscale: paper\nannotation: {annotator: ''}")
+    profile = tmp_path / "byhand.yaml"
+    profile.write_text("extends: smoke\nname: byhand\nscale: paper\nannotation: {annotator: ''}")
     wanted = ["annotate_noise", "loss_curves"]
     asked = ["--profile", str(profile), "--workspace", str(tmp_path), "--cores", "1"]
     assert main([*asked, "--until", *wanted]) == 1
     said = capsys.readouterr()
     assert "annotate_noise failed; see" in said.out and "loss_curves done" in said.out
     assert said.err.startswith("napo: Nobody has labelled the samples yet; label them in JupyterL")
-    assert (tmp_path / "figures" / "paper" / "fig3.png").is_file()
+    assert (tmp_path / "figures" / "byhand" / "fig3.png").is_file()
