@@ -209,20 +209,19 @@ def tools(session: Session) -> Iterator[Finding]:
     from napo.benchmarks import amber, words
 
     profile, settings = session.profile, session.profile.evaluation
-    if profile.masks.engine == "vllm" and not importlib.util.find_spec("vllm"):
-        yield Finding(
-            "tools",
-            "fault",
-            "masks.engine is vllm, which is not installed: pip install vllm, or set it to "
-            "transformers.",
-        )
-    if profile.training.tune == "qlora" and not importlib.util.find_spec("bitsandbytes"):
-        yield Finding(
-            "tools",
-            "fault",
-            "training.tune is qlora, which needs bitsandbytes: pip install bitsandbytes, or set "
-            "it to lora.",
-        )
+    needed = {
+        "vllm": (
+            profile.masks.engine == "vllm",
+            "masks.engine is vllm, which is not installed: {}, or set it to transformers.",
+        ),
+        "bitsandbytes": (
+            profile.training.tune == "qlora",
+            "training.tune is qlora, which needs bitsandbytes: {}, or set it to lora.",
+        ),
+    }
+    for package, (wanted, sentence) in needed.items():
+        if wanted and not importlib.util.find_spec(package):
+            yield Finding("tools", "fault", sentence.format(f"pip install {package}"))
     if settings.extractor == "wordnet":
         words.wordnet()
         yield Finding("tools", "ok", "NLTK's tagger and WordNet are there.")

@@ -7,7 +7,7 @@ no front end asks either, so the live part is never filled and the saved noteboo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anywidget
@@ -56,6 +56,8 @@ class Explorer(widgets.VBox):
         parts: what stands above the view, in order.
     """
 
+    _fill: Callable[[], None]  # each explorer's own: brings the view in line with the controls
+
     def __init__(self, name: str, static: str, parts: Sequence[widgets.Widget]) -> None:
         self.name, self.awake = name, False
         self.view, self.said = widgets.HTML(), widgets.HTML()
@@ -68,10 +70,6 @@ class Explorer(widgets.VBox):
         super().__init__(children=[widgets.HTML(STYLE), *parts, self.said, self.view, self.alive])
         self.add_class("napo-explorer")
         self.layout.display = "none"
-
-    def _fill(self) -> None:
-        """Bring what is shown in line with the controls."""
-        raise NotImplementedError  # each explorer's own; traitlets' metaclass is no ABCMeta
 
     def update(self, _: Any = None) -> None:
         """Fill the view; what went wrong is said in its place, not lost in a log."""
