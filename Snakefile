@@ -4,14 +4,14 @@
 #   snakemake --cores 2 --nolock --rerun-incomplete --keep-incomplete
 #                                                  run it (`make reproduce` does, and shows progress)
 #   snakemake ... --config profile=smoke workspace=/some/folder
-#   snakemake ... --workflow-profile napo/snakemake/slurm    GPUs, memory and time of each rule
+#   snakemake ... --workflow-profile napo/commands/snakemake/slurm    GPUs, memory and time of each rule
 from pathlib import Path
 from shlex import quote
 
-from napo.config import edition, load_profile, seeds
+from napo.config.profile import edition, load_profile, seeds
 from napo.errors import unknown
-from napo.settings import TUNES
-from napo.files import fingerprint
+from napo.config.settings import TUNES
+from napo.workspace.files import fingerprint
 
 for name in config:
     if name not in ("profile", "workspace", "seeds", "tune", "baselines"):
@@ -132,7 +132,7 @@ else:
         params:
             settings=of("data", "evaluation"),
         shell:
-            f"python -m napo.check --profile {word(PROFILE)} --workspace ."
+            f"python -m napo.commands.check --profile {word(PROFILE)} --workspace ."
 
 
 rule build_biased_data:

@@ -1,4 +1,4 @@
-"""The memory that `napo.budget` predicts, against the measured peak of real training steps.
+"""The memory that `napo.commands.budget` predicts, against the measured peak of real training steps.
 
     python -m bench.budget_check            all cases, a process each, about six minutes
 
@@ -10,7 +10,7 @@ memory would not do: the allocator keeps freed pages and MKL its packing buffers
 that no GPU has. What a kernel allocates and frees inside itself is not seen; the allocator's own
 account (torch.profiler) gave the same peaks, 698 and 655 MB, in the two cases that were compared.
 
-The prediction is `napo.budget.peak` of the same profile, ddp on one device.
+The prediction is `napo.commands.budget.peak` of the same profile, ddp on one device.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from napo import budget, footprint
-from napo.config import Model, Profile, Training
+from napo.commands import budget, footprint
+from napo.config.profile import Model, Profile, Training
 
 TOLERANCE = 0.15
 QUESTION = 40
@@ -160,12 +160,13 @@ class LiveStorages(TorchDispatchMode):
 
 
 def model(case: dict[str, Any]) -> Any:
-    """The random model of a case, prepared for its tuning as `napo.trainer` does it."""
+    """The random model of a case, prepared for its tuning as `napo.training.trainer` does it."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    from napo import families, models
-    from napo.training_run import lora_config
+    from napo.models import families
+    from napo.models import load as models
+    from napo.training.run import lora_config
 
     settings = profile(case)
     values = dict(settings.model.architecture)
@@ -189,8 +190,8 @@ def batch(case: dict[str, Any]) -> Any:
     """Rows of random tokens, all of the case's lengths."""
     import torch
 
-    from napo.batches import RESPONSES, EncodedRow, assemble
-    from napo.modality import PromptInputs
+    from napo.method.layout import RESPONSES, EncodedRow, assemble
+    from napo.models.prompts import PromptInputs
 
     side, generator = case["side"], torch.Generator().manual_seed(0)
 
@@ -210,8 +211,8 @@ def measured(case: dict[str, Any]) -> int:
     """Peak of tensor memory in the second of two training steps, bytes."""
     import torch
 
-    from napo.logprobs import response_logprobs
-    from napo.objective import VARIANTS
+    from napo.method.logprobs import response_logprobs
+    from napo.method.objective import VARIANTS
 
     policy, data, aim = model(case), batch(case), VARIANTS["A1"]
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]

@@ -97,7 +97,7 @@ def model() -> Any:
         LlavaForConditionalGeneration,
     )
 
-    from napo.models import freeze_vision_tower
+    from napo.models.load import freeze_vision_tower
 
     torch.manual_seed(0)
     config = LlavaConfig(
@@ -158,7 +158,7 @@ def names(negatives: int) -> tuple[str, ...]:
 
 def objective(negatives: int) -> Any:
     """Three DPO terms (the same arithmetic in all ways; NaPO's loss costs the same)."""
-    from napo.objective import Objective, Term
+    from napo.method.objective import Objective, Term
 
     return Objective(tuple(Term(name) for name in names(negatives)), gamma="uniform")
 
@@ -174,7 +174,7 @@ def ours_step(count: int, negatives: int, layout: str = "shared") -> Any:
     """A function that does one step; `layout` "padded" is one sequence a response."""
     import torch
 
-    from napo.logprobs import collate, response_logprobs
+    from napo.method.logprobs import collate, response_logprobs
 
     policy, tool = model(), processor()
     aim = objective(negatives)
@@ -196,8 +196,8 @@ def released_step(count: int, negatives: int) -> Any:
     import torch
     from torch.nn.functional import pad
 
-    from napo.logprobs import LogProbs
-    from napo.modality import prompt_inputs
+    from napo.method.tensors import LogProbs
+    from napo.models.prompts import prompt_inputs
 
     policy, tool = model(), processor()
     aim = objective(negatives)
@@ -349,10 +349,10 @@ def generation(threads: int) -> dict[str, float]:
     """Responses a second of the tiny base model, together and one prompt at a time."""
     import torch
 
-    from napo import models
-    from napo.config import Decoding
-    from napo.generate import Prompt, generate
+    from napo.config.profile import Decoding
     from napo.icon_world import base_model, questions, scenes
+    from napo.models import load as models
+    from napo.models.generate import Prompt, generate
 
     torch.set_num_threads(threads)
     policy, tool = models.load(base_model.CHECKPOINT)

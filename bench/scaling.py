@@ -71,8 +71,8 @@ def make_source(folder: Path, count: int) -> None:
 
 def build(folder: Path) -> None:
     """Build the rows, the model a stub."""
-    from napo import preferences
-    from napo.generate import Generated
+    from napo.data import rows as preferences
+    from napo.models.generate import Generated
 
     def stub(rows: list[dict[str, Any]]) -> dict[str, list[Generated]]:
         said = [
@@ -86,7 +86,7 @@ def build(folder: Path) -> None:
 
 def reference(folder: Path) -> None:
     """Score the rows, the model a stub."""
-    from napo import preferences
+    from napo.data import rows as preferences
 
     responses = (*preferences.RESPONSES, "chosen_corrupted")
 
@@ -107,7 +107,7 @@ def train(folder: Path) -> None:
     """What training reads: the joined data set, and a thousand rows of it in random order."""
     import numpy as np
 
-    from napo import preferences
+    from napo.data import rows as preferences
 
     preferences.IN_MEMORY_BYTES = 0  # mapped from disk at every size, as the paper's data is
     data = preferences.load(folder / "rows", folder / "reference")

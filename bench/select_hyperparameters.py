@@ -17,10 +17,10 @@ from pathlib import Path
 import pandas as pd
 
 from napo import stages
-from napo.config import Profile, load_profile
-from napo.files import read_json
-from napo.notebook import Session, session
-from napo.workspace import Workspace
+from napo.config.profile import Profile, load_profile
+from napo.stages.session import Session, session
+from napo.workspace.files import read_json
+from napo.workspace.folders import Workspace
 
 LEARNING_RATES = (3e-5, 6e-5, 1e-4, 3e-4, 6e-4)
 EPOCHS = (2,)

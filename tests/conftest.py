@@ -13,7 +13,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 @pytest.fixture(scope="session")
 def built_smoke(tmp_path_factory):
     """A session of the smoke profile whose rows are built; the annotations are a test's own."""
-    from napo import notebook, stages
+    from napo import stages
+    from napo.stages import session as notebook
 
     made = notebook.session("smoke", str(tmp_path_factory.mktemp("built")))
     stages.make_rows(made)

@@ -72,7 +72,7 @@ def _qwen():
         Qwen2VLImageProcessorPil,
     )
 
-    from napo import families
+    from napo.models import families
 
     kind = families.image_only_processor(families.FAMILIES["qwen2_5_vl"])
     names = ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|fim_pad|>")

@@ -92,7 +92,7 @@ def config(layers=2):
     """llava-hf/llava-1.5-7b-hf's config.json, with fewer decoder layers."""
     from transformers import AutoConfig
 
-    from napo.config import load_profile
+    from napo.config.profile import load_profile
 
     shape = load_profile("llava-1.5-7b").model.architecture
     text = {**shape["text_config"], "num_hidden_layers": layers}

@@ -9,9 +9,9 @@ import pandas as pd
 
 from napo.benchmarks import BENCHMARKS, module
 from napo.benchmarks.intervals import value
-from napo.files import write_json
-from napo.manifests import begin, finish
-from napo.workspace import run_name
+from napo.workspace.files import write_json
+from napo.workspace.folders import run_name
+from napo.workspace.manifests import begin, finish
 
 COUNT = 60
 NAMED = {

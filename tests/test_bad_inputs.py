@@ -11,14 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from napo import check, fetch, label_studio, notebook, pipeline, stages, training_run
-from napo.config import Model, World, load_profile
+from napo import stages
+from napo.commands import check, label_studio, pipeline
+from napo.commands.verify import main as verify
+from napo.config.profile import Model, World, load_profile
+from napo.data import fetch
+from napo.data.rows import load
 from napo.errors import NapoError
-from napo.figures import __main__ as redraw
-from napo.labels import read_labels
-from napo.preferences import load
-from napo.verify import main as verify
-from napo.workspace import Workspace
+from napo.noise.labels import read_labels
+from napo.results.figures import __main__ as redraw
+from napo.stages import session as notebook
+from napo.training import run as training_run
+from napo.workspace.folders import Workspace
 
 ROOT = Path(__file__).parent.parent
 BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -126,7 +130,7 @@ PROFILES = {
     "world: {make_rows: 'napo.nowhere:f'}": "world.make_rows names 'napo.nowhere:f', which is no",
     "world: {make_rows: 'nowhere.at.all:f'}": "which is no function that is there",
     "world: {make_rows: 'napo.icon_world.rows:make_row'}": "which is no function that is there",
-    "world: {label_by_truth: 'napo.config:PROFILES'}": "which is no function that is there",
+    "world: {label_by_truth: 'napo.config.profile:PROFILES'}": "which is no function that is there",
     "extends: tinny": "Did you mean 'tiny'",
     "extends: bad.yaml": "extends itself",
     "seeds: '0'\nseeds: '1'": "the key 'seeds' is there twice",
@@ -255,7 +259,7 @@ VALUES = {
     "a model of no module": (lambda s: Model(path="nowhere:a").location, "which is not installed"),
     "a revision of a folder": (lambda s: Model(path="/tmp/x", revision="a"), "no id on the hub"),
     "a world that is no function": (
-        lambda s: World(label_by_truth="napo.config:PROFILES").function("label_by_truth"),
+        lambda s: World(label_by_truth="napo.config.profile:PROFILES").function("label_by_truth"),
         "which is no function; write it",
     ),
     "rows before they are made": (lambda s: stages.build_rows(s), "00_icon_world"),
@@ -416,13 +420,16 @@ def test_a_bad_value_stops_before_anything_is_written(session, tmp_path, what):
     ("arguments", "part"),
     [
         (
-            ["-m", "napo.pipeline", "--profile", "smoke", "--config", "seds=1"],
+            ["-m", "napo.commands.pipeline", "--profile", "smoke", "--config", "seds=1"],
             "Did you mean 'seeds'",
         ),
-        (["-m", "napo.pipeline", "--profile", "smoke", "--coers", "2"], "coers"),
-        (["-m", "napo.pipeline", "--profile", "smoke", "--cores", "0"], "--cores is 0"),
-        (["-m", "napo.pipeline", "--profile", "smoke", "--config", "seeds=x"], "seeds is 'x'"),
-        (["-m", "napo.pipeline", "--profile", "smoke", "--config", "tune=lorra"], "lora"),
+        (["-m", "napo.commands.pipeline", "--profile", "smoke", "--coers", "2"], "coers"),
+        (["-m", "napo.commands.pipeline", "--profile", "smoke", "--cores", "0"], "--cores is 0"),
+        (
+            ["-m", "napo.commands.pipeline", "--profile", "smoke", "--config", "seeds=x"],
+            "seeds is 'x'",
+        ),
+        (["-m", "napo.commands.pipeline", "--profile", "smoke", "--config", "tune=lorra"], "lora"),
     ],
 )
 def test_a_real_process_says_one_sentence_and_ends_with_one(tmp_path, arguments, part):
@@ -431,7 +438,7 @@ def test_a_real_process_says_one_sentence_and_ends_with_one(tmp_path, arguments,
     assert done.returncode in (1, 2), done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert (
-        last.startswith(("napo: ", "python -m napo.pipeline: error: "))
+        last.startswith(("napo: ", "python -m napo.commands.pipeline: error: "))
         and part in last
         and "Traceback" not in done.stderr
     )

@@ -17,8 +17,8 @@ import pytest
 from browser_fixtures import driver, lab, page, until
 
 from napo import stages
-from napo.labels import read_labels, write_labels
-from napo.notebook import session
+from napo.noise.labels import read_labels, write_labels
+from napo.stages.session import session
 
 pytestmark = pytest.mark.browser
 
@@ -232,7 +232,16 @@ def whole(workspace):
     """A workspace in which the smoke pipeline has run."""
     root = workspace / "whole"
     root.mkdir()
-    call = ("-m", "napo.pipeline", "--profile", "smoke", "--workspace", str(root), "--cores", "1")
+    call = (
+        "-m",
+        "napo.commands.pipeline",
+        "--profile",
+        "smoke",
+        "--workspace",
+        str(root),
+        "--cores",
+        "1",
+    )
     done = subprocess.run([sys.executable, *call], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return root

@@ -9,25 +9,29 @@ from browser_fixtures import driver, lab, page, until
 from hostile import HOSTILE
 from test_report import content
 
-from napo import noise, preferences, stages
-from napo.annotator import escaped
-from napo.manifests import finish
-from napo.notebook import session
-from napo.preferences import RESPONSES
-from napo.report import Section, Table, build
+from napo import stages
+from napo.data import rows as preferences
+from napo.data.rows import RESPONSES
+from napo.lab.html import escaped
+from napo.noise import samples as noise
+from napo.results.report import Section, Table, build
+from napo.stages.session import session
+from napo.workspace.manifests import finish
 
 pytestmark = pytest.mark.browser
 
 TEXTS = [text.encode(errors="replace").decode() for text in HOSTILE]  # as Parquet can hold them
 ROWS = """
-from napo import explore, notebook, stages
+from napo import lab as explore, stages
+from napo.stages import session as notebook
 session = notebook.session("smoke", {root!r})
 explore.rows(session)
 """
 ANNOTATOR = """
-from napo import notebook, stages
+from napo import stages
+from napo.stages import session as notebook
 session = notebook.session("smoke", {root!r})
-stages.annotator(session, "ada")
+lab.label(session, "ada")
 """
 # Of an element: how far it, or anything in it that does not scroll by itself, is too wide.
 TOO_WIDE = """

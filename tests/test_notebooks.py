@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from napo.files import read_json
-from napo.manifests import require
-from napo.preferences import shards
-from napo.workspace import Workspace
+from napo.data.rows import shards
+from napo.workspace.files import read_json
+from napo.workspace.folders import Workspace
+from napo.workspace.manifests import require
 
 ROOT = Path(__file__).parent.parent
 MARK = "marker-of-a-secret"
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.notebooks
 def pipeline(folder, *flags):
     smoke = ("--profile", "smoke", "--workspace", str(folder))
     return subprocess.run(
-        [sys.executable, "-m", "napo.pipeline", *smoke, *flags],
+        [sys.executable, "-m", "napo.commands.pipeline", *smoke, *flags],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -111,7 +111,7 @@ def test_the_figures_come_as_pdf_svg_png_and_csv(made, name):
 
 
 def test_training_leaves_a_model_and_a_record_of_every_example(made):
-    from napo.checkpoints import read_records
+    from napo.training.records import read_records
 
     workspace, _ = made
     folder = workspace.run("A1", 0, "full")

@@ -13,9 +13,14 @@ import pytest
 import torch
 import yaml
 
-from napo import logprobs, modality, models, preferences, sources, stages
-from napo.files import read_json
-from napo.notebook import session
+from napo import stages
+from napo.data import rows as preferences
+from napo.data import sources
+from napo.method import logprobs
+from napo.models import load as models
+from napo.models import prompts as modality
+from napo.stages.session import session
+from napo.workspace.files import read_json
 
 pytestmark = pytest.mark.paper_shape
 

@@ -19,13 +19,15 @@ import torch
 from code_rules import broken_rules
 from PIL import Image
 
-from napo import checkpoints, downloads, models, pictures, sources
 from napo.benchmarks import Request, amber, checked_images, mmhal, vlind
 from napo.benchmarks.judges import Chat
-from napo.config import Training, load_profile
+from napo.config.profile import Training, load_profile
+from napo.data import downloads, pictures, sources
 from napo.errors import NapoError, without_secrets
-from napo.trainer import NaPOTrainer
-from napo.training_run import train_run
+from napo.models import load as models
+from napo.training import checkpoints
+from napo.training.run import train_run
+from napo.training.trainer import NaPOTrainer
 
 ROOT = Path(__file__).parent.parent
 CODE = sorted([*(ROOT / "napo").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])

@@ -37,7 +37,7 @@ class Request:
         Raises:
             NapoError: when it does not decode.
         """
-        from napo.pictures import BadPicture, open_rgb
+        from napo.data.pictures import BadPicture, open_rgb
 
         try:
             return open_rgb(self.image)
@@ -77,7 +77,7 @@ def expect_count(folder: Path, found: Any, official: Any, what: str) -> None:
     Raises:
         NapoError: when they differ.
     """
-    from napo.files import read_json
+    from napo.workspace.files import read_json
 
     note = folder / "benchmark.json"
     wanted = read_json(note)["count"] if note.is_file() else official

@@ -22,7 +22,7 @@ from napo.benchmarks import (
     words,
 )
 from napo.errors import NapoError, unknown
-from napo.files import read_json
+from napo.workspace.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ class Benchmark:
 
 
 def options(settings: Any, judge: Any = None) -> Options:
-    """The options of `napo.config.Evaluation` that this benchmark takes."""
+    """The options of `napo.config.profile.Evaluation` that this benchmark takes."""
     extractor = "wordnet" if settings.extractor == "llm" else settings.extractor
     scoring = {"extractor": extractor, "similarity": settings.similarity}
     return Options({}, scoring, scoring)

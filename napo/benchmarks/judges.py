@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from napo.errors import NapoError, without_secrets
-from napo.storage import writing
+from napo.workspace.files import writing
 
 if TYPE_CHECKING:
-    from napo.config import Evaluation
+    from napo.config.profile import Evaluation
 
 Rule = Callable[[Mapping[str, Any], str], str]
 Pair = tuple[Mapping[str, Any], str]  # an item of the benchmark and the model's answer

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from napo.benchmarks import Options, Ratio, Request, checked_answers, checked_images, expect_count
 from napo.benchmarks.judges import OpenAIJudge, Rule, RuleJudge
 from napo.errors import NapoError
-from napo.files import read_json
+from napo.workspace.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ class Benchmark:
 
 
 def options(settings: Any, judge: Judge | None = None) -> Options:
-    """The options of `napo.config.Evaluation` that this benchmark takes."""
+    """The options of `napo.config.profile.Evaluation` that this benchmark takes."""
     return Options({}, {"judge": judge}, judge.record if judge else {"judge": settings.judge})
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo.benchmarks import Options, Ratio, Request, checked_answers, expect_count, words
 from napo.errors import NapoError
-from napo.files import read_json
+from napo.workspace.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +96,7 @@ class Benchmark:
 
 
 def options(settings: Any, judge: Any = None) -> Options:
-    """The options of `napo.config.Evaluation` that this benchmark takes."""
+    """The options of `napo.config.profile.Evaluation` that this benchmark takes."""
     named: dict[str, Any] = {"extractor": settings.extractor}
     if settings.extractor != "llm":
         return Options({}, named, named)

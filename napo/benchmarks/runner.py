@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 from napo.benchmarks import Request, judges, module
 from napo.benchmarks.intervals import bootstrap
 from napo.errors import NapoError
-from napo.files import atomic_file, write_json
-from napo.manifests import versions
 from napo.progress import Progress
-from napo.storage import append, make_folder
+from napo.workspace.files import append, atomic_file, make_folder, write_json
+from napo.workspace.manifests import versions
 
 if TYPE_CHECKING:
-    from napo.config import Evaluation
+    from napo.config.profile import Evaluation
 
 CHUNK = 512  # answers between two writes: what an interruption can lose, and images held
 
@@ -134,7 +133,7 @@ def answer(
     Raises:
         NapoError: when the file answers other questions, or an image does not open.
     """
-    from napo.generate import Prompt, generate
+    from napo.models.generate import Prompt, generate
 
     entries, length = kept(path, requests)
     make_folder(path.parent)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo.benchmarks import Options, Ratio, Request, checked_answers, checked_images, expect_count
 from napo.errors import NapoError
-from napo.files import read_json
+from napo.workspace.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ class Benchmark:
 
 
 def options(settings: Any, judge: Any = None) -> Options:
-    """The options of `napo.config.Evaluation` that this benchmark takes."""
+    """The options of `napo.config.profile.Evaluation` that this benchmark takes."""
     chosen = {"vote_threshold": settings.vote_threshold, "vlind_image": settings.vlind_image}
     return Options(chosen, chosen, chosen)
 

@@ -86,9 +86,9 @@ def scores(
     """
     import pandas as pd
 
-    from napo.config import Decoding
-    from napo.generate import Prompt, generate
+    from napo.config.profile import Decoding
     from napo.icon_world import truth
+    from napo.models.generate import Prompt, generate
 
     table = {}
     for number, (sort, p_typical) in enumerate((("typical", 1.0), ("counterfactual", 0.0))):

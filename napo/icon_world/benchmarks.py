@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from napo.files import atomic_file, write_json
 from napo.icon_world import questions, scenes
 from napo.icon_world.questions import a, color_context, pair_context
 from napo.icon_world.scenes import KINDS, MEMBERS, Scene, Thing, other_color, pick
-from napo.storage import make_folder
+from napo.workspace.files import atomic_file, make_folder, write_json
 
 SIZES = {
     "vlind": 1000,

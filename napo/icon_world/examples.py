@@ -135,7 +135,7 @@ def prompt_ids(
     """Prompt ids, remembered: the icon world has only some thousand different questions."""
     from PIL import Image
 
-    from napo.modality import prompt_inputs
+    from napo.models.prompts import prompt_inputs
 
     key = (text, image, hidden)
     if key not in _PROMPTS:

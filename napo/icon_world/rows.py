@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from napo.config import Decoding
-from napo.generate import Prompt, generate
+from napo.config.profile import Decoding
 from napo.icon_world import questions, scenes, truth
+from napo.models.generate import Prompt, generate
 from napo.progress import Progress
 
 # Share of each kind of question among the rows.

@@ -1,7 +1,7 @@
 """The stages: each ties one profile and workspace to the modules that do the work.
 
 A notebook calls one or two of these. Each stage claims its folder, skips what is already there,
-and seals the folder with a manifest when it is complete (see `napo.manifests`).
+and seals the folder with a manifest when it is complete (see `napo.workspace.manifests`).
 """
 
 from napo.stages.build import build_rows, score_reference
@@ -13,10 +13,8 @@ from napo.stages.inputs import (
     source_folder,
 )
 from napo.stages.labels import (
-    adjudicator,
     all_margins,
     annotate,
-    annotator,
     everyones_labels,
     labelled,
     margins,
@@ -27,11 +25,9 @@ from napo.stages.runs import asked, check_variant, evaluate, evaluate_all, recor
 from napo.stages.world import make_benchmarks, make_rows, pretrain
 
 __all__ = [
-    "adjudicator",
     "all_margins",
     "all_results",
     "annotate",
-    "annotator",
     "asked",
     "base_model",
     "benchmarks_folder",

@@ -8,14 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo import hashes, launch, preferences, sources
-from napo.config import Profile
+from napo.config.profile import Profile
+from napo.data import rows as preferences
+from napo.data import sources
 from napo.errors import NapoError
-from napo.files import fingerprint, finished_files, write_json
-from napo.locks import work_on
-from napo.manifests import manifest_fingerprint, require
-from napo.notebook import Session
 from napo.progress import Progress
+from napo.stages import launch
 from napo.stages.inputs import (
     CURRENT,
     base_model,
@@ -23,9 +21,15 @@ from napo.stages.inputs import (
     model_settings,
     source_folder,
 )
+from napo.stages.ranks import worker
+from napo.stages.session import Session
+from napo.workspace import hashing as hashes
+from napo.workspace.files import fingerprint, finished_files, write_json
+from napo.workspace.locks import work_on
+from napo.workspace.manifests import manifest_fingerprint, require
 
 if TYPE_CHECKING:
-    from napo.generate import Generated, Prompt
+    from napo.models.generate import Generated, Prompt
 
 
 def build_rows(session: Session) -> Path:
@@ -65,14 +69,14 @@ def build_share(session: Session) -> None:
             size=profile.data.shard_rows,
             count=profile.data.count,
             bad_rows=profile.data.bad_rows,
-            worker=launch.worker(),
+            worker=worker(),
             done=parts.done,
         )
 
 
 def _generator(profile: Profile) -> preferences.Build:
     """What writes the two biased responses of a batch of rows."""
-    from napo.generate import Prompt
+    from napo.models.generate import Prompt
 
     masks, answer = profile.masks, _engine(profile)
     hidden = {
@@ -98,10 +102,10 @@ def _engine(profile: Profile) -> Callable[[Sequence[Prompt]], list[Generated]]:
     """The base model as something that answers prompts, through transformers or vLLM."""
     masks, seed = profile.masks, profile.data.seed
     if masks.engine == "vllm":
-        from napo import vllm_engine
+        from napo.models import vllm as vllm_engine
 
         return partial(vllm_engine.load(profile), decoding=masks.decoding, seed=seed)
-    from napo.generate import generate
+    from napo.models.generate import generate
 
     model, processor = base_model(profile)
     settings = {"decoding": masks.decoding, "batch_size": masks.batch_size, "seed": seed}
@@ -117,7 +121,7 @@ class _Parts:
     def __init__(self, folder: Path, rows: int, size: int, label: str) -> None:
         self._folder, self._rows, self._size = folder, rows, size
         self._parts = -(-rows // size)
-        self._rank, _ = launch.worker()
+        self._rank, _ = worker()
         self._progress = Progress(rows, label, done=self._there())
 
     def _there(self) -> int:
@@ -176,7 +180,7 @@ def score_reference(session: Session) -> Path:
 
 def score_share(session: Session, folder: str) -> None:
     """One process's share of `score_reference`."""
-    from napo.logprobs import score_reference as score
+    from napo.method.logprobs import score_reference as score
 
     profile, workspace = session.profile, session.workspace
     target = workspace.reference(folder)
@@ -193,4 +197,4 @@ def score_share(session: Session, folder: str) -> None:
     size = profile.data.shard_rows
     total = len(preferences.shards(workspace.rows)) * size
     with _Parts(target, total, size, "score by the reference") as parts:
-        preferences.score(workspace.rows, target, scored, worker=launch.worker(), done=parts.done)
+        preferences.score(workspace.rows, target, scored, worker=worker(), done=parts.done)

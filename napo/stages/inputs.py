@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo import hashes, preferences
-from napo.config import Profile
+from napo.config.profile import Profile
+from napo.data import rows as preferences
 from napo.errors import NapoError
-from napo.files import read_json
-from napo.manifests import manifest_fingerprint, require
-from napo.notebook import Session
+from napo.stages.session import Session
+from napo.workspace import hashing as hashes
+from napo.workspace.files import read_json
+from napo.workspace.manifests import manifest_fingerprint, require
 
 if TYPE_CHECKING:
     import datasets
@@ -20,7 +21,7 @@ CURRENT = "current.json"  # names the reference that belongs to the rows there
 
 def base_model(profile: Profile) -> tuple[Any, Any]:
     """The base model of a profile, which is also the reference, and its processor."""
-    from napo import models
+    from napo.models import load as models
 
     return models.load(
         profile.model.location,
@@ -32,7 +33,7 @@ def base_model(profile: Profile) -> tuple[Any, Any]:
 
 def model_settings(profile: Profile) -> dict[str, Any]:
     """What of the model decides a stage's output, for the settings of its folder."""
-    from napo import models
+    from napo.models import load as models
 
     return {
         "model": models.fingerprint(profile.model.location),

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napo.errors import NapoError
-from napo.files import finished_files
-from napo.labels import ADJUDICATED, ORACLE, labels_file
-from napo.manifests import begin, complete, finish, manifest_fingerprint, require
-from napo.notebook import Session
+from napo.noise.labels import ADJUDICATED, ORACLE, labels_file
 from napo.stages.inputs import biased_rows
+from napo.stages.session import Session
+from napo.workspace.files import finished_files
+from napo.workspace.manifests import begin, complete, finish, manifest_fingerprint, require
 
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
-    from napo import noise
-    from napo.annotator import Annotator
+    from napo.noise import samples as noise
 
 _HOW = "in JupyterLab, in notebooks/02_annotate_noise.ipynb with `interactive` set to True"
 
@@ -32,10 +31,10 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     Raises:
         NapoError: when there are no labels of that name yet, saying how to give them.
     """
-    from napo import noise
+    from napo.noise import samples as noise
 
     annotator = annotator or session.profile.annotation.annotator or _whoever(session)
-    rows, samples, path = _to_label(session, annotator)
+    rows, samples, path = to_label(session, annotator)
     if annotator == ORACLE:
         label = _truth(session)
         if label is None:
@@ -57,51 +56,9 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     return _grouped(session, rows, labels)
 
 
-def annotator(session: Session, name: str) -> Annotator:
-    """The widget in which a person labels the samples, each label at once in their CSV.
-
-    Args:
-        session: the notebook's.
-        name: who labels; "adjudicated": see `adjudicator`.
-
-    Raises:
-        NapoError: without a name, or with the name that stands for the scenes' truth.
-    """
-    from napo.annotator import Annotator
-
-    if name == ADJUDICATED:
-        return adjudicator(session)
-    if name in ("", ORACLE):
-        raise NapoError("Set `annotator` to your name, so that your labels are told from others'.")
-    return Annotator(*_to_label(session, name), name)
-
-
-def adjudicator(session: Session) -> Annotator:
-    """The widget on the responses that people label differently, with what each of them said.
-
-    Decisions go to adjudicated.csv, which holds nothing else; `annotate` with "adjudicated" puts
-    them with what people agree on.
-
-    Raises:
-        NapoError: when fewer than two people labelled, or they agree on everything.
-    """
-    from napo import noise
-    from napo.annotator import Annotator
-
-    rows, samples, path = _to_label(session, ADJUDICATED)
-    found = noise.disagreements(_of_several(path.parent))
-    if found.empty:
-        raise NapoError(
-            f'Nothing is disputed; use the labels with `annotator` set to "{ADJUDICATED}" and '
-            "`interactive` to False."
-        )
-    remarks = {(row.id, row.kind): row.said for row in found.itertuples()}
-    return Annotator(rows, samples, path, ADJUDICATED, remarks)
-
-
 def samples(session: Session) -> tuple[datasets.Dataset, list[str]]:
     """The rows with their images, and the ids of those to label, in the order to label them in."""
-    rows, drawn, _ = _to_label(session, ORACLE)
+    rows, drawn, _ = to_label(session, ORACLE)
     return rows, drawn
 
 
@@ -119,9 +76,9 @@ def labelled(session: Session) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from napo import noise
-    from napo.labels import LABELS
-    from napo.preferences import BIASED
+    from napo.data.rows import BIASED
+    from napo.noise import samples as noise
+    from napo.noise.labels import LABELS
 
     labels = noise.with_consensus(everyones_labels(session))
     counts = pd.crosstab(labels["annotator"], labels["label"]).reindex(
@@ -132,9 +89,9 @@ def labelled(session: Session) -> pd.DataFrame:
     return counts.rename_axis(columns=None)
 
 
-def _to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[str], Path]:
+def to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[str], Path]:
     """The rows, the ids of the samples, and the CSV of an annotator; the folder claimed."""
-    from napo import noise
+    from napo.noise import samples as noise
 
     folder, settings = session.workspace.annotations, session.profile.annotation
     path = labels_file(folder, annotator)
@@ -155,7 +112,7 @@ def _truth(session: Session) -> noise.Label | None:
 
 
 def _grouped(session: Session, rows: datasets.Dataset, labels: pd.DataFrame) -> pd.DataFrame:
-    from napo import noise
+    from napo.noise import samples as noise
 
     truth = _truth(session)
     if truth is None or labels.empty:
@@ -168,8 +125,8 @@ def _grouped(session: Session, rows: datasets.Dataset, labels: pd.DataFrame) -> 
 def _all_labels(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
-    from napo import noise
-    from napo.labels import COLUMNS, composed
+    from napo.noise import samples as noise
+    from napo.noise.labels import COLUMNS, composed
 
     found = []
     for path in finished_files(folder, "*.csv"):
@@ -185,7 +142,7 @@ def _all_labels(folder: Path) -> pd.DataFrame:
 
 def _whoever(session: Session) -> str:
     """The one person who has labelled; of several, what was adjudicated."""
-    from napo import noise
+    from napo.noise import samples as noise
 
     biased_rows(session, reference=False)  # without rows there is nothing to label
     names = sorted(set(noise.people(everyones_labels(session))["annotator"]))
@@ -197,9 +154,9 @@ def _whoever(session: Session) -> str:
     return names[0] if len(names) == 1 else ADJUDICATED
 
 
-def _of_several(folder: Path) -> pd.DataFrame:
+def labels_of_several(folder: Path) -> pd.DataFrame:
     """Everyone's labels, of two people at least."""
-    from napo import noise
+    from napo.noise import samples as noise
 
     labels = _all_labels(folder)
     names = sorted(set(noise.people(labels)["annotator"]))
@@ -214,9 +171,9 @@ def _of_several(folder: Path) -> pd.DataFrame:
 
 def _settled(folder: Path, samples: list[str]) -> pd.DataFrame:
     """What holds of several people's labels, in the order of the samples."""
-    from napo import noise
+    from napo.noise import samples as noise
 
-    labels = _of_several(folder)
+    labels = labels_of_several(folder)
     found = noise.consensus(labels)
     asked = noise.people(labels)[["id", "kind"]].drop_duplicates()
     left = len(asked) - len(found)
@@ -237,14 +194,14 @@ def margins(session: Session, annotator: str = "") -> pd.DataFrame:
     Raises:
         NapoError: as `annotate`.
     """
-    from napo import noise
+    from napo.noise import samples as noise
 
     return noise.margins(biased_rows(session), annotate(session, annotator))
 
 
 def all_margins(session: Session) -> pd.DataFrame | None:
     """The same for every row, labelled by truth; None where no truth is known."""
-    from napo import noise
+    from napo.noise import samples as noise
 
     label = _truth(session)
     if label is None:

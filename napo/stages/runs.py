@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napo import launch
+from napo.config.settings import VARIANTS
 from napo.errors import unknown
-from napo.locks import work_on
-from napo.manifests import manifest_fingerprint, require
-from napo.notebook import Session
-from napo.settings import VARIANTS
+from napo.stages import launch
 from napo.stages.inputs import (
     benchmarks_fingerprint,
     benchmarks_folder,
@@ -18,7 +15,10 @@ from napo.stages.inputs import (
     model_settings,
     reference_folder,
 )
-from napo.workspace import run_name
+from napo.stages.session import Session
+from napo.workspace.folders import run_name
+from napo.workspace.locks import work_on
+from napo.workspace.manifests import manifest_fingerprint, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
 
 def train_share(session: Session, variant: str, seed: int, tune: str) -> None:
     """One process of a training run."""
-    from napo.training_run import train_run
+    from napo.training.run import train_run
 
     profile = session.profile
     train_run(
@@ -79,7 +79,7 @@ def records(session: Session, variant: str, seeds: str = "", tune: str = "") -> 
     """The per-example records of a variant's runs, with the columns `variant` and `seed`."""
     import pandas as pd
 
-    from napo.checkpoints import read_records
+    from napo.training.records import read_records
 
     frames, tune = [], session.tune(tune)
     for seed in session.seeds(seeds):
@@ -140,8 +140,8 @@ def evaluate(
     Raises:
         NothingSent: in a dry run that came to a judge behind an endpoint; the answers are kept.
     """
-    from napo import models
     from napo.benchmarks import judges, runner
+    from napo.models import load as models
 
     profile, workspace = session.profile, session.workspace
     path, adapter, name = profile.model.location, None, "base"

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napo import preferences
-from napo.config import Profile
+from napo.config.profile import Profile
+from napo.data import rows as preferences
 from napo.errors import NapoError
-from napo.locks import work_on
-from napo.notebook import Session
 from napo.progress import Progress
 from napo.stages.inputs import base_model, model_settings
+from napo.stages.session import Session
+from napo.workspace.locks import work_on
 
 
 def pretrain(session: Session, seed: int = 0, threads: int = 2) -> Path:

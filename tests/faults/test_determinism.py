@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from napo import notebook, stages
-from napo.files import read_json
-from napo.preferences import RESPONSES, shards
+from napo import stages
+from napo.data.rows import RESPONSES, shards
+from napo.stages import session as notebook
+from napo.workspace.files import read_json
 
 pytestmark = pytest.mark.long
 SMALLEST = Path(__file__).parent / "smallest.yaml"

@@ -9,10 +9,10 @@ import torch
 from test_trainer import SETTINGS, base, rows, trainer
 from transformers import TrainerCallback
 
-from napo import checkpoints
 from napo.errors import NapoError
-from napo.objective import VARIANTS
-from napo.training_run import train_run
+from napo.method.objective import VARIANTS
+from napo.training import checkpoints
+from napo.training.run import train_run
 
 
 class Spoil(TrainerCallback):

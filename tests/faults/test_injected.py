@@ -184,8 +184,8 @@ def test_a_damaged_checkpoint_is_named_and_without_it_training_ends_as_ever(
 def test_an_image_that_does_not_decode_half_way_names_its_row_and_keeps_the_parts(small):
     import pyarrow.parquet as pq
 
-    from napo.manifests import finish
-    from napo.preferences import write_shard
+    from napo.data.rows import write_shard
+    from napo.workspace.manifests import finish
 
     root = small.copy("build", "bad-image")
     path = root / DATA / "source" / "shard-00002.parquet"

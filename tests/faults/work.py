@@ -21,13 +21,17 @@ import transformers.models.llama.modeling_llama
 import transformers.models.llava.modeling_llava
 import transformers.models.llava.processing_llava  # noqa: F401
 
-from napo import figures, noise, notebook, stages, training_run
-from napo.annotator import Annotator
+from napo import lab, stages
 from napo.benchmarks import amber, mmhal, object_halbench, runner, vlind
 from napo.errors import NapoError
 from napo.icon_world import benchmarks, rows
-from napo.labels import LABELS, read_labels
-from napo.notebook import Session
+from napo.lab.annotator import Annotator
+from napo.noise import samples as noise
+from napo.noise.labels import LABELS, read_labels
+from napo.results import figures
+from napo.stages import session as notebook
+from napo.stages.session import Session
+from napo.training import run as training_run
 
 VARIANT = "A1"
 PERSON = "kim"
@@ -35,7 +39,7 @@ PERSON = "kim"
 
 def _label(session: Session) -> None:
     """A person labels the samples one by one, and goes on after those that are on the disk."""
-    widget = stages.annotator(session, PERSON)
+    widget = lab.label(session, PERSON)
     path = session.workspace.annotations / f"{PERSON}.csv"
     there = len(read_labels(path)) if path.is_file() else 0
     for _ in range(len(widget.items) - there):

@@ -1,0 +1,162 @@
+"""Pieces of HTML that the explorers are made of: pictures, texts, cards.
+
+Whatever comes from a model or a data set passes through `napo.lab.html.escaped` or `marked`
+before it gets here as content; what names a thing (an id, a run) is escaped here.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+import unicodedata
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+from typing import Any
+
+SIDE = 200  # pixels of a picture's longer side on the screen
+ICON = 96  # pixels a side: up to it, pixels stay squares (as in the figures)
+SHARP = 2  # stored pixels for each of the screen's, of a photograph
+QUALITY = 85  # of a photograph as JPEG
+
+# JupyterLab's own variables, so that it follows the light and the dark theme.
+STYLE = """<style>
+.napo-cards {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(230px, 100%), 1fr));
+  gap: 1em; align-items: start; color: var(--jp-content-font-color1, #111)}
+.napo-card {min-width: 0}
+.napo-picture {display: block; max-width: 100%; height: auto}
+.napo-framed {outline: 1px solid var(--jp-border-color2, #bbb)}
+.napo-icon {image-rendering: pixelated}
+.napo-none {display: flex; align-items: center; justify-content: center; width: 200px;
+  max-width: 100%; aspect-ratio: 1; border: 1px dashed var(--jp-border-color1, #999);
+  color: var(--jp-content-font-color2, #555)}
+.napo-words {overflow-wrap: anywhere; white-space: pre-wrap; max-height: 13em; overflow-y: auto;
+  padding: .35em .6em; border: 1px solid var(--jp-border-color2, #bbb); border-radius: 3px;
+  line-height: 1.4; background: var(--jp-layout-color1, #fff);
+  color: var(--jp-content-font-color1, #111); text-align: start; unicode-bidi: isolate}
+.napo-words mark {background: #ffe08a; color: #111; border-radius: 2px; padding: 0 .1em}
+.napo-title {font-weight: 600; margin: .5em 0 .15em; overflow-wrap: anywhere;
+  color: var(--jp-content-font-color1, #111)}
+.napo-title small, .napo-remark {font-weight: 400; color: var(--jp-content-font-color2, #555)}
+.napo-remark {overflow-wrap: anywhere; line-height: 1.4}
+.napo-table {border-collapse: collapse; width: 100%; table-layout: fixed}
+.napo-table th, .napo-table td {text-align: start; vertical-align: top; padding: .25em .5em}
+.napo-table th {width: 9em; overflow-wrap: anywhere}
+/* JupyterLab's complaint that a widget has no kernel: the static picture stands there instead. */
+.jp-OutputArea-child:has(.napo-static) + .jp-OutputArea-child:not(:has(.napo-explorer)) {
+  display: none}
+</style>"""
+
+
+def picture(image: Any, alt: str, side: int = SIDE) -> str:
+    """A PIL image as an `img`; icons keep their pixels, photographs are made smaller.
+
+    Args:
+        image: the image, or None for a prompt that holds none.
+        alt: what a screen reader says, and what stands there if it cannot be shown.
+        side: pixels of its longer side on the screen.
+    """
+    if image is None:
+        return '<div class="napo-none">no image</div>'
+    icon = max(image.size) <= ICON
+    scale = side / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    image, kind = image.convert("RGB"), "png"
+    if not icon:
+        image.thumbnail((side * SHARP, side * SHARP))  # never makes it larger
+        kind = "jpeg"
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, quality=QUALITY)
+    look = "napo-picture napo-framed" + " napo-icon" * icon
+    return (
+        f'<img class="{look}" alt="{_named(alt)}" width="{width}" height="{height}" '
+        f'src="{data_uri(buffer.getvalue(), kind)}">'
+    )
+
+
+def drawing(png: bytes, alt: str) -> str:
+    """A figure as an `img` as wide as there is room."""
+    return f'<img class="napo-picture" alt="{_named(alt)}" src="{data_uri(png)}">'
+
+
+def data_uri(content: bytes, kind: str = "png") -> str:
+    """Bytes of an image as an address that needs no file and no network."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def words(title: str, content: str, remark: str = "") -> str:
+    """A titled box of text.
+
+    Args:
+        title: what it is; escaped here.
+        content: HTML that `escaped` or `marked` made.
+        remark: stands small beside the title; escaped here.
+    """
+    # dir=auto: a text that runs from right to left turns nothing else around.
+    box = f'<div class="napo-words" dir="auto">{content or "(empty)"}</div>'
+    return heading(title, remark) + box
+
+
+def heading(title: str, remark: str = "") -> str:
+    """What stands above a text, or under a picture that has none."""
+    remark = f" <small>{_named(remark)}</small>" if remark else ""
+    return f'<div class="napo-title">{_named(title)}{remark}</div>'
+
+
+def against(first: str, second: str) -> str:
+    """The second text, words that differ from the first marked."""
+    return marked(first, second)[1]
+
+
+def remark(text: str) -> str:
+    """A line of our own about what is shown."""
+    return f'<div class="napo-remark" role="status">{_named(text)}</div>'
+
+
+def card(*parts: str) -> str:
+    """A picture with its texts."""
+    return f'<div class="napo-card">{"".join(parts)}</div>'
+
+
+def cards(made: Iterable[str]) -> str:
+    """Cards side by side, as many as there is room for."""
+    return f'<div class="napo-cards">{"".join(made)}</div>'
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """A table of names (escaped here) and HTML that `escaped` or `marked` made."""
+    body = "".join(
+        f'<tr><th scope="row">{_named(name)}</th>'
+        f'<td><div class="napo-words" dir="auto">{content or "(empty)"}</div></td></tr>'
+        for name, content in rows
+    )
+    return f'<table class="napo-table"><tbody>{body}</tbody></table>'
+
+
+def _named(text: str) -> str:
+    """Text within a line or an attribute."""
+    return escaped(text).replace("\n", " ")
+
+
+def escaped(text: str) -> str:
+    """Text as HTML that shows it and nothing else; invisible control characters become visible."""
+    lines = text.replace("\r\n", "\n")
+    shown = "".join(
+        "\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c
+        for c in lines
+    )
+    return html.escape(shown)
+
+
+def marked(first: str, second: str) -> tuple[str, str]:
+    """Two texts as HTML, the words that differ between them marked in both."""
+    one, two = (re.findall(r"[^\s]+|\n+", text) for text in (first, second))
+    sides: tuple[list[str], list[str]] = ([], [])
+    for change, a, b, c, d in SequenceMatcher(None, one, two, autojunk=False).get_opcodes():
+        for side, words in zip(sides, (one[a:b], two[c:d]), strict=True):
+            text = escaped(" ".join(words))
+            if text:
+                side.append(text if change == "equal" else f"<mark>{text}</mark>")
+    joined = (re.sub(" ?\n ?", "\n", " ".join(side)) for side in sides)
+    return next(joined), next(joined)

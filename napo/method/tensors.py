@@ -1,0 +1,68 @@
+"""`LogProbs`: what the objective takes, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from napo.errors import NapoError, unknown
+from napo.method.layout import RESPONSES
+
+
+@dataclass(frozen=True)
+class LogProbs:
+    """Log-probabilities of the responses of a batch of rows.
+
+    Attributes:
+        sum: summed over the tokens of each response, shape (batch, responses).
+        tokens: number of tokens, shape (batch, responses).
+        responses: names of the columns.
+    """
+
+    sum: Tensor
+    tokens: Tensor
+    responses: tuple[str, ...]
+
+    @property
+    def mean(self) -> Tensor:
+        """Averaged over the tokens of each response, shape (batch, responses)."""
+        return self.sum / self.tokens
+
+    def of(self, response: str) -> tuple[Tensor, Tensor]:
+        """Sum and mean of one response, shape (batch,) each.
+
+        Raises:
+            NapoError: when the response was not scored.
+        """
+        if response not in self.responses:
+            raise unknown("response", response, self.responses)
+        at = self.responses.index(response)
+        return self.sum[:, at], self.sum[:, at] / self.tokens[:, at]
+
+    def to(self, device: Any, non_blocking: bool = False) -> LogProbs:
+        """The same numbers on another device."""
+        moved = (x.to(device, non_blocking=non_blocking) for x in (self.sum, self.tokens))
+        return LogProbs(*moved, self.responses)
+
+    @classmethod
+    def from_rows(
+        cls, rows: Sequence[Mapping[str, Any]], responses: Sequence[str] = RESPONSES
+    ) -> LogProbs:
+        """The reference's log-probs from the columns `<response>_logp` and `<response>_tokens`.
+
+        Raises:
+            NapoError: when a row lacks one of them.
+        """
+        try:
+            sums = [[float(row[f"{name}_logp"]) for name in responses] for row in rows]
+            tokens = [[int(row[f"{name}_tokens"]) for name in responses] for row in rows]
+        except KeyError as missing:
+            raise NapoError(
+                f"The rows have no reference column {missing}; score them with "
+                "napo.method.logprobs.score_reference and join its columns by id."
+            ) from None
+        return cls(torch.tensor(sums, dtype=torch.float64), torch.tensor(tokens), tuple(responses))

@@ -1,0 +1,165 @@
+"""The runner, with a random model on the icon world's smallest benchmarks."""
+
+import json
+import math
+
+import engine_fixtures
+import pandas as pd
+import pytest
+
+from napo.benchmarks import BENCHMARKS, Ratio, Request, module, runner
+from napo.config.profile import Decoding, Evaluation
+from napo.errors import NapoError
+from napo.icon_world.benchmarks import make_benchmarks
+from napo.icon_world.judge import judge_by_truth
+
+SIZES = {"vlind": 3, "object_halbench": 3, "amber_generative": 3, "amber_discriminative": 4,
+         "mmhal": 8}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("made") / "benchmarks"
+    make_benchmarks(made, sizes=SIZES)
+    return made
+
+
+@pytest.fixture(scope="module")
+def engine():
+    processor = engine_fixtures.processor()
+    return engine_fixtures.model(processor), processor
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(runner, "CHUNK", 4)
+
+
+def evaluate(engine, folder, out, dry_run=False, **changes):
+    settings = {"decoding": Decoding(max_new_tokens=4), "batch_size": 8, **changes}
+    return runner.evaluate_run(
+        *engine,
+        folder,
+        out,
+        settings=Evaluation(**settings),
+        run="A1/seed-0",
+        seed=0,
+        fingerprints={"evaluated": "abc"},
+        judge=judge_by_truth,
+        dry_run=dry_run,
+    )
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def done(engine, folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "CHUNK", 4)
+        evaluate(engine, folder, out)
+    return out
+
+
+def test_every_benchmark_leaves_its_answers_items_and_numbers(done, folder):
+    endings = (".answers.jsonl", ".items.csv", ".json")
+    assert set(content(done)) == {name + end for name in BENCHMARKS for end in endings}
+    for name in BENCHMARKS:
+        scorer = module(name)
+        asked = scorer.requests(scorer.load(folder / name))
+        lines = (done / f"{name}.answers.jsonl").read_text().splitlines()
+        entries = [json.loads(line) for line in lines]
+        assert [entry["id"] for entry in entries] == [request.id for request in asked]
+        assert set(entries[0]) == {"id", "answer", "tokens", "cut"}
+        result = json.loads((done / f"{name}.json").read_text())
+        assert result["answers"]["count"] == len(asked)
+        assert set(scorer.RATIOS) <= set(result["metrics"])
+        columns = set(pd.read_csv(done / f"{name}.items.csv").columns)
+        for ratio in scorer.RATIOS.values():
+            assert {ratio.numerator, ratio.denominator} <= columns
+
+
+def test_a_result_names_what_made_it(done):
+    result = json.loads((done / "mmhal.json").read_text())
+    assert (result["benchmark"], result["run"], result["seed"]) == ("mmhal", "A1/seed-0", 0)
+    assert result["fingerprints"] == {"evaluated": "abc"} and "torch" in result["versions"]
+    assert result["settings"]["judge"] == "rule"
+    assert result["settings"]["decoding"]["max_new_tokens"] == 4
+    settings = json.loads((done / "amber.json").read_text())["settings"]
+    assert (settings["extractor"], settings["similarity"]) == ("vocabulary", "identity")
+    settings = json.loads((done / "vlind.json").read_text())["settings"]
+    assert (settings["vlind_image"], settings["vote_threshold"]) == ("best", 2)
+
+
+@pytest.mark.parametrize("decoding", [{}, {"temperature": 1.0}])
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.95])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    engine, folder, tmp_path, decoding, kept
+):
+    changes = {
+        "benchmarks": ("vlind", "amber"),
+        "decoding": Decoding(max_new_tokens=4, **decoding),
+    }
+    evaluate(engine, folder, tmp_path, **changes)
+    before = content(tmp_path)
+    path = tmp_path / "vlind.answers.jsonl"
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])  # cut inside a line
+    for name in ("vlind.json", "vlind.items.csv", "amber.json", "amber.answers.jsonl"):
+        (tmp_path / name).unlink()
+    evaluate(engine, folder, tmp_path, **changes)
+    assert content(tmp_path) == before
+
+
+def test_a_finished_run_asks_the_model_nothing(done, folder):
+    before = content(done)
+    evaluate((None, None), folder, done)  # no model: an answer would fail
+    assert content(done) == before
+
+
+def test_a_dry_run_counts_what_a_paid_judge_would_get_and_keeps_the_answers(
+    engine, folder, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # sending would fail
+    paid = {"judge": "openai", "judge_model": "paid", "benchmarks": ("vlind", "mmhal")}
+    unsent = evaluate(engine, folder, tmp_path, dry_run=True, **paid)
+    assert unsent.requests == SIZES["mmhal"] and unsent.tokens > 1000
+    names = {path.name for path in tmp_path.iterdir()}
+    assert "mmhal.answers.jsonl" in names and "vlind.json" in names and "mmhal.json" not in names
+    assert evaluate((None, None), folder, tmp_path, dry_run=True, **paid) == unsent
+
+
+def test_answers_to_other_questions_are_refused(engine, folder, tmp_path):
+    evaluate(engine, folder, tmp_path, benchmarks=("mmhal",))
+    (tmp_path / "mmhal.answers.jsonl").rename(tmp_path / "vlind.answers.jsonl")
+    with pytest.raises(NapoError, match=r"vlind\.answers\.jsonl holds answers to other questions"):
+        evaluate(engine, folder, tmp_path, benchmarks=("vlind",))
+
+
+def test_a_missing_benchmark_stops_before_the_first_answer(engine, folder, tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks/vlind").symlink_to(folder / "vlind")
+    with pytest.raises(NapoError, match="mmhal"):
+        evaluate(engine, tmp_path / "benchmarks", tmp_path / "out", benchmarks=("vlind", "mmhal"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_benchmark_is_named_with_the_known_ones(engine, folder, tmp_path):
+    with pytest.raises(ValueError, match="Did you mean 'vlind'"):
+        evaluate(engine, folder, tmp_path, benchmarks=("vlnd",))
+
+
+def test_a_value_that_is_not_defined_is_null_and_json_stays_valid():
+    items = pd.DataFrame({"top": [0, 0], "bottom": [0, 0], "one": [1, 1]})
+    ratios = {"rate": Ratio("top", "bottom"), "share": Ratio("one", "one")}
+    found = runner.with_intervals({"rate": math.nan, "share": 1.0, "count": 2}, items, ratios)
+    assert found["rate"] == {"value": None, "low": None, "high": None, "n": 0}
+    assert found["share"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 2}
+    assert found["count"] == {"value": 2, "low": None, "high": None, "n": 2}
+
+
+def test_a_picture_that_does_not_decode_is_named(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"no picture")
+    with pytest.raises(NapoError, match="image of 17/a1 cannot be used"):
+        Request("17/a1", "What?", tmp_path / "x.jpg").open()

@@ -1,0 +1,138 @@
+"""What a pipeline starts ends with it, however it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from napo.commands import pipeline, processes
+from napo.errors import NapoError
+
+# A child that starts a grandchild in a session of its own, as a notebook's kernel is.
+FAMILY = (
+    "import subprocess, sys, time\n"
+    "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'],"
+    " start_new_session=True)\n"
+    "print('started', flush=True); time.sleep(60)"
+)
+PARENT = (
+    "import os, sys; from pathlib import Path; from napo import processes\n"
+    f"family = [sys.executable, '-c', {FAMILY!r}]\n"
+    "child = processes.start(family, Path(sys.argv[1]), os.environ)\n"
+    "print(child.stdout.readline().strip(), child.pid, flush=True)\n"
+    "child.wait()"
+)
+
+
+def alive(number):
+    return psutil.pid_exists(number) and psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+
+
+def until(look, seconds=10):
+    end = time.monotonic() + seconds
+    while not look() and time.monotonic() < end:
+        time.sleep(0.05)
+    return look()
+
+
+def test_all_that_bears_the_mark_ends_and_nothing_else(tmp_path):
+    place, other = tmp_path / "a", tmp_path / "b"
+    child = processes.start([sys.executable, "-c", FAMILY], place, os.environ)
+    stranger = processes.start([sys.executable, "-c", FAMILY], other, os.environ)
+    try:
+        for process in (child, stranger):
+            assert process.stdout.readline().strip() == "started"
+        assert processes.end(place) == 2
+        assert not alive(child.pid) and stranger.poll() is None
+        assert processes.end(place) == 0
+    finally:
+        assert processes.end(other) == 2
+        for process in (child, stranger):
+            process.wait(5)
+            process.stdout.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_the_child_of_a_killed_pipeline_ends_and_the_next_one_ends_the_rest(tmp_path):
+    call = [sys.executable, "-c", PARENT, str(tmp_path)]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as parent:
+        said, number = parent.stdout.readline().split()
+        assert said == "started"
+        parent.kill()
+    assert until(lambda: not alive(int(number)))
+    assert processes.end(tmp_path) == 1  # the grandchild
+
+
+@pytest.mark.parametrize("number", processes.STOPS)
+def test_a_signal_becomes_one_stop_with_the_shells_code(number):
+    before = signal.getsignal(number)
+    with pytest.raises(processes.Stopped) as stopped, processes.stop_on_signals():
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+    assert stopped.value.code == 128 + number
+    assert signal.getsignal(number) == before
+
+
+def test_a_hangup_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it
+    try:
+        with processes.stop_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_pipeline_whose_log_cannot_be_written_leaves_nothing_running(tmp_path, monkeypatch):
+    data = tmp_path.resolve() / "data" / "smoke"
+    data.mkdir(parents=True)
+    (data / "pipeline.log").symlink_to("/dev/full")
+    talk = "print('word', flush=True); import time; time.sleep(60)"
+    monkeypatch.setattr("napo.commands.pipeline.command", lambda *_: [sys.executable, "-c", talk])
+    with pytest.raises(NapoError, match=r"pipeline\.log cannot be written: the disk is full"):
+        pipeline.run("smoke", str(tmp_path), cores=1)
+    assert processes.end(data) == 0
+
+
+def run_pipeline(root, *more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "napo.commands.pipeline", "--profile", "smoke", "--cores", "1",
+         "--workspace", str(root), *more],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_pipeline_that_is_told_to_stop_leaves_nothing_running(tmp_path, number):
+    data = Path(tmp_path).resolve() / "data" / "smoke"
+    pipeline = run_pipeline(tmp_path)
+    try:
+        assert until(lambda: (data / "source" / "settings.json").is_file(), 60)
+        pipeline.send_signal(number)
+        said, _ = pipeline.communicate(timeout=60)
+    finally:
+        pipeline.kill()
+    assert pipeline.returncode == 128 + number
+    assert said.splitlines()[-1] == (
+        "Interrupted; what is finished is kept, run the same command to go on."
+    )
+    assert "Traceback" not in said and processes.end(data) == 0
+
+
+@pytest.mark.long
+def test_a_pipeline_whose_reader_goes_stops_without_a_traceback(tmp_path):
+    data = Path(tmp_path).resolve() / "data" / "smoke"
+    call = [sys.executable, "-m", "napo.commands.pipeline", "--profile", "smoke", "--cores", "1",
+            "--workspace", str(tmp_path), "--until", "loss_curves", "icon_world"]  # fmt: skip
+    pipeline = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipeline.stdout.readline()
+    pipeline.stdout.close()
+    _, said = pipeline.communicate(timeout=120)
+    assert pipeline.returncode == 128 + signal.SIGPIPE and said == b""
+    assert processes.end(data) == 0

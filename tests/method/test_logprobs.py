@@ -1,0 +1,329 @@
+"""Shared-prefix log-probs against separate sequences, which are scored here by plain means."""
+
+import engine_fixtures as engine
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napo.errors import NapoError
+from napo.method import layout as batches
+from napo.method import logprobs
+from napo.method import mask as shared_prefix
+from napo.method.layout import CORRUPTED, RESPONSES
+from napo.method.logprobs import collate, response_logprobs
+from napo.method.tensors import LogProbs
+from napo.models import prompts as modality
+
+ALL = (*RESPONSES, CORRUPTED)
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return engine.processor()
+
+
+@pytest.fixture(scope="module")
+def model(processor):
+    return engine.model(processor)
+
+
+def with_lora(model):
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(3)
+    wrapped = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "lm_head"]))
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return wrapped
+
+
+def plain(model, processor, row, response):
+    """One response by the textbook: its own unpadded sequence, all logits, a gather."""
+    column = "chosen" if response == CORRUPTED else response
+    image = row["image"]
+    if response == CORRUPTED:
+        image = modality.corrupt_image(image, row["id"])
+    prompt = modality.render(processor, row["question"], image=True)
+    ending = "" if row.get(f"{column}_cut") else " </s>"
+    inputs = processor(text=[prompt], images=[image], return_tensors="pt")
+    whole = processor(text=[f"{prompt} {row[column]}{ending}"], images=[image], return_tensors="pt")
+    start, ids = inputs["input_ids"].shape[1], whole["input_ids"]
+    logits = model(**whole).logits[0, start - 1 : -1]
+    return logits.log_softmax(-1).gather(1, ids[0, start:, None]).sum(), ids.shape[1] - start
+
+
+def expected(model, processor, rows, responses):
+    pairs = [[plain(model, processor, row, r) for r in responses] for row in rows]
+    sums = torch.stack([torch.stack([value for value, _ in row]) for row in pairs])
+    return sums, torch.tensor([[count for _, count in row] for row in pairs])
+
+
+def close(actual, wanted, tolerance=1e-4):
+    return (actual - wanted).abs().le(tolerance * wanted.abs()).all()
+
+
+@pytest.mark.parametrize("layout", batches.LAYOUTS)
+@pytest.mark.parametrize("lora", [False, True])
+def test_equals_separate_unpadded_sequences(processor, layout, lora):
+    model = engine.model(processor)
+    model = with_lora(model) if lora else model
+    rows = engine.rows(5)
+    found = response_logprobs(model, collate(rows, processor, ALL, layout=layout))
+    sums, tokens = expected(model, processor, rows, ALL)
+    assert close(found.sum, sums) and torch.equal(found.tokens, tokens)
+    assert close(found.mean, sums / tokens)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_gradients_equal_those_of_separate_sequences(processor, lora):
+    model = engine.model(processor)
+    model = with_lora(model) if lora else model
+    trained = [p for p in model.parameters() if p.requires_grad]
+    rows = engine.rows(4)
+    weights = torch.linspace(-1, 1, 20).view(4, 5)
+    shared = response_logprobs(model, collate(rows, processor, ALL)).sum
+    ours = torch.autograd.grad((shared * weights).sum(), trained, allow_unused=True)
+    separate, _ = expected(model, processor, rows, ALL)
+    theirs = torch.autograd.grad((separate * weights).sum(), trained, allow_unused=True)
+    compared = 0
+    for mine, other in zip(ours, theirs, strict=True):
+        if other is not None:
+            assert (mine - other).abs().max() <= 1e-4 * other.abs().max() + 1e-6
+            compared += 1
+    assert compared > 8
+
+
+@pytest.mark.parametrize(
+    "attention", ["eager", pytest.param("flex_attention", marks=pytest.mark.long)]
+)
+def test_attention_kernels_agree(processor, model, attention):
+    batch = collate(engine.rows(4), processor)
+    other = engine.model(processor, attention=attention)
+    with torch.no_grad():  # flex_attention has no backward on a CPU
+        sdpa = response_logprobs(model, batch).sum
+        assert close(response_logprobs(other, batch).sum, sdpa)
+
+
+def test_a_response_sees_neither_its_neighbours_nor_what_follows(processor, model):
+    row = engine.rows(1)[0]
+    base = response_logprobs(model, collate([row], processor)).sum
+    for at, changed in enumerate(RESPONSES):
+        other = response_logprobs(
+            model, collate([{**row, changed: "a bird near it ."}], processor)
+        ).sum
+        same = torch.arange(4) != at
+        assert close(other[0, same], base[0, same], 1e-5)
+        assert not close(other[0, at], base[0, at], 1e-5)
+
+
+@settings(max_examples=8, deadline=None)
+@given(order=st.permutations(range(5)), count=st.integers(1, 5))
+def test_neither_order_nor_company_nor_padding_matters(processor, model, order, count):
+    rows = engine.rows(5)
+    whole = response_logprobs(model, collate(rows, processor)).sum
+    chosen = order[:count]
+    part = response_logprobs(model, collate([rows[at] for at in chosen], processor)).sum
+    assert close(part, whole[chosen], 1e-5)
+
+
+@pytest.mark.parametrize("responses", [("rejected",), ("vision_biased", "chosen"), RESPONSES])
+def test_any_subset_of_responses_can_be_scored(processor, model, responses):
+    rows = engine.rows(3)
+    whole = response_logprobs(model, collate(rows, processor))
+    part = response_logprobs(model, collate(rows, processor, responses))
+    assert part.responses == responses
+    for name in responses:
+        assert close(part.of(name)[0], whole.of(name)[0], 1e-5)
+
+
+def test_no_gradient_is_nan_where_rows_are_padded(processor, model):
+    rows = engine.rows(2)
+    rows[0] |= {name: "no" for name in RESPONSES}
+    rows[1] |= {name: "the cat is red or blue or green ." for name in RESPONSES}
+    found = response_logprobs(model, collate(rows, processor))
+    gradients = torch.autograd.grad(found.sum.sum(), list(model.parameters()), allow_unused=True)
+    assert all(g.isfinite().all() for g in gradients if g is not None)
+
+
+def test_logits_in_chunks_change_neither_values_nor_gradients(processor, model):
+    batch = collate(engine.rows(4), processor)
+    weight = model.lm_head.weight
+    results = []
+    for megabytes in (256, 1e-3, 1e-9):  # all at once, a few positions, one position at a time
+        sums = response_logprobs(model, batch, logits_mb=megabytes).sum
+        results.append((sums, torch.autograd.grad(sums.sum(), weight)[0]))
+    for sums, gradient in results[1:]:
+        assert close(sums, results[0][0], 1e-5)
+        assert torch.allclose(gradient, results[0][1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_chunks_stay_under_the_limit(grad):
+    rows, vocabulary, limit_mb = 64, 1000, 0.05
+    sizes = []
+    weight = torch.randn(vocabulary, 8, requires_grad=True)
+
+    def project(hidden):
+        logits = hidden @ weight.T
+        sizes.append(logits.nbytes)
+        return logits
+
+    hidden = torch.randn(rows, 8, requires_grad=grad)
+    targets = torch.randint(vocabulary, (rows,))
+    with torch.set_grad_enabled(grad):
+        values = logprobs.token_logprobs(project, hidden, targets, vocabulary, limit_mb)
+        if grad:
+            values.sum().backward()
+    assert max(sizes) * 3 <= limit_mb * 2**20  # logits, log-softmax, gradient
+    assert len(sizes) == (2 if grad else 1) * 16  # 4 positions a chunk; again for the gradient
+
+
+def test_the_output_layer_is_itself_again_afterwards(processor, model):
+    batch = collate(engine.rows(1), processor)
+    response_logprobs(model, batch)
+    assert "forward" not in vars(model.lm_head)
+    broken = batch.to("cpu")
+    broken.pixels.clear()
+    broken.pixels["pixel_values"] = torch.zeros(3, 3, 24, 24)  # more images than image tokens
+    with pytest.raises(Exception, match=r"[Ii]mage"):
+        response_logprobs(model, broken)
+    assert "forward" not in vars(model.lm_head)
+
+
+def test_log_probs_go_through_the_wrapped_modules_forward(processor, model):
+    class Wrapper(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module, self.calls = module, 0
+
+        def forward(self, **inputs):
+            self.calls += 1
+            return self.module(**inputs)
+
+    batch, wrapper = collate(engine.rows(2), processor), Wrapper(model)
+    assert torch.equal(response_logprobs(wrapper, batch).sum, response_logprobs(model, batch).sum)
+    assert wrapper.calls == 1
+
+
+def test_the_end_token_counts_unless_the_response_was_cut(processor, model):
+    row = {**engine.rows(1)[0], "chosen": "a cat", "rejected": "a cat", "rejected_cut": True}
+    found = response_logprobs(model, collate([row], processor, ("chosen", "rejected")))
+    assert found.tokens.tolist() == [[3, 2]]
+    assert found.sum[0, 0] < found.sum[0, 1]
+
+
+def test_the_corrupted_image_is_made_from_the_rows_id(processor, model):
+    rows = engine.rows(1)
+    first = response_logprobs(model, collate(rows, processor, ALL)).of(CORRUPTED)[0]
+    again = response_logprobs(model, collate(rows, processor, (CORRUPTED,))).of(CORRUPTED)[0]
+    assert close(first, again, 1e-5)
+    other = response_logprobs(model, collate([{**rows[0], "id": "else"}], processor, ALL))
+    assert not close(other.of(CORRUPTED)[0], first, 1e-5)
+    masked = response_logprobs(model, collate(rows, processor, ALL, corruption="mask_token"))
+    assert not close(masked.of(CORRUPTED)[0], first, 1e-5)
+    with pytest.raises(NapoError, match="Unknown corruption"):
+        collate(rows, processor, ALL, corruption="blur")
+
+
+def test_an_empty_response_is_an_error_that_names_the_row(processor):
+    rows = engine.rows(2)
+    rows[1]["language_biased"] = "  "
+    with pytest.raises(NapoError, match="row-1 has an empty language_biased"):
+        collate(rows, processor)
+
+
+def test_a_long_response_loses_its_end_and_a_long_prompt_is_refused(processor, model):
+    row = {**engine.rows(1)[0], "question": "is it ?", "chosen": "the cat is red or blue ."}
+    prompt = len(modality.prompt_inputs(processor, row["question"], row["image"]).ids)
+    batch = collate([row], processor, ("chosen",), max_length=prompt + 4)
+    assert batch.tokens.item() == 4 and batch.shortened == 1
+    cut = {**row, "chosen": "the cat is red", "chosen_cut": True}
+    kept = response_logprobs(model, collate([cut], processor, ("chosen",))).sum
+    assert close(response_logprobs(model, batch).sum, kept, 1e-5)
+    with pytest.raises(NapoError, match=f"row-0: its prompt alone has {prompt} tokens"):
+        collate([row], processor, ("chosen",), max_length=prompt)
+
+
+def test_models_with_other_positions_or_masks_fall_back_to_padded_rows(processor, caplog):
+    assert shared_prefix.choose_layout(engine.model(processor)) == "shared"
+    sliding = engine.model(processor)
+    sliding.config.text_config.layer_types = ["sliding_attention", "full_attention"]
+    assert shared_prefix.choose_layout(sliding) == "padded"
+    assert "padded rows" in caplog.text
+    several = engine.model(processor)
+    several.config.text_config.rope_parameters["mrope_section"] = [2, 1, 1]
+    assert shared_prefix.choose_layout(several) == "padded"
+
+
+def test_reference_scores_come_back_in_the_rows_order(processor, model):
+    rows = engine.rows(7)
+    scored = logprobs.score_reference(model, processor, rows, ALL, batch_size=3)
+    assert [row["id"] for row in scored] == [row["id"] for row in rows]
+    direct = response_logprobs(model, collate(rows, processor, ALL))
+    joined = LogProbs.from_rows(scored, ALL)
+    assert close(joined.sum, direct.sum.double(), 1e-5)
+    assert torch.equal(joined.tokens, direct.tokens)
+    assert set(scored[0]) == {"id", *(f"{r}_{k}" for r in ALL for k in ("logp", "tokens"))}
+
+
+def test_rows_with_reference_columns_carry_them_into_the_batch(processor, model):
+    rows = engine.rows(2)
+    assert collate(rows, processor).reference is None
+    scored = logprobs.score_reference(model, processor, rows)
+    batch = collate([r | s for r, s in zip(rows, scored, strict=True)], processor)
+    assert batch.reference.of("chosen")[0].tolist() == [row["chosen_logp"] for row in scored]
+    with pytest.raises(NapoError, match="chosen_logp"):
+        LogProbs.from_rows(rows)
+
+
+def test_a_stale_reference_says_what_changed():
+    made = {"model": "aa", "rows": "bb", "max_length": 512}
+    logprobs.check_reference(made, dict(made))
+    with pytest.raises(NapoError, match="model was aa and is cc"):
+        logprobs.check_reference(made, {**made, "model": "cc"})
+
+
+def test_asking_for_a_response_that_was_not_scored_names_those_that_were():
+    found = LogProbs(torch.zeros(1, 1), torch.ones(1, 1), ("chosen",))
+    with pytest.raises(NapoError, match="Unknown response 'rejected'"):
+        found.of("rejected")
+
+
+def test_bfloat16_stays_within_its_own_spread(processor):
+    """Shared and separate bfloat16 passes differ from float32 by alike amounts."""
+    rows = engine.rows(6)
+    exact = response_logprobs(engine.model(processor), collate(rows, processor)).sum
+    half = engine.model(processor).to(torch.bfloat16)
+    laid = [collate(rows, processor, layout=layout) for layout in batches.LAYOUTS]
+    for batch in laid:
+        batch.pixels["pixel_values"] = batch.pixels["pixel_values"].to(torch.bfloat16)
+    with torch.no_grad():
+        shared, separate = (response_logprobs(half, batch).sum for batch in laid)
+    assert shared.dtype == torch.float32
+    ours, theirs = (shared - exact).abs().mean(), (separate - exact).abs().mean()
+    assert ours <= 2 * theirs + 1e-3
+
+
+def test_a_reference_that_does_not_fit_into_memory_is_scored_in_smaller_batches(
+    processor, monkeypatch, caplog
+):
+    model, rows = engine.model(processor), engine.rows(7)
+    whole = logprobs.score_reference(model, processor, rows)
+    real, sizes = logprobs.response_logprobs, []
+
+    def little(model, batch, **limits):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return real(model, batch, **limits)
+
+    monkeypatch.setattr(logprobs, "response_logprobs", little)
+    halved = logprobs.score_reference(model, processor, rows)
+    assert [row["id"] for row in halved] == [row["id"] for row in whole]
+    for one, other in zip(halved, whole, strict=True):
+        for name, value in one.items():
+            assert name == "id" or value == pytest.approx(other[name], abs=1e-4)
+    assert max(sizes) == 7 and sizes.count(7) == 1
+    assert "Memory ran out with 7 rows at a time; going on with 3." in caplog.text

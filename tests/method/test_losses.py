@@ -1,0 +1,217 @@
+"""The losses against the paper's formulas, recomputed with mpmath's 50 digits."""
+
+import mpmath
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napo.method import losses
+
+mpmath.mp.dps = 50
+MARGINS = [-50.0, -20.0, -3.3, -0.7, -1e-6, 0.0, 1e-6, 0.4, 2.9, 20.0, 50.0]
+margins = st.floats(-50, 50, allow_nan=False)
+coefficients = st.floats(0.01, 1.0)
+
+
+def sigmoid(x):
+    return 1 / (1 + mpmath.exp(-mpmath.mpf(x)))
+
+
+def column(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def matches(actual, expected):
+    assert actual.tolist() == pytest.approx([float(e) for e in expected], rel=1e-12, abs=1e-15)
+
+
+def test_reward_margin_is_the_scaled_difference_of_log_ratios():
+    # (-10 - -12) - (-20 - -15) = 7 nats in favour of the chosen response; times beta.
+    psi = losses.reward_margin(column([-10.0]), column([-20.0]), column([-12.0]), column([-15.0]))
+    assert psi.item() == pytest.approx(0.7)
+    plain = losses.reward_margin(
+        column([-10.0]), column([-20.0]), column([-12.0]), column([-15.0]), beta=1.0
+    )
+    assert plain.item() == pytest.approx(7.0)
+
+
+def test_dpo_loss_is_equation_3():
+    matches(losses.dpo_loss(column(MARGINS)), [-mpmath.log(sigmoid(m)) for m in MARGINS])
+
+
+def test_mae_loss_is_one_minus_sigmoid():
+    matches(losses.mae_loss(column(MARGINS)), [1 - sigmoid(m) for m in MARGINS])
+
+
+@pytest.mark.parametrize("q", [0.001, 0.01, 0.3, 0.5, 0.99, 1.0])
+def test_napo_loss_is_equation_9(q):
+    expected = [(1 - sigmoid(m) ** mpmath.mpf(q)) / mpmath.mpf(q) for m in MARGINS]
+    matches(losses.napo_loss(column(MARGINS), q), expected)
+
+
+def test_napo_loss_tends_to_dpo_as_q_tends_to_zero():
+    psi = column([-3.0, 0.0, 3.0])
+    gaps = [(losses.dpo_loss(psi) - losses.napo_loss(psi, q)).max().item() for q in (1e-2, 1e-4)]
+    assert gaps[1] < gaps[0] / 90 and gaps[1] < 1e-3
+
+
+def test_napo_loss_at_q_one_is_mae():
+    psi = column(MARGINS)
+    assert torch.allclose(losses.napo_loss(psi, 1.0), losses.mae_loss(psi), rtol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(psi=margins, q=coefficients)
+def test_napo_loss_lies_between_mae_and_dpo(psi, q):
+    psi = column([psi])
+    low, middle, high = losses.mae_loss(psi), losses.napo_loss(psi, q), losses.dpo_loss(psi)
+    slack = 1e-12 * high
+    assert low <= middle + slack and middle <= high + slack  # Eq. 11
+
+
+@settings(max_examples=40, deadline=None)
+@given(psi=st.floats(-20, 20), q=coefficients)
+def test_napo_gradient_is_dpos_damped_by_the_probability_to_the_power_q(psi, q):
+    psi = column([psi]).requires_grad_()
+    (gradient,) = torch.autograd.grad(losses.napo_loss(psi, q).sum(), psi)
+    p = sigmoid(psi.item())
+    assert gradient.item() == pytest.approx(float(-(1 - p) * p ** mpmath.mpf(q)), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("q", [0.001, 0.5, 1.0])
+def test_values_and_gradients_stay_finite_far_out(dtype, q):
+    psi = torch.tensor([-50.0, 0.0, 50.0], dtype=dtype, requires_grad=True)
+    for loss in (
+        losses.dpo_loss(psi),
+        losses.napo_loss(psi, q),
+        losses.mae_loss(psi),
+        losses.cdpo_loss(psi, 0.1),
+        losses.rdpo_loss(psi, 0.1),
+        losses.ipo_loss(psi, 0.1),
+    ):
+        (gradient,) = torch.autograd.grad(loss.sum(), psi)
+        assert loss.isfinite().all() and gradient.isfinite().all()
+        assert loss.dtype == torch.float32
+
+
+def test_napo_far_on_the_wrong_side_still_tells_q_apart_in_float32():
+    psi = torch.tensor([-50.0])
+    assert losses.napo_loss(psi, 0.01).item() == pytest.approx(
+        float((1 - sigmoid(-50) ** mpmath.mpf("0.01")) / mpmath.mpf("0.01")), rel=1e-5
+    )
+
+
+def test_conservative_and_robust_dpo_are_their_sources_formulas():
+    e = mpmath.mpf("0.2")
+    keep = [-mpmath.log(sigmoid(m)) for m in MARGINS]
+    flip = [-mpmath.log(sigmoid(-m)) for m in MARGINS]
+    pairs = list(zip(keep, flip, strict=True))
+    matches(losses.cdpo_loss(column(MARGINS), 0.2), [(1 - e) * k + e * f for k, f in pairs])
+    robust = [((1 - e) * k - e * f) / (1 - 2 * e) for k, f in pairs]
+    matches(losses.rdpo_loss(column(MARGINS), 0.2), robust)
+
+
+def test_robust_dpo_is_dpo_in_expectation_under_flips():
+    psi, e = column(MARGINS), 0.3
+    expected = (1 - e) * losses.rdpo_loss(psi, e) + e * losses.rdpo_loss(-psi, e)
+    assert torch.allclose(expected, losses.dpo_loss(psi), rtol=1e-10)
+
+
+def test_ipo_is_the_squared_distance_to_its_target():
+    loss = losses.ipo_loss(column([5.0, 7.0, -1.0]), 0.1)
+    assert loss.tolist() == pytest.approx([0.0, 4.0, 36.0])
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.5])
+@pytest.mark.parametrize("margin", [-4.0, 0.0, 0.3, 3.0])
+def test_robustness_coefficient_is_equation_12(alpha, margin):
+    plain = float(1 - sigmoid(alpha * margin))
+    coefficient = losses.robustness_coefficient(column([margin - 1, margin + 1]), alpha)
+    assert coefficient.shape == () and coefficient.item() == pytest.approx(plain, rel=1e-12)
+    released = losses.robustness_coefficient(torch.tensor(margin), alpha, rule="released")
+    assert released.item() == pytest.approx(min(1.0, 2 * plain), rel=1e-6)
+
+
+def test_robustness_coefficient_is_cut_at_both_ends():
+    high, low = torch.tensor(1e4), torch.tensor(-1e4)
+    assert losses.robustness_coefficient(high, 0.5).item() == pytest.approx(0.01)
+    assert losses.robustness_coefficient(low, 0.5).item() == 1.0
+    assert losses.robustness_coefficient(high, 0.5, rule="released").item() == pytest.approx(0.001)
+    assert losses.robustness_coefficient(low, 0.5, rule="released").item() == 1.0
+
+
+def test_robustness_starts_in_the_middle_by_the_paper_and_at_mae_by_the_released_rule():
+    start = torch.zeros(4)
+    assert losses.robustness_coefficient(start, 0.5).item() == 0.5
+    assert losses.robustness_coefficient(start, 0.5, rule="released").item() == 1.0
+
+
+def test_dynamic_weights_are_shares_of_the_total_margin():
+    weights = losses.dynamic_weights(column([1.0, 3.0, 4.0]))
+    assert weights.tolist() == pytest.approx([0.125, 0.375, 0.5])
+
+
+def test_dynamic_weights_are_cut_and_not_renormalised():
+    weights = losses.dynamic_weights(column([-1.0, 2.0, 9.0]))  # shares -0.1, 0.2, 0.9
+    assert weights.tolist() == pytest.approx([0.01, 0.2, 0.9])
+    weights = losses.dynamic_weights(column([-5.0, 1.0, 5.0]))  # shares -5, 1, 5
+    assert weights.tolist() == pytest.approx([0.01, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("margins", [[0.0, 0.0, 0.0], [-2.0, 1.0, 0.5], [0.0, 1.0, -1.0]])
+def test_dynamic_weights_are_uniform_while_the_total_is_not_positive(margins):
+    assert losses.dynamic_weights(column(margins)).tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_weights_of_the_other_rules():
+    assert losses.dynamic_weights(column([5.0, 1.0]), rule="uniform").tolist() == [0.5, 0.5]
+    assert losses.dynamic_weights(column([5.0, 1.0]), rule="none").tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match="margin, uniform or none"):
+        losses.dynamic_weights(column([5.0]), rule="margins")
+
+
+def test_neither_coefficient_nor_weights_carry_a_gradient():
+    psi = column([0.5, 2.0]).requires_grad_()
+    q = losses.robustness_coefficient(psi, 0.5)
+    assert not q.requires_grad and not losses.dynamic_weights(psi).requires_grad
+    live_q = column([0.3]).requires_grad_()
+    losses.napo_loss(psi, live_q).sum().backward()
+    assert live_q.grad is None
+
+
+def test_drdpo_is_the_log_mean_exp_of_the_batch_and_has_its_gradient():
+    psi = column([-2.0, 0.3, 4.0]).requires_grad_()
+    value = losses.drdpo_loss(psi, 0.7)
+    probabilities = [sigmoid(m) ** (1 / mpmath.mpf("0.7")) for m in psi.tolist()]
+    matches(value, [-mpmath.mpf("0.7") * mpmath.log(sum(probabilities) / 3)] * 3)
+    (ours,) = torch.autograd.grad(value.mean(), psi)
+    direct = -0.7 * (torch.logsumexp(torch.nn.functional.logsigmoid(psi) / 0.7, 0))
+    (expected,) = torch.autograd.grad(direct, psi)
+    assert torch.allclose(ours, expected, rtol=1e-10)
+
+
+def test_drdpo_tends_to_dpo_as_beta_prime_grows():
+    psi = column([-2.0, 0.3, 4.0])
+    assert losses.drdpo_loss(psi, 1e5).mean().item() == pytest.approx(
+        losses.dpo_loss(psi).mean().item(), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0, 14.0])
+def test_ropo_mixes_dpo_and_mae_and_weighs_no_pair_above_one(alpha):
+    expected = [
+        4 * alpha / (1 + alpha) ** 2 * (-mpmath.log(sigmoid(m)) + alpha * (1 - sigmoid(m)))
+        for m in MARGINS
+    ]
+    matches(losses.ropo_loss(column(MARGINS), alpha), expected)
+    psi = torch.linspace(-8, 8, 4001, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(losses.ropo_loss(psi, alpha).sum(), psi)
+    assert gradient.min().item() == pytest.approx(-1, abs=1e-3)
+
+
+def test_dynamic_beta_follows_the_margin_and_never_turns_a_pair_round():
+    assert losses.dynamic_beta(column([0.5, 1.5]), 0.6).item() == pytest.approx(1.6)
+    assert losses.dynamic_beta(1.0, 0.6, threshold=1.0).item() == pytest.approx(1.0)
+    assert losses.dynamic_beta(-50.0, 0.6).item() == pytest.approx(1e-3)

@@ -1,0 +1,263 @@
+"""Variants as values, recomputed here in plain Python from the paper's formulas."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from napo.config import settings
+from napo.errors import NapoError
+from napo.method.layout import CORRUPTED, RESPONSES
+from napo.method.objective import VARIANTS, Objective, Term, mean_records, variant
+from napo.method.tensors import LogProbs
+
+PAPER = {"dpo", "mdpo", "A1", "A2", "A3", "LB1", "LB2", "VB1", "VB2", "random"}
+ALL = (*RESPONSES, CORRUPTED)
+BETA = 0.1
+
+
+def log_probs(seed, shift=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(3, 12, (4, 5), generator=torch.Generator().manual_seed(9))
+    sums = -torch.rand(4, 5, generator=generator, dtype=torch.float64) * 30 + shift
+    return LogProbs(sums, tokens, ALL)
+
+
+@pytest.fixture
+def policy():
+    found = log_probs(1)
+    # The chosen response gained, so that margins are positive on average.
+    found.sum[:, 0] += 40
+    return replace(found, sum=found.sum.requires_grad_())
+
+
+@pytest.fixture
+def reference():
+    return log_probs(2)
+
+
+def psi(policy, reference, name, kind="sum"):
+    """Eq. 2 by hand, a list over the batch."""
+    ratios = {}
+    for response in ("chosen", name):
+        at = ALL.index(response)
+        difference = (policy.sum - reference.sum)[:, at]
+        ratios[response] = difference / (policy.tokens[:, at] if kind == "mean" else 1)
+    return (BETA * (ratios["chosen"] - ratios[name])).tolist()
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def dpo(margins):
+    return mean([math.log1p(math.exp(-m)) for m in margins])
+
+
+def napo(margins, q):
+    return mean([(1 - sigmoid(m) ** q) / q for m in margins])
+
+
+def paper_q(margins, alpha):
+    return min(1.0, max(0.01, 1 - sigmoid(alpha * mean(margins))))
+
+
+def parts(policy, reference):
+    """Each term's loss and the weights, as the paper writes them."""
+    sums = {name: psi(policy, reference, name) for name in ALL[1:]}
+    means = {name: psi(policy, reference, name, "mean") for name in ALL[1:]}
+    lb, vb = sums["language_biased"], sums["vision_biased"]
+    terms = {
+        "rejected": dpo(sums["rejected"]),
+        "lb": napo(lb, paper_q(means["language_biased"], 0.5)),
+        "vb": napo(vb, paper_q(vb, 0.01)),
+        "lb-dpo": dpo(lb),
+        "vb-dpo": dpo(vb),
+        "lb-sum": napo(lb, paper_q(lb, 0.01)),
+        "vb-mean": napo(vb, paper_q(means["vision_biased"], 0.5)),
+        "corrupted": dpo(sums[CORRUPTED]),
+        "anchor": dpo((BETA * (policy.sum - reference.sum)[:, 0]).tolist()),
+    }
+    totals = [mean(sums[name]) for name in RESPONSES[1:]]
+    gamma = [min(1.0, max(0.01, total / sum(totals))) for total in totals]
+    return terms, gamma
+
+
+EXPECTED = {
+    "dpo": lambda t, g: t["rejected"],
+    "mdpo": lambda t, g: t["rejected"] + t["corrupted"] + t["anchor"],
+    "A1": lambda t, g: g[0] * t["rejected"] + g[1] * t["lb"] + g[2] * t["vb"],
+    "A2": lambda t, g: t["rejected"] + t["lb"] + t["vb"],
+    "A3": lambda t, g: g[0] * t["rejected"] + g[1] * t["lb-dpo"] + g[2] * t["vb-dpo"],
+    "LB1": lambda t, g: t["rejected"] + t["lb"],
+    "LB2": lambda t, g: t["rejected"] + t["lb-dpo"],
+    "VB1": lambda t, g: t["rejected"] + t["vb"],
+    "VB2": lambda t, g: t["rejected"] + t["vb-dpo"],
+    "LB-sum": lambda t, g: t["rejected"] + t["lb-sum"],
+    "VB-mean": lambda t, g: t["rejected"] + t["vb-mean"],
+}
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_a_variant_is_the_papers_formula(policy, reference, name):
+    terms, gamma = parts(policy, reference)
+    loss = VARIANTS[name](policy, reference).loss
+    assert loss.item() == pytest.approx(EXPECTED[name](terms, gamma), rel=1e-9)
+
+
+def test_random_takes_one_of_a1s_terms_a_step_by_seed_and_step(policy, reference):
+    terms, _ = parts(policy, reference)
+    known = [terms["rejected"], terms["lb"], terms["vb"]]
+
+    def drawn(seed):
+        losses = [
+            VARIANTS["random"](policy, reference, step=step, seed=seed).loss.item()
+            for step in range(30)
+        ]
+        return [min(range(3), key=lambda n: abs(known[n] - loss)) for loss in losses], losses
+
+    order, losses = drawn(0)
+    assert all(loss == pytest.approx(known[n]) for n, loss in zip(order, losses, strict=True))
+    assert set(order) == {0, 1, 2} and order == drawn(0)[0] and order != drawn(1)[0]
+
+
+def test_the_variants_are_those_that_profiles_may_name():
+    assert PAPER | {"LB-sum", "VB-mean"} == set(settings.IN_TABLES)
+    assert set(VARIANTS) == set(settings.VARIANTS)
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_every_variant_gives_a_finite_gradient_and_moves_the_chosen_response_up(name, reference):
+    start = replace(reference, sum=reference.sum.clone().requires_grad_())
+    output = VARIANTS[name](start, reference)
+    (gradient,) = torch.autograd.grad(output.loss, start.sum)
+    assert gradient.isfinite().all() and (gradient[:, 0] < 0).all()
+    scored = [ALL.index(response) for response in VARIANTS[name].responses]
+    unscored = [at for at in range(len(ALL)) if at not in scored]
+    assert gradient[:, unscored].eq(0).all()
+
+
+def test_weights_and_coefficients_carry_no_gradient(policy, reference):
+    """With them fixed at the values they had, the gradient is the same."""
+    output = VARIANTS["A1"](policy, reference)
+    (gradient,) = torch.autograd.grad(output.loss, policy.sum)
+    values = output.records
+    fixed = Objective(
+        tuple(
+            replace(t, q=values[f"{t.name}_q"].item()) if t.loss == "napo" else t
+            for t in VARIANTS["A1"].terms
+        ),
+        gamma="fixed",
+        weights=tuple(values[f"{t.name}_gamma"].item() for t in VARIANTS["A1"].terms),
+    )
+    (same,) = torch.autograd.grad(fixed(policy, reference).loss, policy.sum)
+    assert torch.allclose(gradient, same, rtol=1e-6)
+
+
+def test_at_the_start_weights_are_uniform_even_where_rounding_leaves_a_trace(reference):
+    trace = torch.tensor([[1e-6, -2e-6, 3e-6, -1e-6, 0.0]], dtype=torch.float64)
+    start = replace(reference, sum=reference.sum + trace)
+    records = VARIANTS["A1"](start, reference).records
+    for term in RESPONSES[1:]:
+        assert records[f"{term}_gamma"].item() == pytest.approx(1 / 3)
+    assert records["language_biased_q"].item() == pytest.approx(0.5, abs=1e-6)
+
+
+def test_released_rule_reads_the_margin_without_beta(policy, reference):
+    released = variant("A1", q_rule="released")
+    q = released(policy, reference).records["vision_biased_q"].item()
+    margin = mean(psi(policy, reference, "vision_biased")) / BETA
+    assert q == pytest.approx(min(1.0, max(0.001, 2 * (1 - sigmoid(0.01 * margin)))))
+
+
+def test_gamma_rules(policy, reference):
+    for gamma, expected in (("none", [1, 1, 1]), ("uniform", [1 / 3] * 3)):
+        records = variant("A1", gamma=gamma)(policy, reference).records
+        assert [records[f"{t}_gamma"].item() for t in RESPONSES[1:]] == pytest.approx(expected)
+    fixed = variant("A1", gamma="fixed", weights=(0.04, 0.48, 0.48))(policy, reference).records
+    assert fixed["rejected_gamma"].item() == pytest.approx(0.04)
+    with pytest.raises(NapoError, match="1 weights for 3 terms"):
+        variant("A1", gamma="fixed", weights=(1.0,))
+
+
+def test_records_hold_what_the_figures_need(policy, reference):
+    output = VARIANTS["A1"](policy, reference)
+    records = output.records
+    for term in RESPONSES[1:]:
+        for kind in ("sum", "mean"):
+            expected = psi(policy, reference, term, kind)
+            assert records[f"{term}_psi_{kind}"].tolist() == pytest.approx(expected)
+        assert records[f"{term}_loss"].shape == (4,)
+    assert "rejected_q" not in records and records["vision_biased_q"].shape == ()
+    assert torch.equal(records["chosen_logp"], policy.sum.detach()[:, 0])
+    assert records["loss"].mean().item() == pytest.approx(output.loss.item())
+    assert not any(value.requires_grad for value in records.values())
+    assert mean_records([records, records])["loss"] == pytest.approx(output.loss.item(), rel=1e-6)
+
+
+def test_beta_scales_the_margin(policy, reference):
+    half = variant("dpo", beta=0.05)(policy, reference).records["rejected_psi_sum"]
+    whole = VARIANTS["dpo"](policy, reference).records["rejected_psi_sum"]
+    assert torch.allclose(2 * half, whole)
+
+
+def test_the_ipo_target_is_one_over_two_beta(policy, reference):
+    objective = Objective((Term("rejected", "ipo"),), gamma="none")
+    h = [value / BETA for value in psi(policy, reference, "rejected")]
+    expected = mean([(value - 1 / (2 * BETA)) ** 2 for value in h])
+    assert objective(policy, reference).loss.item() == pytest.approx(expected)
+
+
+def test_an_unknown_variant_suggests_the_nearest():
+    with pytest.raises(NapoError, match=r"Unknown variant 'LB-som'\. Did you mean 'LB-sum'"):
+        VARIANTS["LB-som"]
+
+
+def test_wrong_settings_are_told_by_name():
+    for changes in ({"loss": "dpoo"}, {"average": "median"}, {"q": 0.0}, {"label_smoothing": 0.5}):
+        with pytest.raises(NapoError, match=next(iter(changes))):
+            Term("rejected", **changes)
+    for changes in ({"gamma": "margins"}, {"q_rule": "papers"}):
+        with pytest.raises(NapoError, match="Did you mean"):
+            replace(VARIANTS["A1"], **changes)
+
+
+def test_a_response_that_was_not_scored_is_named(reference):
+    two = LogProbs(reference.sum[:, :2], reference.tokens[:, :2], ALL[:2])
+    with pytest.raises(NapoError, match="Unknown response 'language_biased'"):
+        VARIANTS["A1"](two, two)
+
+
+@pytest.mark.parametrize(
+    ("variant", "told"),
+    [
+        ("dpo", [("rejected", "dpo", "", "1")]),
+        (
+            "A1",
+            [
+                ("rejected", "dpo", "", "γ of Eq. 13"),
+                ("language_biased", "napo", "Eq. 12, ψ_mean, α 0.5", "γ of Eq. 13"),
+                ("vision_biased", "napo", "Eq. 12, ψ_sum, α 0.01", "γ of Eq. 13"),
+            ],
+        ),
+        ("random", [(None, None, None, "1, drawn for the step")] * 3),
+        ("q-0.5", [(None, None, q, "γ of Eq. 13") for q in ("", "0.5", "0.5")]),
+        ("A1-sft", [(None,) * 4] * 3 + [("chosen", "sft", "", "0.1")]),
+    ],
+)
+def test_a_variant_is_told_as_the_paper_writes_it(tmp_path, variant, told):
+    from napo.lab import views
+    from napo.stages import session as notebook
+
+    found = views.objective(notebook.session("smoke", str(tmp_path)), variant)
+    rows = list(found.reset_index().itertuples(index=False, name=None))
+    assert len(rows) == len(told)
+    for row, wanted in zip(rows, told, strict=True):
+        assert [got for got, want in zip(row, wanted, strict=True) if want is not None] == [
+            want for want in wanted if want is not None
+        ]

@@ -1,0 +1,230 @@
+"""Batched generation against one prompt at a time by `model.generate`."""
+
+from dataclasses import replace
+
+import engine_fixtures as engine
+import pytest
+import torch
+
+import napo.models.generate
+from napo.config.profile import Decoding
+from napo.models import families
+from napo.models.generate import Prompt, generate
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return engine.processor()
+
+
+@pytest.fixture(scope="module")
+def model(processor):
+    return ending_model(processor)
+
+
+def ending_model(processor):
+    """A model that ends some answers early: its end token stands out, one way or the other."""
+    model = engine.model(processor, seed=1)
+    with torch.no_grad():
+        model.lm_head.weight[processor.tokenizer.eos_token_id] *= 4
+    return model
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    """Prompts of many lengths, with shared images, without images, and with masks."""
+    pictures = [engine.picture(n) for n in range(3)]
+    made = []
+    for number, row in enumerate(engine.rows(14, seed=5)):
+        image = None if number % 5 == 4 else pictures[number % 3]
+        masks = {"image_mask": "mask_token"} if number % 4 == 1 else {}
+        masks |= {"text_mask": "mask_token"} if number % 7 == 2 else {}
+        made.append(Prompt(row["question"], image, **(masks if image else {})))
+    return made
+
+
+def by_the_library(model, processor, prompt, **settings):
+    """One prompt alone through the processor and `model.generate`."""
+    from napo.models import prompts as modality
+
+    text = modality.render(processor, prompt.text, image=prompt.image is not None)
+    images = [prompt.image] if prompt.image else None
+    inputs = processor(text=[text], images=images, return_tensors="pt")
+    never = [processor.tokenizer.convert_tokens_to_ids(t) for t in ("<pad>", "<s>", "<unk>")]
+    output = model.generate(
+        **inputs,
+        do_sample=False,
+        suppress_tokens=[*never, processor.image_token_id],
+        min_new_tokens=1,
+        **settings,
+    )
+    return output[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+@pytest.fixture(params=["equal lengths", "padded"])
+def batches(request, monkeypatch):
+    """Both ways of making batches: a CPU's, without padding, and a GPU's, full."""
+    whole = napo.models.generate._batches
+    if request.param == "padded":
+        monkeypatch.setattr(
+            napo.models.generate,
+            "_batches",
+            lambda lengths, size, equal: whole(lengths, size, equal=False),
+        )
+
+
+@pytest.mark.usefixtures("batches")
+@pytest.mark.parametrize("beams", [1, 3])
+def test_answers_are_those_of_the_library_one_at_a_time(processor, model, prompts, beams):
+    plain = [p for p in prompts if not p.image_mask and not p.text_mask]
+    found = generate(model, processor, plain, Decoding(max_new_tokens=6, num_beams=beams))
+    lengths = set()
+    for prompt, answer in zip(plain, found, strict=True):
+        ids = by_the_library(model, processor, prompt, max_new_tokens=6, num_beams=beams)
+        assert answer.text == processor.tokenizer.decode(ids, skip_special_tokens=True)
+        ended = processor.tokenizer.eos_token_id in ids
+        assert answer.cut is not ended
+        lengths.add(answer.tokens)
+    assert len(lengths) > 1 or beams > 1  # rows did leave the batch at different steps
+
+
+@pytest.mark.usefixtures("batches")
+@pytest.mark.parametrize(
+    "decoding",
+    [Decoding(max_new_tokens=7), Decoding(max_new_tokens=7, temperature=0.8, top_p=0.9)],
+    ids=["greedy", "sampled"],
+)
+def test_answers_do_not_depend_on_the_batch_size(processor, model, prompts, decoding):
+    alone = generate(model, processor, prompts, decoding, batch_size=1, seed=4)
+    for size in (3, 64):
+        assert generate(model, processor, prompts, decoding, batch_size=size, seed=4) == alone
+
+
+def test_sampling_follows_seed_and_place(processor, model, prompts):
+    decoding = Decoding(max_new_tokens=7, temperature=1.0)
+    first = generate(model, processor, prompts, decoding, seed=0)
+    assert generate(model, processor, prompts, decoding, seed=0) == first
+    assert generate(model, processor, prompts, decoding, seed=1) != first
+    twins = generate(model, processor, [prompts[0]] * 6, decoding)
+    assert len({answer.text for answer in twins}) > 1
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_sampling_follows_the_key_whatever_is_asked_beside_it(processor, model, prompts, beams):
+    decoding = Decoding(max_new_tokens=7, temperature=1.0, num_beams=beams)
+    keyed = [replace(prompt, key=f"row-{at}") for at, prompt in enumerate(prompts)]
+    whole = generate(model, processor, keyed, decoding, batch_size=1)
+    halves = [generate(model, processor, part, decoding, batch_size=1)
+              for part in (keyed[:5], keyed[5:])]  # fmt: skip
+    assert [*halves[0], *halves[1]] == whole
+    assert generate(model, processor, keyed[::-1], decoding, batch_size=1) == whole[::-1]
+    twins = [replace(prompts[0], key=key) for key in "aabcdef"]
+    answers = generate(model, processor, twins, decoding, batch_size=1)
+    assert answers[0] == answers[1] and len({answer.text for answer in answers}) > 1
+
+
+def test_sampling_leaves_the_global_random_state_alone(processor, model, prompts):
+    before = torch.random.get_rng_state()
+    for beams in (1, 2):
+        decoding = Decoding(max_new_tokens=3, temperature=1.0, num_beams=beams)
+        generate(model, processor, prompts[:2], decoding)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_sampled_tokens_are_as_frequent_as_the_model_says(processor, model):
+    prompt = Prompt("is the cat red ?")
+    from napo.models.prompts import prompt_inputs
+
+    ids = torch.tensor([prompt_inputs(processor, prompt.text).ids])
+    logits = model(input_ids=ids).logits[0, -1]
+    tokenizer = processor.tokenizer
+    logits[[0, 1, 2, 3, processor.image_token_id]] = -torch.inf  # never, or not as the first token
+    chances = (logits / 1.5).softmax(-1)
+    decoding = Decoding(max_new_tokens=1, temperature=1.5)
+    answers = generate(model, processor, [prompt] * 600, decoding, batch_size=300)
+    likeliest = int(chances.argmax())
+    share = sum(a.text == tokenizer.decode([likeliest]) for a in answers) / 600
+    expected = chances[likeliest].item()
+    assert abs(share - expected) < 4 * (expected * (1 - expected) / 600) ** 0.5
+
+
+def test_a_tiny_top_p_is_greedy(processor, model, prompts):
+    greedy = generate(model, processor, prompts, Decoding(max_new_tokens=5))
+    narrow = Decoding(max_new_tokens=5, temperature=1.0, top_p=1e-6)
+    assert generate(model, processor, prompts, narrow) == greedy
+
+
+def test_masks_change_answers_and_a_dropped_image_is_no_image(processor, model):
+    picture, decoding = engine.picture(1), Decoding(max_new_tokens=8)
+    questions = [row["question"] for row in engine.rows(8, seed=3)]
+
+    def texts(**masks):
+        prompts = [Prompt(q, picture, **masks) for q in questions]
+        return [a.text for a in generate(model, processor, prompts, decoding)]
+
+    plain = texts()
+    for masks in ({"image_mask": "mask_token"}, {"text_mask": "mask_token"}, {"text_mask": "drop"}):
+        assert texts(**masks) != plain
+    without = generate(model, processor, [Prompt(q) for q in questions], decoding)
+    assert texts(image_mask="drop") == [a.text for a in without]
+
+
+def test_an_answer_is_never_empty_and_the_limit_is_said(processor, model, prompts):
+    answers = generate(model, processor, prompts, Decoding(max_new_tokens=4))
+    assert all(answer.text and 1 <= answer.tokens <= 4 for answer in answers)
+    assert any(answer.cut for answer in answers)
+    assert all(answer.tokens == 4 for answer in answers if answer.cut)
+
+
+def test_batches_hold_like_lengths_and_are_full_unless_they_have_to_be_equal():
+    lengths = {0: 5, 1: 3, 2: 5, 3: 4, 4: 3, 5: 5}
+    assert list(napo.models.generate._batches(lengths, 4, equal=False)) == [[1, 4, 3, 0], [2, 5]]
+    assert list(napo.models.generate._batches(lengths, 2, equal=True)) == [[1, 4], [3], [0, 2], [5]]
+
+
+def test_each_image_passes_the_vision_tower_once(processor, model, prompts, monkeypatch):
+    seen = []
+    original = model.get_image_features
+
+    def counting(pixel_values, **kwargs):
+        seen.append(len(pixel_values))
+        return original(pixel_values=pixel_values, **kwargs)
+
+    monkeypatch.setattr(model, "get_image_features", counting)
+    generate(model, processor, prompts, Decoding(max_new_tokens=2), batch_size=2)
+    assert sum(seen) == 3
+
+
+def test_few_images_at_a_time_give_the_same_answers(processor, model, prompts, monkeypatch):
+    decoding = Decoding(max_new_tokens=5)
+    expected = generate(model, processor, prompts, decoding)
+    monkeypatch.setattr("napo.models.generate.FEATURE_BYTES", 0)
+    monkeypatch.setattr("napo.models.generate.IMAGE_BATCH", 1)
+    assert generate(model, processor, prompts, decoding) == expected
+
+
+def test_other_families_go_through_the_library(processor, model, prompts, monkeypatch):
+    decoding = Decoding(max_new_tokens=5)
+    expected = generate(model, processor, prompts, decoding)
+    other = replace(families.FAMILIES["llava"], shares_features=False)
+    monkeypatch.setitem(families.FAMILIES, "llava", other)
+    assert generate(model, processor, prompts, decoding) == expected
+
+
+def test_a_lora_model_generates_with_its_adapter(processor, prompts):
+    from peft import LoraConfig, get_peft_model
+
+    base = ending_model(processor)
+    decoding = Decoding(max_new_tokens=6)
+    before = generate(base, processor, prompts, decoding)
+    wrapped = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    assert generate(wrapped, processor, prompts, decoding) == before
+    torch.manual_seed(0)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    assert generate(wrapped, processor, prompts, decoding) != before
+
+
+def test_no_prompts_give_no_answers(processor, model):
+    assert generate(model, processor, [], Decoding()) == []

@@ -1,0 +1,91 @@
+"""Memory that runs out costs time, and changes no answer."""
+
+import logging
+
+import engine_fixtures as engine
+import pytest
+import torch
+
+from napo.config.profile import Decoding
+from napo.errors import NapoError
+from napo.models.generate import Prompt, generate
+from napo.models.halving import Halving, ran_out
+
+
+def too_much(rows, most):
+    """What the allocator of a CPU really says."""
+    torch.empty(2**50 if rows > most else 1, dtype=torch.uint8)
+
+
+def too_much_for_a_gpu(rows, most):
+    if rows > most:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return engine.processor()
+
+
+@pytest.fixture
+def model(processor):
+    return engine.model(processor)
+
+
+def prompts(count):
+    rows = engine.rows(count)
+    return [Prompt("is the cat red ?", row["image"]) for row in rows]
+
+
+@pytest.mark.parametrize("fault", [too_much, too_much_for_a_gpu])
+@pytest.mark.parametrize("decoding", [{}, {"temperature": 1.0}, {"num_beams": 2}])
+def test_the_batch_is_halved_until_it_fits_and_the_answers_are_the_same(
+    processor, model, fault, decoding, caplog
+):
+    settings = Decoding(max_new_tokens=6, **decoding)
+    asked = prompts(12)
+    wanted = generate(model, processor, asked, settings, batch_size=12, seed=3)
+    most = 3 * settings.num_beams
+
+    def check(module, args, kwargs):
+        given = kwargs.get("inputs_embeds", kwargs.get("input_ids"))
+        fault(given.shape[0], most)
+
+    model.register_forward_pre_hook(check, with_kwargs=True)
+    with caplog.at_level(logging.WARNING, "napo"):
+        found = generate(model, processor, asked, settings, batch_size=12, seed=3)
+    assert found == wanted
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "Memory ran out with 12 prompts at a time; going on with 6.",
+        "Memory ran out with 6 prompts at a time; going on with 3.",
+    ]
+
+
+def test_one_prompt_that_does_not_fit_is_one_sentence(processor, model):
+    model.register_forward_pre_hook(lambda *_: too_much(1, 0))
+    with pytest.raises(NapoError, match="does not hold one of the prompts; lower max_new_tokens"):
+        generate(model, processor, prompts(4), Decoding(max_new_tokens=4), batch_size=4)
+
+
+def test_later_batches_start_at_the_size_that_fitted():
+    sizes = []
+
+    def work(part):
+        sizes.append(len(part))
+        too_much(len(part), 2)
+        return part
+
+    halving = Halving("things", "buy more")
+    done = [part for start in (0, 8) for part, _ in halving(work, list(range(start, start + 8)))]
+    assert [item for part in done for item in part] == list(range(16))
+    assert sizes == [8, 4, *[2] * 8]
+
+
+def test_other_errors_pass():
+    def work(part):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(Halving("things", "")(work, [1, 2]))
+    assert not ran_out(ValueError("out of memory"))

@@ -1,0 +1,168 @@
+"""Prompts, masks and image tokens."""
+
+import engine_fixtures as engine
+import pytest
+import torch
+
+from napo.errors import NapoError
+from napo.models import prompts as modality
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return engine.processor()
+
+
+def tokens(processor, inputs):
+    return processor.tokenizer.convert_ids_to_tokens(inputs.ids)
+
+
+def test_a_rendered_prompt_stops_where_the_assistant_answers(processor):
+    prompt = modality.render(processor, "is the cat red ?", image=True)
+    assert prompt == "USER: <image>\nis the cat red ? ASSISTANT:"
+    assert "<image>" not in modality.render(processor, "is the cat red ?", image=False)
+
+
+def test_an_image_token_in_the_question_is_taken_out(processor):
+    prompt = modality.render(processor, "<image>\nis the cat red ?", image=True)
+    assert prompt.count("<image>") == 1
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "what </s> colour",
+        "<s>what <unk>colour",
+        "what <ima<image>ge>colour",
+        "</s>what colour<pad>",
+    ],
+)
+def test_special_tokens_in_data_are_not_special_to_the_model(processor, hostile):
+    clean = modality.prompt_inputs(processor, "what colour", engine.picture(1))
+    assert modality.prompt_inputs(processor, hostile, engine.picture(1)).ids == clean.ids
+    prompt = modality.render(processor, "what", image=True)
+    expected, found = modality.response_ids(processor, prompt, ["what colour", hostile])
+    assert found == expected
+
+
+def test_prompt_inputs_are_what_the_processor_itself_makes(processor):
+    image = engine.picture(1)
+    inputs = modality.prompt_inputs(processor, "is the cat red ?", image)
+    text = modality.render(processor, "is the cat red ?", image=True)
+    expected = processor(text=[text], images=[image], return_tensors="pt")
+    assert inputs.ids == expected["input_ids"][0].tolist()
+    assert torch.equal(inputs.pixels["pixel_values"], expected["pixel_values"])
+
+
+def test_mask_token_keeps_the_number_of_visual_tokens(processor):
+    image = engine.picture(1)
+    plain = modality.prompt_inputs(processor, "is the cat red ?", image)
+    masked = modality.prompt_inputs(processor, "is the cat red ?", image, image_mask="mask_token")
+    unk, visual = processor.tokenizer.unk_token_id, processor.image_token_id
+    assert plain.ids.count(visual) == 4 and not masked.pixels
+    assert masked.ids == [unk if token == visual else token for token in plain.ids]
+
+
+def test_dropping_the_image_is_a_prompt_without_one(processor):
+    dropped = modality.prompt_inputs(processor, "a cat ?", engine.picture(1), image_mask="drop")
+    assert dropped == modality.prompt_inputs(processor, "a cat ?")
+
+
+@pytest.mark.parametrize(("mask", "value"), [("blank_white", 255), ("blank_black", 0)])
+def test_blank_images_have_one_colour_and_the_same_size(mask, value):
+    blank = modality.mask_image(engine.picture(1), mask)
+    assert blank.size == (24, 24) and blank.getextrema() == ((value, value),) * 3
+
+
+def test_noise_is_the_same_for_the_same_image_only():
+    first = modality.mask_image(engine.picture(1), "noise").tobytes()
+    assert first == modality.mask_image(engine.picture(1), "noise").tobytes()
+    assert first != modality.mask_image(engine.picture(2), "noise").tobytes()
+    assert first != engine.picture(1).tobytes()
+
+
+def test_masking_the_question_replaces_its_tokens_and_no_others(processor):
+    inputs = modality.prompt_inputs(
+        processor, "is the cat red ?", engine.picture(1), text_mask="mask_token"
+    )
+    visual = ["<image>"] * 4
+    assert tokens(processor, inputs) == ["<s>", "USER:", *visual, *["<unk>"] * 5, "ASSISTANT:"]
+
+
+def test_masking_finds_the_question_even_where_its_words_are_the_templates(processor):
+    inputs = modality.prompt_inputs(processor, "ASSISTANT: USER:", text_mask="mask_token")
+    assert tokens(processor, inputs) == ["<s>", "USER:", "<unk>", "<unk>", "ASSISTANT:"]
+
+
+def test_dropping_the_question_leaves_the_users_text_empty(processor):
+    inputs = modality.prompt_inputs(
+        processor, "is the cat red ?", engine.picture(1), text_mask="drop"
+    )
+    assert tokens(processor, inputs) == ["<s>", "USER:", *["<image>"] * 4, "ASSISTANT:"]
+
+
+def test_an_unknown_mask_suggests_the_nearest(processor):
+    with pytest.raises(NapoError, match="Did you mean 'mask_token'"):
+        modality.prompt_inputs(processor, "a", engine.picture(1), image_mask="mask-token")
+
+
+def test_a_tokenizer_without_unk_is_told_which_masks_need_none():
+    bare = engine.processor()
+    bare.tokenizer.unk_token = None
+    with pytest.raises(NapoError, match="blank_white"):
+        modality.mask_token_id(bare)
+
+
+def test_a_crop_is_one_to_twenty_percent_and_fixed_by_its_key():
+    image = engine.picture(3, size=200)
+    crops = [modality.corrupt_image(image, f"row-{n}") for n in range(50)]
+    shares = [crop.width * crop.height / 200**2 for crop in crops]
+    assert min(shares) >= 0.009 and max(shares) <= 0.21 and max(shares) - min(shares) > 0.1
+    assert crops[0].tobytes() == modality.corrupt_image(image, "row-0").tobytes()
+
+
+def test_padding_to_a_square_keeps_the_whole_image(processor):
+    wide = engine.picture(5, size=48).crop((0, 0, 48, 24))
+    processor.image_mode = "pad"
+    try:
+        padded = modality.image_pixels(processor, wide)["pixel_values"]
+    finally:
+        processor.image_mode = "crop"
+    assert padded.shape == (1, 3, 24, 24)
+    # The bands above and below are the mean colour, hence 0 after normalisation.
+    assert padded[0, :, :5].abs().max() < 0.05 and padded[0, :, 10:14].abs().max() > 0.5
+
+
+def test_responses_are_tokenized_as_they_continue_the_prompt(processor):
+    prompt = modality.render(processor, "is the cat red ?", image=True)
+    ids = modality.response_ids(processor, prompt, [" yes it is red . ", "no"])
+    words = [processor.tokenizer.convert_ids_to_tokens(answer) for answer in ids]
+    assert words == [["yes", "it", "is", "red", "."], ["no"]]
+
+
+@pytest.mark.parametrize("space_at_start", [True, False])
+def test_the_boundary_of_a_subword_tokenizer_is_the_one_of_the_joint_text(space_at_start):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space_at_start)
+    core.decoder = decoders.ByteLevel()
+    text = ["USER: is the cat red ? ASSISTANT: yes , the cat is red .", "yes the cat"] * 5
+    core.train_from_iterator(text, trainers.BpeTrainer(vocab_size=400, special_tokens=["<image>"]))
+    processor = engine.processor()
+    processor.tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
+    prompt = modality.render(processor, "is the cat red ?", image=False)
+    answer = "yes , the cat is red ."
+    (ids,) = modality.response_ids(processor, prompt, [answer])
+    encode = processor.tokenizer.encode
+    assert encode(prompt) + ids == encode(f"{prompt} {answer}")
+    assert processor.tokenizer.decode(ids).strip() == answer
+
+
+def test_pixels_of_a_varying_number_of_tiles_are_padded():
+    one, two = torch.ones(1, 2, 3), torch.ones(1, 4, 3)
+    stacked = modality.stack_pixels([{"pixel_values": one}, {}, {"pixel_values": two}])
+    assert stacked["pixel_values"].shape == (2, 4, 3)
+    assert stacked["pixel_values"][0, 2:].eq(0).all()
+    assert modality.stack_pixels([{}, {}]) == {}

@@ -1,0 +1,248 @@
+"""What runs measured, collected: values, intervals, paired differences, claims."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from results_fixtures import COUNT, drawn, items, write
+from scipy import stats
+
+from napo.benchmarks import BENCHMARKS, module
+from napo.errors import NapoError
+from napo.results.collect import (
+    CLAIMS,
+    HALVES,
+    METRICS,
+    Estimate,
+    claims,
+    claims_to_read,
+    collect,
+    measurements,
+    summary,
+)
+from napo.workspace.files import read_json, write_json
+from napo.workspace.manifests import MANIFEST
+
+LP = next(metric for metric in METRICS if metric.name == "VLind LP")
+CHAIRS = next(metric for metric in METRICS if metric.name == "ObjHal CHAIRs")
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    variants = {"base": 0.3, "dpo": 0.5, "A1": 0.8}
+    return drawn(tmp_path_factory.mktemp("results"), variants, SEEDS)
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    return collect(folder, ["dpo", "A1", "A2"], SEEDS)
+
+
+def test_every_column_is_a_ratio_that_its_benchmark_reports():
+    for metric in (*METRICS, *HALVES):
+        assert metric.key in module(metric.benchmark).RATIOS
+
+
+def test_only_finished_runs_are_collected(folder, results):
+    assert list(results.runs) == ["base", "dpo", "A1"]
+    assert results.runs["base"] == ["base"]
+    assert results.runs["A1"] == ["A1/seed-0", "A1/seed-1", "A1/seed-2"]
+    assert collect(folder, ["A1"], (n for n in (2, 7))).runs["A1"] == ["A1/seed-2"]
+    assert list(collect(folder, ["A1"], SEEDS, tune="lora").runs) == ["base"]
+
+
+def test_a_result_that_was_changed_afterwards_is_refused(tmp_path):
+    drawn(tmp_path, {"base": 0.5})
+    (tmp_path / "base" / "vlind.items.csv").write_text("d,one\n1,1\n")
+    with pytest.raises(NapoError, match=r"vlind\.items\.csv is damaged"):
+        collect(tmp_path, [], SEEDS)
+
+
+def test_an_estimate_is_the_mean_over_seeds_with_their_spread(folder, results):
+    found = results.estimate("A1", LP)
+    official = [
+        read_json(folder / f"A1/seed-{seed}" / "vlind.json")["metrics"]["d_macro"]["value"]
+        for seed in SEEDS
+    ]
+    assert found.value == pytest.approx(np.mean(official))
+    assert found.sd == pytest.approx(np.std(official, ddof=1))
+    assert found.seeds == 3 and found.low < found.value < found.high
+
+
+def test_one_run_has_no_spread(results):
+    assert math.isnan(results.estimate("base", LP).sd)
+
+
+def test_the_interval_is_scipys_percentile_bootstrap_of_the_seeds_mean(folder, results):
+    found = results.estimate("A1", LP)
+    per_item = np.mean(
+        [pd.read_csv(folder / f"A1/seed-{seed}/vlind.items.csv")["d"] for seed in SEEDS], axis=0
+    )
+    theirs = stats.bootstrap(
+        (per_item,), np.mean, method="percentile", n_resamples=4000, random_state=1
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=1.5)
+
+
+def test_official_units_become_the_papers(folder, results):
+    fraction = read_json(folder / "base/object_halbench.json")["metrics"]["CHAIRs_refine"]["value"]
+    found = results.estimate("base", CHAIRS)
+    assert found.value == pytest.approx(100 * fraction)
+    assert found.low <= found.value <= found.high
+
+
+def test_a_difference_is_paired_so_it_is_sharper_than_two_intervals(tmp_path):
+    same = {name: items(name, 0.5, 1) for name in BENCHMARKS}
+    better = {name: frame.copy() for name, frame in same.items()}
+    better["vlind"].loc[better["vlind"].index[better["vlind"]["d"] == 0][:6], "d"] = 1
+    write(tmp_path, "base", 0, same)
+    write(tmp_path, "A1/seed-0", 0, better)
+    results = collect(tmp_path, ["A1"], [0])
+    change = results.difference("A1", "base", LP)
+    apart = [results.estimate(name, LP) for name in ("base", "A1")]
+    assert change.value == pytest.approx(100 * 6 / COUNT)
+    assert change.high - change.low < 0.8 * (apart[0].high - apart[0].low)
+    assert change.decided and apart[0].high > apart[1].low
+
+
+def test_a_variant_does_not_differ_from_itself(results):
+    change = results.difference("A1", "A1", LP)
+    assert (change.value, change.low, change.high) == pytest.approx((0, 0, 0))
+    assert not change.decided
+
+
+def test_differences_are_antisymmetric(results):
+    one, two = results.difference("A1", "dpo", LP), results.difference("dpo", "A1", LP)
+    assert one.value == pytest.approx(-two.value)
+    assert (one.low, one.high) == pytest.approx((-two.high, -two.low))
+
+
+def test_what_did_not_run_has_no_estimate_and_no_difference(tmp_path, results):
+    assert results.estimate("A2", LP) is None
+    assert results.difference("A2", "base", LP) is None
+    write(tmp_path, "base", 0, {"vlind": items("vlind", 0.5, 0)})
+    part = collect(tmp_path, [], [0])
+    assert part.estimate("base", LP).seeds == 1
+    assert part.estimate("base", CHAIRS) is None
+
+
+@pytest.mark.parametrize("change", ["data", "count"])
+def test_runs_on_different_questions_are_not_paired(tmp_path, change):
+    base, other = items("vlind", 0.5, 0), items("vlind", 0.5, 1)
+    write(tmp_path, "base", 0, {"vlind": base})
+    if change == "data":
+        write(tmp_path, "A1/seed-0", 0, {"vlind": other}, fingerprints={"benchmarks_data": "e"})
+    else:
+        write(tmp_path, "A1/seed-0", 0, {"vlind": other[:-1]})
+    results = collect(tmp_path, ["A1"], [0])
+    with pytest.raises(NapoError, match=r"A1/seed-0 and base answered different data of vlind"):
+        results.difference("A1", "base", LP)
+
+
+def test_an_undefined_value_stays_undefined(tmp_path):
+    frame = items("object_halbench", 0.0, 0).assign(has_match=0, matched=0)
+    write(tmp_path, "base", 0, {"object_halbench": frame})
+    path = tmp_path / "base/object_halbench.json"
+    content = read_json(path)
+    content["metrics"]["CHAIRs_refine"] |= {"value": None, "low": None, "high": None}
+    (tmp_path / "base" / MANIFEST).unlink()
+    write_json(path, content)
+    write_json(tmp_path / "base" / MANIFEST, {"files": {}, "settings": {}, "versions": {}})
+    found = collect(tmp_path, [], [0]).estimate("base", CHAIRS)
+    assert math.isnan(found.value) and math.isnan(found.low) and not found.decided
+
+
+def test_the_summary_has_a_row_a_variant_and_metric(results):
+    frame = summary(results)
+    assert len(frame) == 3 * len(METRICS)
+    row = frame[(frame["variant"] == "A1") & (frame["metric"] == "VLind LP")].iloc[0]
+    assert row["difference"] == pytest.approx(row["value"] - results.estimate("base", LP).value)
+    assert row["difference_low"] < row["difference"] < row["difference_high"]
+
+
+def test_measurements_have_a_row_a_run_benchmark_and_metric(results):
+    frame = measurements(results)
+    assert len(frame) == 7 * sum(len(module(name).RATIOS) for name in BENCHMARKS)
+    assert not frame.duplicated(["run", "benchmark", "metric"]).any()
+    assert set(frame["seed"]) == set(SEEDS)
+
+
+def test_a_claim_is_better_worse_undecided_or_not_run(results):
+    found = claims(results).set_index(["variant", "other", "metric"])["answer"]
+    assert len(found) == 4 * len(CLAIMS)
+    assert found["A1", "dpo", LP.title] == "better"
+    assert found["A1", "dpo", CHAIRS.title] == "worse"  # more hallucination is no gain
+    assert found["A1", "A2", LP.title] == "not run"
+
+
+def test_a_claim_about_two_runs_of_the_same_answers_says_so(results):
+    runs = {"A1": results.runs["A1"], "dpo": results.runs["A1"]}
+    found = claims(replace(results, runs=runs)).set_index(["variant", "other", "metric"])
+    row = found.loc["A1", "dpo", LP.title]
+    assert row["answer"] == "the same"
+    assert row[["difference", "low", "high"]].tolist() == [0, 0, 0]
+
+
+def test_claims_to_read_show_difference_interval_and_answer(results):
+    table = claims_to_read(claims(results))
+    assert table.shape == (len(CLAIMS), 4)
+    assert table[LP.title].iloc[0].endswith("] better")
+    assert table[LP.title].iloc[0].startswith("+")
+    assert set(table.iloc[1]) == {"not run"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "decided"),
+    [(1, 2, True), (-2, -1, True), (-1, 1, False), (0, 1, False), (1e-15, 1, False)],
+)
+def test_a_difference_is_decided_when_its_interval_leaves_zero_out(low, high, decided):
+    assert Estimate(0, 0, low, high, 1).decided is decided
+
+
+def test_the_notebooks_table_of_a_run_has_the_tables_metrics_with_their_intervals(tmp_path):
+    from napo.lab import views
+    from napo.results.collect import HALVES, METRICS
+    from napo.workspace.files import write_json
+    from napo.workspace.manifests import begin, finish
+
+    folder = tmp_path / "results" / "A1" / "seed-0"
+    begin(folder, {})
+    told = {"value": 0.5374, "low": 0.41, "high": 0.66}
+    made = {"run": "A1/seed-0", "benchmark": "object_halbench", "metrics": {"CHAIRi": told}}
+    write_json(folder / "object_halbench.json", made)
+    finish(folder)
+    frame = views.result([folder])
+    assert frame.loc["ObjHal CHAIRi ↓", "A1/seed-0"] == "53.7 [41.0, 66.0]"
+    assert frame.loc["VLind LP ↑", "A1/seed-0"] == "not run"
+    assert len(frame) == len(METRICS) + len(HALVES)
+
+
+def test_a_metric_that_is_not_defined_is_said_so_and_examples_come_from_what_was_asked(tmp_path):
+    from napo import stages
+    from napo.lab import views
+    from napo.stages.session import session
+    from napo.workspace.manifests import finish
+
+    made = session("smoke", str(tmp_path))
+    evaluation = made.profile.evaluation.model_copy(
+        update={"benchmarks": ("object_halbench",), "sizes": {"object_halbench": 4}}
+    )
+    made = type(made)(made.profile.model_copy(update={"evaluation": evaluation}), made.workspace)
+    stages.make_benchmarks(made)
+    folder = stages.evaluate(made, "base")
+    assert len(views.answer_examples(made, folder, count=3)) == 3
+    path = folder / "object_halbench.json"
+    there = read_json(path)
+    for value in there["metrics"].values():
+        value.update(value=None, low=None, high=None)
+    write_json(path, there)
+    finish(folder)
+    assert set(stages.all_results(made).runs) == {"base"}
+    with pytest.raises(NapoError, match="no finished results of tune lora, seeds 0; run"):
+        stages.all_results(made, tune="lora")  # and what is in the tables stays there
+    frame = views.result([folder])
+    assert frame["base"].str.fullmatch("not defined").any()
+    assert frame.loc[frame.index.str.contains("VLind"), "base"].eq("not run").all()
