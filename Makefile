@@ -65,6 +65,7 @@ test-paper-shape: setup ## LLaVA-1.5's true shape with two layers, every stage (
 lint: setup
 	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/ruff format --no-cache --check napo tests bench
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 lab: setup ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks

@@ -1,4 +1,4 @@
-"""The memory that `napo.commands.budget` predicts, against the measured peak of real training steps.
+"""The memory that the budget predicts, against the measured peak of real training steps.
 
     python -m bench.budget_check            all cases, a process each, about six minutes
 
@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from napo.commands import budget, footprint
 from napo.config.profile import Model, Profile, Training
+from napo.method.objective import Objective
 
 TOLERANCE = 0.15
 QUESTION = 40
@@ -165,7 +166,7 @@ def model(case: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     from napo.models import families
-    from napo.models import load as models
+    from napo.models.load import add_adapter, freeze_vision_tower
     from napo.training.run import lora_config
 
     settings = profile(case)
@@ -177,10 +178,10 @@ def model(case: dict[str, Any]) -> Any:
     held = torch.float32 if whole else getattr(torch, case["dtype"])
     built = AutoModelForImageTextToText.from_config(config, dtype=held, trust_remote_code=False)
     if case["tune"] == "full":
-        models.freeze_vision_tower(built)
+        freeze_vision_tower(built)
     else:
         lora = lora_config(settings.training, families.of_config(config))
-        built = models.add_adapter(built, lora, 0)
+        built = add_adapter(built, lora, 0)
     if case["checkpointing"]:
         built.activation_checkpointing_enable()
     return built.train()
@@ -190,7 +191,8 @@ def batch(case: dict[str, Any]) -> Any:
     """Rows of random tokens, all of the case's lengths."""
     import torch
 
-    from napo.method.layout import RESPONSES, EncodedRow, assemble
+    from napo.config.variants import RESPONSES
+    from napo.method.layout import EncodedRow, assemble
     from napo.models.prompts import PromptInputs
 
     side, generator = case["side"], torch.Generator().manual_seed(0)
@@ -211,10 +213,10 @@ def measured(case: dict[str, Any]) -> int:
     """Peak of tensor memory in the second of two training steps, bytes."""
     import torch
 
+    from napo.config.variants import VARIANTS
     from napo.method.logprobs import response_logprobs
-    from napo.method.objective import VARIANTS
 
-    policy, data, aim = model(case), batch(case), VARIANTS["A1"]
+    policy, data, aim = model(case), batch(case), Objective(VARIANTS["A1"])
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
     precision = torch.autocast("cpu", torch.bfloat16) if case["bf16"] else nullcontext()

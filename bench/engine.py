@@ -33,6 +33,8 @@ from typing import Any
 
 import numpy as np
 
+from napo.config.variants import Variant
+
 WAYS = ("trl", "released", "ours")
 SIZE, PATCH, WIDTH, LAYERS, VOCABULARY = 336, 14, 512, 6, 32_064
 VISION_WIDTH, VISION_LAYERS, HEADS = 256, 6, 8
@@ -158,9 +160,10 @@ def names(negatives: int) -> tuple[str, ...]:
 
 def objective(negatives: int) -> Any:
     """Three DPO terms (the same arithmetic in all ways; NaPO's loss costs the same)."""
-    from napo.method.objective import Objective, Term
+    from napo.config.variants import Term
+    from napo.method.objective import Objective
 
-    return Objective(tuple(Term(name) for name in names(negatives)), gamma="uniform")
+    return Objective(Variant("bench", tuple(map(Term, names(negatives))), "uniform"))
 
 
 def _optimizer(policy: Any) -> Any:
@@ -351,11 +354,11 @@ def generation(threads: int) -> dict[str, float]:
 
     from napo.config.profile import Decoding
     from napo.icon_world import base_model, questions, scenes
-    from napo.models import load as models
     from napo.models.generate import Prompt, generate
+    from napo.models.load import load_model
 
     torch.set_num_threads(threads)
-    policy, tool = models.load(base_model.CHECKPOINT)
+    policy, tool = load_model(base_model.CHECKPOINT)
     rng = np.random.default_rng(0)
     drawn = [scenes.sample(rng) for _ in range(256)]
     asked = [Prompt(questions.ask(rng, s, "color").text, scenes.draw(s, rng)) for s in drawn]

@@ -71,7 +71,8 @@ def make_source(folder: Path, count: int) -> None:
 
 def build(folder: Path) -> None:
     """Build the rows, the model a stub."""
-    from napo.data import rows as preferences
+    from napo.config.variants import BIASED
+    from napo.data.rows import write_rows
     from napo.models.generate import Generated
 
     def stub(rows: list[dict[str, Any]]) -> dict[str, list[Generated]]:
@@ -79,16 +80,17 @@ def build(folder: Path) -> None:
             Generated(f"A picture of {sum(row['image'].getpixel((0, 0)))}.", 6, False)
             for row in rows
         ]
-        return {name: said for name in preferences.BIASED}
+        return {name: said for name in BIASED}
 
-    preferences.build(folder / "source", folder / "rows", stub, size=PART)
+    write_rows(folder / "source", folder / "rows", stub, size=PART)
 
 
 def reference(folder: Path) -> None:
     """Score the rows, the model a stub."""
-    from napo.data import rows as preferences
+    from napo.config.variants import RESPONSES
+    from napo.data.rows import write_scores
 
-    responses = (*preferences.RESPONSES, "chosen_corrupted")
+    responses = (*RESPONSES, "chosen_corrupted")
 
     def stub(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [
@@ -100,17 +102,17 @@ def reference(folder: Path) -> None:
             for row in rows
         ]
 
-    preferences.score(folder / "rows", folder / "reference", stub)
+    write_scores(folder / "rows", folder / "reference", stub)
 
 
 def train(folder: Path) -> None:
     """What training reads: the joined data set, and a thousand rows of it in random order."""
     import numpy as np
 
-    from napo.data import rows as preferences
+    from napo.data import rows
 
-    preferences.IN_MEMORY_BYTES = 0  # mapped from disk at every size, as the paper's data is
-    data = preferences.load(folder / "rows", folder / "reference")
+    rows.IN_MEMORY_BYTES = 0  # mapped from disk at every size, as the paper's data is
+    data = rows.load_rows(folder / "rows", folder / "reference")
     for at in np.random.default_rng(0).integers(0, len(data), 1000).tolist():
         row = data[at]
         if row["image"].size != (320, 240) or row["chosen_tokens"] != 80:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from napo import stages
 from napo.config.profile import Profile, load_profile
-from napo.stages.session import Session, session
+from napo.stages.session import Session, open_session
 from napo.workspace.files import read_json
 from napo.workspace.folders import Workspace
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--epochs", default=",".join(map(str, EPOCHS)))
     given = parser.parse_args()
     tiny = load_profile("tiny")
-    here = session("tiny")
+    here = open_session("tiny")
     rows = []
     settings = product(map(float, given.rates.split(",")), map(int, given.epochs.split(",")))
     for number, (rate, epochs) in enumerate(settings):

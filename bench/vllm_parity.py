@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from napo.errors import NapoError
 from napo.models.generate import Generated, Prompt
-from napo.models.vllm import load
+from napo.models.vllm import load_engine
 
 
 def parity(
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     from napo import stages
     from napo.data import sources
     from napo.models.generate import generate
-    from napo.stages.session import session
+    from napo.stages.session import open_session
 
     parser = argparse.ArgumentParser(prog="python -m bench.vllm_parity", description=__doc__)
     parser.add_argument("--profile", default="llava-1.5-7b", help="name or YAML path")
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=32, help="rows of the source that are asked")
     given = parser.parse_args(arguments)
     try:
-        made = session(given.profile, given.workspace)
+        made = open_session(given.profile, given.workspace)
         masks = made.profile.masks
         rows = [
             sources.decode(row)
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         del model
         gc.collect()
         torch.cuda.empty_cache()
-        print(parity(ours, load(made.profile)(prompts, masks.decoding)))
+        print(parity(ours, load_engine(made.profile)(prompts, masks.decoding)))
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)
         return 1

@@ -14,9 +14,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 def built_smoke(tmp_path_factory):
     """A session of the smoke profile whose rows are built; the annotations are a test's own."""
     from napo import stages
-    from napo.stages import session as notebook
+    from napo.stages.session import open_session
 
-    made = notebook.session("smoke", str(tmp_path_factory.mktemp("built")))
+    made = open_session("smoke", str(tmp_path_factory.mktemp("built")))
     stages.make_rows(made)
     stages.build_rows(made)
     return made

@@ -63,3 +63,18 @@ def drawn(folder: Path, variants: dict[str, float], seeds: tuple[int, ...] = (0,
             made = {name: items(name, chance, seed + 1) for name in BENCHMARKS}
             write(folder, run, seed, made)
     return folder
+
+
+def margin_frame(groups=("",), equal=4, n=30, unsure=0):
+    """Margins of both kinds: noise-free around 3, noise around 1, the first few noise equal."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for kind in ("language_biased", "vision_biased"):
+        for group in groups:
+            for at in range(2 * n + unsure):
+                label = "unsure" if at >= 2 * n else ("biased", "unbiased")[at % 2]
+                same = label == "unbiased" and at < 2 * equal
+                value = 0.0 if same else rng.normal(3.0 if label == "biased" else 1.0)
+                rows.append((f"{group}{at}", kind, group, label, same, value, value / 8))
+    names = ["id", "kind", "group", "label", "equal_to_chosen", "margin_sum", "margin_mean"]
+    return pd.DataFrame(rows, columns=names)

@@ -18,7 +18,7 @@ from browser_fixtures import driver, lab, page, until
 
 from napo import stages
 from napo.noise.labels import read_labels, write_labels
-from napo.stages.session import session
+from napo.stages.session import open_session
 
 pytestmark = pytest.mark.browser
 
@@ -29,7 +29,7 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 def workspace(tmp_path_factory):
     """Rows of the smoke profile, and notebook 02 set to label them."""
     root = tmp_path_factory.mktemp("lab")
-    made = session("smoke", str(root))
+    made = open_session("smoke", str(root))
     stages.make_rows(made)
     stages.build_rows(made)
     book = json.loads((NOTEBOOKS / "02_annotate_noise.ipynb").read_text())

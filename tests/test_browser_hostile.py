@@ -7,30 +7,30 @@ import pyarrow.parquet as pq
 import pytest
 from browser_fixtures import driver, lab, page, until
 from hostile import HOSTILE
-from test_report import content
+from report_fixtures import content
 
 from napo import stages
-from napo.data import rows as preferences
-from napo.data.rows import RESPONSES
+from napo.config.variants import BIASED, RESPONSES
+from napo.data.rows import shards, write_shard
 from napo.lab.html import escaped
-from napo.noise import samples as noise
+from napo.noise.samples import sampled
 from napo.results.report import Section, Table, build
-from napo.stages.session import session
+from napo.stages.session import open_session
 from napo.workspace.manifests import finish
 
 pytestmark = pytest.mark.browser
 
 TEXTS = [text.encode(errors="replace").decode() for text in HOSTILE]  # as Parquet can hold them
 ROWS = """
-from napo import lab as explore, stages
-from napo.stages import session as notebook
-session = notebook.session("smoke", {root!r})
-explore.rows(session)
+from napo import lab
+from napo.stages.session import open_session
+session = open_session("smoke", {root!r})
+lab.rows(session)
 """
 ANNOTATOR = """
-from napo import stages
-from napo.stages import session as notebook
-session = notebook.session("smoke", {root!r})
+from napo import lab
+from napo.stages.session import open_session
+session = open_session("smoke", {root!r})
 lab.label(session, "ada")
 """
 # Of an element: how far it, or anything in it that does not scroll by itself, is too wide.
@@ -52,17 +52,17 @@ return [...document.body.querySelectorAll('*')].filter((part) => !part.closest('
 def workspace(tmp_path_factory):
     """The smoke profile's rows, every text of them a hostile one."""
     root = tmp_path_factory.mktemp("hostile")
-    made = session("smoke", str(root))
+    made = open_session("smoke", str(root))
     stages.make_rows(made)
     folder = stages.build_rows(made)
     at = 0
-    for path in preferences.shards(folder):
+    for path in shards(folder):
         rows = pq.read_table(path).to_pylist()
         for row in rows:
             for step, name in enumerate(("question", *RESPONSES)):
                 row[name] = TEXTS[(at + step) % len(TEXTS)]
             at += 1
-        preferences.write_shard(path, rows)
+        write_shard(path, rows)
     finish(folder)
     for name, source in (("rows", ROWS), ("annotator", ANNOTATOR)):
         cell = nbformat.v4.new_code_cell(source.format(root=str(root)).strip())
@@ -96,13 +96,13 @@ def read(page, root):
 
 
 def test_every_hostile_text_is_a_text_in_the_annotator_and_moves_nothing(page, workspace):
-    made = session("smoke", str(workspace))
+    made = open_session("smoke", str(workspace))
     rows, samples = stages.samples(made)
-    by_id = noise.sampled(rows, samples)
+    by_id = sampled(rows, samples)
     page.open("annotator.ipynb")
     page.run_all()
     root, buttons, seen = page.annotator(), set(), set()
-    for number, (id, kind) in enumerate((id, kind) for id in samples for kind in noise.BIASED):
+    for number, (id, kind) in enumerate((id, kind) for id in samples for kind in BIASED):
         until(lambda number=number: f"item {number + 1} of" in page.text(), 20, "the item")
         row = by_id[id]
         wanted = [shown(row[name]) or "(empty)" for name in ("question", "chosen", kind)]

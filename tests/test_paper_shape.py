@@ -14,12 +14,13 @@ import torch
 import yaml
 
 from napo import stages
-from napo.data import rows as preferences
+from napo.config.settings import IMAGE_MASKS
 from napo.data import sources
+from napo.data.rows import load_rows
 from napo.method import logprobs
-from napo.models import load as models
-from napo.models import prompts as modality
-from napo.stages.session import session
+from napo.models.load import load_model, merge_adapter
+from napo.models.prompts import prompt_inputs, render
+from napo.stages.session import open_session
 from napo.workspace.files import read_json
 
 pytestmark = pytest.mark.paper_shape
@@ -62,12 +63,12 @@ def made(tmp_path_factory):
         "launch": {"processes": 1, "strategy": "ddp"},
     }
     (root / "two-layers.yaml").write_text(yaml.safe_dump(settings))
-    return session(str(root / "two-layers.yaml"), str(root))
+    return open_session(str(root / "two-layers.yaml"), str(root))
 
 
 @lru_cache(maxsize=1)
 def loaded(path):
-    return models.load(path, device="cpu", image_mode="pad")
+    return load_model(path, device="cpu", image_mode="pad")
 
 
 @pytest.fixture
@@ -82,9 +83,7 @@ def test_the_model_is_llava_15s(base):
     clip = sum(p.numel() for p in model.model.vision_tower.parameters())
     rest = 2 * 32_064 * 4096 + 4096 + (1024 * 4096 + 4096) + (4096**2 + 4096)
     assert count == 2 * layer + rest + clip and 303e6 < clip < 305e6
-    ids = modality.prompt_inputs(
-        processor, "What?", sources.open_rgb(paper.jpeg(1, (640, 480)))
-    ).ids
+    ids = prompt_inputs(processor, "What?", sources.open_rgb(paper.jpeg(1, (640, 480)))).ids
     assert ids.count(paper.IMAGE_TOKEN) == 576 and ids[0] == 1
 
 
@@ -125,11 +124,11 @@ def _padded(image, colour):
     return ImageOps.pad(image, (side, side), Image.Resampling.NEAREST, colour)
 
 
-@pytest.mark.parametrize("image_mask", modality.IMAGE_MASKS)
+@pytest.mark.parametrize("image_mask", IMAGE_MASKS)
 def test_every_image_mask_makes_a_prompt_of_the_real_processor(base, image_mask):
     _, processor = base
     image = sources.open_rgb(paper.jpeg(2, (300, 500)))
-    inputs = modality.prompt_inputs(processor, "What is it?", image, image_mask=image_mask)
+    inputs = prompt_inputs(processor, "What is it?", image, image_mask=image_mask)
     visual, hidden = inputs.ids.count(paper.IMAGE_TOKEN), inputs.ids.count(0)
     expected = {"mask_token": (0, 576), "drop": (0, 0)}.get(image_mask, (576, 0))
     assert (visual, hidden) == expected
@@ -140,15 +139,15 @@ def test_every_text_mask_makes_a_prompt_of_the_real_processor(base):
     _, processor = base
     image = sources.open_rgb(paper.jpeg(2, (300, 500)))
     question = "What is the colour of the bus?"
-    plain = modality.prompt_inputs(processor, question, image).ids
-    masked = modality.prompt_inputs(processor, question, image, text_mask="mask_token").ids
-    dropped = modality.prompt_inputs(processor, question, image, text_mask="drop").ids
+    plain = prompt_inputs(processor, question, image).ids
+    masked = prompt_inputs(processor, question, image, text_mask="mask_token").ids
+    dropped = prompt_inputs(processor, question, image, text_mask="drop").ids
     hidden = [at for at, token in enumerate(masked) if token == 0]
     assert hidden == list(range(hidden[0], hidden[-1] + 1)) and len(masked) == len(plain)
     assert [token for token in masked if token] == plain[: hidden[0]] + plain[hidden[-1] + 1 :]
     assert "colour" in processor.decode([plain[at] for at in hidden])
     assert processor.decode(plain[hidden[-1] + 1 :]).split() == ["ASSISTANT:"]
-    empty = modality.render(processor, "", image=True).replace("<image>", "<image>" * 576)
+    empty = render(processor, "", image=True).replace("<image>", "<image>" * 576)
     assert dropped == processor.tokenizer(empty)["input_ids"]
 
 
@@ -156,7 +155,7 @@ def test_every_stage_from_rlaif_v_to_a_result(made):
     loaded.cache_clear()  # its memory is not a stage's
     with measured("build biased data, 4 rows"):
         rows = stages.build_rows(made)
-    built = list(preferences.load(rows))
+    built = list(load_rows(rows))
     assert [row["id"] for row in built] == ["0", "1", "2", "3"]
     assert all(row["language_biased"] and row["vision_biased"] for row in built)
     with measured("reference log-probs, 4 rows, 5 responses"):
@@ -165,11 +164,11 @@ def test_every_stage_from_rlaif_v_to_a_result(made):
         lora = stages.train(made, "A1", 0, "lora")
     assert read_json(lora / "training.json")["steps"] == 1
     with measured("merge the adapter"):
-        merged = models.merge(lora / "adapter", made.workspace.root / "merged")
+        merged = merge_adapter(lora / "adapter", made.workspace.root / "merged")
     values = []
     for path in (lora / "adapter", merged):
         with measured(f"reload {path.name} and score a row"), torch.no_grad():
-            model, processor = models.load(path, device="cpu")
+            model, processor = load_model(path, device="cpu")
             batch = logprobs.collate([built[0]], processor)
             values.append(logprobs.response_logprobs(model, batch).sum)
             del model
@@ -183,7 +182,7 @@ def test_one_full_step_changes_the_language_model_only(made):
     stages.score_reference(made)
     with measured("one full step, 4 rows, 3 pairs"):
         folder = stages.train(made, "A1", 0, "full")
-    trained, _ = models.load(folder / "model", device="cpu")
+    trained, _ = load_model(folder / "model", device="cpu")
     before, after = loaded(made.profile.model.path)[0].state_dict(), trained.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any("layers.1" in name for name in changed)

@@ -8,19 +8,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
-from napo.errors import NapoError, unknown
-
-BENCHMARKS = ("vlind", "object_halbench", "amber", "mmhal")
-
-
-class Ratio(NamedTuple):
-    """A metric as scale * sum(numerator) / sum(denominator) over a benchmark's items."""
-
-    numerator: str
-    denominator: str
-    scale: float = 1.0
+from napo.config.benchmarks import BENCHMARKS
+from napo.errors import NapoError
 
 
 @dataclass(frozen=True)
@@ -61,14 +52,30 @@ class Options:
 
 
 def module(name: str) -> ModuleType:
-    """The module of a benchmark.
+    """The module of a benchmark, with its functions `load`, `requests` and `evaluate`.
 
     Raises:
         NapoError: for an unknown name.
     """
-    if name not in BENCHMARKS:
-        raise unknown("benchmark", name, BENCHMARKS)
-    return import_module(f"napo.benchmarks.{name}")
+    return import_module(BENCHMARKS[name].module)
+
+
+def options(name: str, settings: Any, judge: Any = None) -> Options:
+    """What a profile's `evaluation` means to a benchmark; nothing where its module has no options.
+
+    Args:
+        name: of the benchmark.
+        settings: the section `evaluation`.
+        judge: what rates answers, from `judges.make`.
+    """
+    make = getattr(module(name), "options", None)
+    return make(settings, judge) if make else Options({}, {}, {})
+
+
+def unreadable(name: str, answers: Mapping[str, str]) -> int:
+    """How many answers a benchmark cannot read; by default the empty ones."""
+    count = getattr(module(name), "unreadable", None)
+    return count(answers) if count else sum(not text.strip() for text in answers.values())
 
 
 def expect_count(folder: Path, found: Any, official: Any, what: str) -> None:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from napo.benchmarks import (
     Options,
-    Ratio,
     Request,
     checked_answers,
     checked_images,
     expect_count,
     words,
 )
+from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError, unknown
 from napo.workspace.files import read_json
 
@@ -31,13 +31,7 @@ OFFICIAL_COUNT = {"generative": 1004, "discriminative": 14216}
 START = 0.001  # of every official denominator
 SIMILAR = 0.8  # a similarity above this makes two words one
 # Percent; ratios of sums, so without the official 0.001 and rounding.
-RATIOS = {
-    "CHAIR": Ratio("hallucinated", "nouns", 100),
-    "Cover": Ratio("covered", "truth", 100),
-    "Hal": Ratio("has_hallucination", "one", 100),
-    "Cog": Ratio("hallu_covered", "hallu", 100),
-    "d_Accuracy": Ratio("right", "asked", 100),
-}
+RATIOS = BENCHMARKS["amber"].ratios
 Similar = Callable[[str, str], bool]
 
 _RIGHT = (("Yes", "yes"), ("No", "no"))  # answer and truth; nothing else is right
@@ -379,8 +373,3 @@ def _named(blocks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         for block, values in blocks.items()
         for measure, value in values.items()
     }
-
-
-def unreadable(answers: Mapping[str, str]) -> int:
-    """How many answers are empty."""
-    return sum(not text.strip() for text in answers.values())

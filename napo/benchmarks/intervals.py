@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-    from napo.benchmarks import Ratio
+    from napo.config.benchmarks import Ratio
 
 DRAWS = 2000
 BLOCK = 100

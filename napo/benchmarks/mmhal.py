@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Ratio, Request, checked_answers, checked_images, expect_count
+from napo.benchmarks import Options, Request, checked_answers, checked_images, expect_count
 from napo.benchmarks.judges import OpenAIJudge, Rule, RuleJudge
+from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 from napo.workspace.files import read_json
 
@@ -21,11 +22,7 @@ if TYPE_CHECKING:
 
 OFFICIAL_COUNT = 96
 TYPES = 8  # question i is of type i mod 8
-RATIOS = {
-    "score": Ratio("rating", "one"),
-    "hallucination_rate": Ratio("hallucination", "one"),
-    "informativeness": Ratio("informative", "three", 100),
-}
+RATIOS = BENCHMARKS["mmhal"].ratios
 Judge = RuleJudge | OpenAIJudge
 
 
@@ -141,8 +138,3 @@ def evaluate(
     frame = items(judge.replies(zip(benchmark.items, texts, strict=True)))
     scores = _scores(frame)
     return {name: scores[name] for name in RATIOS}, frame
-
-
-def unreadable(answers: Mapping[str, str]) -> int:
-    """How many answers are empty."""
-    return sum(not text.strip() for text in answers.values())

@@ -16,7 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Ratio, Request, checked_answers, expect_count, words
+from napo.benchmarks import Options, Request, checked_answers, expect_count, words
+from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 from napo.workspace.files import read_json
 
@@ -30,12 +31,7 @@ QUESTION_FILES = (
     "chair_instruction2_img_diversify_8_noemo_test_300.jsonl",
 )
 # Fractions, as the official keys; the paper's CHAIRs is CHAIRs_refine.
-RATIOS = {
-    "CHAIRs": Ratio("has_hallucination", "one"),
-    "CHAIRs_refine": Ratio("has_hallucination", "has_match"),
-    "CHAIRi": Ratio("hallucinated", "matched"),
-    "obj_rec": Ratio("recalled", "truth"),
-}
+RATIOS = BENCHMARKS["object_halbench"].ratios
 _BABY = (
     "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe",
     "animal", "cub",

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Request, judges, module
+from napo.benchmarks import Request, judges, module, unreadable
+from napo.benchmarks import options as options_of
 from napo.benchmarks.intervals import bootstrap
+from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 from napo.progress import Progress
 from napo.workspace.files import append, atomic_file, make_folder, write_json
@@ -67,7 +69,7 @@ def evaluate_run(
     for name in settings.benchmarks:
         scorer = module(name)
         benchmark = scorer.load(benchmarks / name)
-        options = scorer.options(settings, rater)
+        options = options_of(name, settings, rater)
         requests = scorer.requests(benchmark, **options.asking)
         loaded[name] = (scorer, benchmark, options, requests)
         done += len(kept(out / f"{name}.answers.jsonl", requests)[0])
@@ -84,17 +86,17 @@ def evaluate_run(
                 continue
             with atomic_file(out / f"{name}.items.csv") as temporary:
                 items.to_csv(temporary, index=False, float_format="%.10g")
-            named = scorer.options(settings, rater).named  # again: now it is known who judged
+            named = options_of(name, settings, rater).named  # again: now it is known who judged
             result = {
                 "benchmark": name,
                 "run": run,
                 "seed": seed,
-                "metrics": with_intervals(metrics, items, scorer.RATIOS),
+                "metrics": with_intervals(metrics, items, BENCHMARKS[name].ratios),
                 "answers": {
                     "count": len(entries),
                     "mean_tokens": sum(entry["tokens"] for entry in entries) / len(entries),
                     "cut": sum(entry["cut"] for entry in entries),
-                    "unreadable": scorer.unreadable(answers),
+                    "unreadable": unreadable(name, answers),
                 },
                 "settings": {"decoding": settings.decoding.model_dump(), **named},
                 "fingerprints": dict(fingerprints),

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Ratio, Request, checked_answers, checked_images, expect_count
+from napo.benchmarks import Options, Request, checked_answers, checked_images, expect_count
+from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 from napo.workspace.files import read_json
 
@@ -37,19 +38,7 @@ IMAGE = f"Statement: {{statement}}\nBased on the image, {_ASK} {_FORGET} image. 
 
 # Metrics as ratios of sums over instances; c is the paper's CB, d_macro its LP. The halves say how
 # often the True and the False question alone is answered right.
-RATIOS = {
-    "a_pass_ratio": Ratio("A", "one", 100),
-    "b_pass_ratio": Ratio("B", "one", 100),
-    "c_pass_ratio": Ratio("c_pass", "A", 100),
-    "d_pass_ratio_macro": Ratio("d_pass", "bc_pass", 100),
-    "c": Ratio("C", "one", 100),
-    "d_macro": Ratio("d", "one", 100),
-    "c_true": Ratio("c_true", "one", 100),
-    "c_false": Ratio("c_false", "one", 100),
-    "d_true": Ratio("d_true", "one", 100),
-    "d_false": Ratio("d_false", "one", 100),
-    "d_says_true": Ratio("d_says_true", "one", 100),
-}
+RATIOS = BENCHMARKS["vlind"].ratios
 
 
 @dataclass(frozen=True)

@@ -85,13 +85,13 @@ def check(session: Session, quick: bool = False) -> list[Finding]:
 
 def _processor(session: Session) -> ProcessorMixin:
     """The model's processor, if it can make the profile's masks."""
-    from napo.models import load as models
-    from napo.models import prompts as modality
+    from napo.models.load import load_processor
+    from napo.models.prompts import mask_token_id
 
     settings = session.profile.model
-    processor = models.load_processor(settings.location, image_mode=settings.image_mode)
+    processor = load_processor(settings.location, image_mode=settings.image_mode)
     if "mask_token" in (session.profile.masks.image, session.profile.masks.text):
-        modality.mask_token_id(processor)
+        mask_token_id(processor)
     return processor
 
 
@@ -165,19 +165,19 @@ def _texts(
     """What a row's texts are to this model."""
     from PIL import Image
 
-    from napo.models import prompts as modality
+    from napo.models.prompts import plain, prompt_inputs, render, response_ids
 
     texts = [row[name] for name in ("question", "chosen", "rejected")]
-    if any(modality.plain(processor, text) != text.strip() for text in texts):
+    if any(plain(processor, text) != text.strip() for text in texts):
         special.append(row["id"])
     if any(role in row["question"] for role in ROLES):
         roles.append(row["id"])
     image = row["image"]
     if not isinstance(image, Image.Image):  # not decoded in a quick check
         return
-    ids = modality.prompt_inputs(processor, row["question"], image).ids
-    prompt = modality.render(processor, row["question"], image=True)
-    longest = max(len(answer) for answer in modality.response_ids(processor, prompt, texts[1:]))
+    ids = prompt_inputs(processor, row["question"], image).ids
+    prompt = render(processor, row["question"], image=True)
+    longest = max(len(answer) for answer in response_ids(processor, prompt, texts[1:]))
     limit = session.profile.training.max_length
     if len(ids) >= limit:
         raise NapoError(
@@ -259,14 +259,14 @@ def adapter(session: Session, processor: ProcessorMixin | None) -> Iterator[Find
     from transformers import AutoModelForImageTextToText
 
     from napo.models import families
-    from napo.models import load as models
+    from napo.models.load import add_adapter, config_of
     from napo.training.run import lora_config
 
-    config = models.config_of(session.profile.model.location)
+    config = config_of(session.profile.model.location)
     with torch.device("meta"), warnings.catch_warnings():  # all layers, and no memory for weights
         warnings.simplefilter("ignore")
         model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
-        models.add_adapter(model, lora_config(training, families.of_config(config)), seed=0)
+        add_adapter(model, lora_config(training, families.of_config(config)), seed=0)
     yield Finding("adapter", "ok", f"LoRA's targets are there: {training.lora_targets}.")
 
 
@@ -333,7 +333,7 @@ def _some(things: list[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line: 0 without a fault."""
-    from napo.stages.session import session
+    from napo.stages.session import open_session
 
     parser = argparse.ArgumentParser(prog="python -m napo.commands.check", description=__doc__)
     parser.add_argument("--profile", default="tiny", help="name or YAML path (default: tiny)")
@@ -341,7 +341,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="decode every hundredth image only")
     given = parser.parse_args(arguments)
     try:
-        made = session(given.profile, given.workspace)
+        made = open_session(given.profile, given.workspace)
         findings = check(made, given.quick)
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)

@@ -26,8 +26,9 @@ from xml.sax.saxutils import quoteattr
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from napo.data.rows import BIASED
+from napo.config.variants import BIASED
 from napo.errors import NapoError, unknown
+from napo.noise.agreement import people
 from napo.noise.labels import (
     ADJUDICATED,
     COLUMNS,
@@ -38,6 +39,7 @@ from napo.noise.labels import (
     composed,
     in_a_name,
     labels_file,
+    store_label,
 )
 from napo.workspace.files import atomic_file
 
@@ -145,8 +147,8 @@ def tasks(
     Args:
         rows: rows of RLAIF-V-Bias with images decoded, the sampled ones among them.
         samples: ids that `napo.noise.samples.sample` drew.
-        labels: what goes along as annotations, as `napo.noise.samples.read_labels` gives it; whoever
-            labelled becomes their `completed_by.email`.
+        labels: what goes along as annotations, as `read_labels` gives it; the annotator becomes
+            their `completed_by.email`.
     """
     from napo.noise.samples import sampled
 
@@ -224,13 +226,12 @@ def export(session: Session, path: Path) -> tuple[int, list[str]]:
         NapoError: when the rows are not built yet, or the files cannot be written.
     """
     from napo import stages
-    from napo.noise import samples as noise
 
     path, interface = Path(path), Path(path).with_suffix(".xml")
     if path == interface:
         raise NapoError(f"{path} is where the interface goes; name a .json file for the tasks.")
     rows, samples = stages.samples(session)
-    labels = noise.people(stages.everyones_labels(session))
+    labels = people(stages.everyones_labels(session))
     known = labels["annotator"].str.contains("@")
     made = tasks(rows, samples, labels[known])
     try:
@@ -260,7 +261,6 @@ def import_(session: Session, path: Path, replace: bool = False) -> pd.DataFrame
             Nothing is written then.
     """
     from napo import stages
-    from napo.noise import samples as noise
 
     new = read(path)  # before the samples, whose folder is claimed by asking for them
     if new.empty:
@@ -287,7 +287,7 @@ def import_(session: Session, path: Path, replace: bool = False) -> pd.DataFrame
             f"{len(new)}); give --replace to let it, or import into another workspace."
         )
     for label in new.to_dict("records"):
-        noise.store_label(labels_file(folder, label["annotator"]), label)
+        store_label(labels_file(folder, label["annotator"]), label)
     return new
 
 
@@ -421,7 +421,7 @@ def _picture(image: Any) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    from napo.stages.session import session
+    from napo.stages.session import open_session
 
     parser = argparse.ArgumentParser(
         prog="python -m napo.commands.label_studio", description=__doc__
@@ -433,7 +433,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--replace", action="store_true", help="import: labels there give way")
     given = parser.parse_args(arguments)
     try:
-        opened = session(given.profile, given.workspace)
+        opened = open_session(given.profile, given.workspace)
         if given.do == "export":
             count, left_out = export(opened, given.file)
             print(f"{count} tasks in {given.file}, interface in {given.file.with_suffix('.xml')}")

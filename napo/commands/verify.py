@@ -1,6 +1,6 @@
 """Re-hash a workspace: what changed, what is missing, what nobody wrote down; and what made it.
 
-python -m napo.workspace.folders verify --profile tiny [--workspace W]
+python -m napo.commands.verify --profile tiny [--workspace W]
 """
 
 from __future__ import annotations
@@ -137,9 +137,7 @@ def _maker(folder: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line: 0 if all is as it was written."""
-    parser = argparse.ArgumentParser(
-        prog="python -m napo.workspace.folders verify", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m napo.commands.verify", description=__doc__)
     parser.add_argument("--profile", default="tiny", help="name or YAML path (default: tiny)")
     parser.add_argument("--workspace", default="", help="folder (default: the checkout)")
     given = parser.parse_args(arguments)
@@ -157,3 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{folders} folder{'s' * (folders != 1)} made by {maker}")
     print(f"{count} files hashed, {len(findings)} not as they were written.")
     return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,13 +1,15 @@
 """Profiles: all settings of one scale, from a YAML file.
 
-A profile is one file under `napo/config/profiles/` (or one that the user names by path). Keys that are not
-known are errors that list the known ones; what a profile leaves out has the default of its section
+A profile is one file under `napo/config/profiles/`, or one named by path. Unknown keys
+are errors that list the known ones; what a profile leaves out has the default of its section
 (`napo.config.settings`).
 """
 
 from __future__ import annotations
 
+import os
 import reprlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -16,8 +18,6 @@ from pydantic import Field, ValidationError, field_validator
 
 from napo.config import strict_yaml
 from napo.config.settings import (
-    IN_TABLES,
-    VARIANTS,
     Annotation,
     Data,
     Decoding,
@@ -25,13 +25,16 @@ from napo.config.settings import (
     Launch,
     Masks,
     Model,
+    Plugins,
     Run,
     Settings,
     Source,
     Training,
+    VariantName,
     Word,
     World,
 )
+from napo.config.variants import VARIANTS
 from napo.errors import NapoError, unknown
 from napo.workspace.files import fingerprint
 
@@ -60,6 +63,7 @@ class Profile(Settings):
     name: Annotated[Word, Field(max_length=100)]  # the file's, if it says nothing
     extends: str = ""  # the profile whose values hold where this one says nothing
     title: str = ""
+    plugins: Plugins = ()  # modules that register losses, variants, benchmarks or families
     world: World = World()
     model: Model = Model()
     data: Data = Data()
@@ -69,11 +73,10 @@ class Profile(Settings):
     evaluation: Evaluation = Evaluation()
     launch: Launch = Launch()
     sources: tuple[Source, ...] = ()
-    variants: tuple[Word, ...] = IN_TABLES
-    baselines: tuple[Word, ...] = (  # of the extra table; trained by `make baselines`
-        "cdpo", "rdpo", "ipo", "drdpo", "ropo", "beta-dpo", "q-0.1", "q-0.5", "q-0.9",
-        "A1-original", "A1-sft",
-    )  # fmt: skip
+    variants: tuple[VariantName, ...] = tuple(v.name for v in VARIANTS.values() if v.tables)
+    baselines: tuple[VariantName, ...] = tuple(  # trained by `make baselines`
+        v.name for v in VARIANTS.values() if v.baseline
+    )
     seeds: str = "0,1,2"
     threads: int = Field(default=1, gt=0, le=1024)  # part of "the same bytes"
     scale: Literal["tiny", "paper"] = "paper"  # decides what the tables' differences are against
@@ -103,10 +106,7 @@ class Profile(Settings):
 
     @field_validator("variants", "baselines")
     @classmethod
-    def _known_and_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in VARIANTS:
-                raise ValueError(str(unknown("variant", name, VARIANTS)).rstrip("."))
+    def _named_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         twice = [name for name in value if value.count(name) > 1]
         if twice:
             raise ValueError(f"{twice[0]} is there twice; name each once")
@@ -170,7 +170,7 @@ def load_profile(name: str) -> Profile:
     path, content = _read(name, {})
     try:
         profile = Profile(**{"name": path.stem, **content})
-        profile.world.look_up()
+        profile.world.check()
     except ValidationError as error:
         raise _sentence(path.name, error, Profile) from None
     except NapoError as error:
@@ -185,7 +185,7 @@ def load_run(path: Path) -> Run:
         NapoError: for an unknown or missing key, or a value out of its range, naming file and key.
     """
     try:
-        return Run(**strict_yaml.read(path))
+        return Run(**_content(path))
     except ValidationError as error:
         raise _sentence(path.name, error, Run) from None
 
@@ -202,7 +202,7 @@ def _read(name: str, children: Mapping[Path, str]) -> tuple[Path, dict[str, Any]
     if file in children:
         names = " -> ".join((*children.values(), name))
         raise NapoError(f"{path.name} extends itself ({names}); name another profile there.")
-    content = strict_yaml.read(path)
+    content = _content(path)
     parent = content.get("extends")
     if not parent:
         return path, content
@@ -212,6 +212,19 @@ def _read(name: str, children: Mapping[Path, str]) -> tuple[Path, dict[str, Any]
     below = _read(parent, {**children, file: name})[1]
     below.pop("name", None)
     return path, _over(below, content)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """A file's values. Plugins may stand beside it, for this process and those that it starts."""
+    content = strict_yaml.read(path)
+    if content.get("plugins") or content.get("world"):
+        folder = str(path.resolve().parent)
+        if folder not in sys.path:
+            sys.path.append(folder)
+        known = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+        if folder not in known:
+            os.environ["PYTHONPATH"] = os.pathsep.join((*known, folder))
+    return content
 
 
 def _file_of(name: str) -> Path:
@@ -256,8 +269,6 @@ def _sentence(file: str, error: ValidationError, root: type[Settings]) -> NapoEr
         return NapoError(
             f"{file}: {key} is {_VALUES.repr(first['input'])}; it is a section of keys and values."
         )
-    if key == "variant" and first["type"] == "literal_error":
-        return NapoError(f"{file}: {unknown(key, first['input'], VARIANTS)}")
     hint = ""
     if first["type"] == "string_type":
         hint = ", so put it in quotes" if isinstance(first["input"], (int, float)) else ""

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,19 +22,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from napo.config.benchmarks import BENCHMARKS
+from napo.config.registry import Registry, look_up
+from napo.config.variants import Q_RULES, VARIANTS
 from napo.errors import NapoError, unknown
 
-BENCHMARKS = ("vlind", "object_halbench", "amber", "mmhal")
-SIZED = ("vlind", "object_halbench", "amber_generative", "amber_discriminative", "mmhal")
 TUNES = ("full", "lora", "qlora")
-# The names of `napo.method.objective.VARIANTS`, which needs torch: those of Tables 1 to 4, and the others.
-IN_TABLES = (
-    "dpo", "mdpo", "A1", "A2", "A3", "LB1", "LB2", "VB1", "VB2", "random", "LB-sum", "VB-mean",
-)  # fmt: skip
-VARIANTS = (
-    *IN_TABLES, "A1-original", "q-0.1", "q-0.3", "q-0.5", "q-0.7", "q-0.9", "cdpo", "rdpo", "ipo",
-    "drdpo", "ropo", "beta-dpo", "A1-sft",
-)  # fmt: skip
+IMAGE_MASKS = ("mask_token", "drop", "blank_white", "blank_black", "noise")
+TEXT_MASKS = ("mask_token", "drop")
 # What torch and numpy take for one.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -41,6 +37,38 @@ Attention = Literal["sdpa", "eager", "flex_attention"]
 ImageMode = Literal["crop", "pad"]
 # What becomes a folder, a file name and a word of a command line.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+
+
+def _import(module: str) -> str:
+    """Import a plugin, which registers its entries; its name is returned."""
+    try:
+        importlib.import_module(module)
+    except NapoError as error:  # it registers an entry that is refused
+        raise ValueError(f"the plugin {module}: {error}".rstrip(".")) from None
+    except Exception as error:  # a module may do anything when it is imported
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"the plugin {module} cannot be imported ({problem}); name a module that is installed "
+            "or stands beside the profile"
+        ) from None
+    return module
+
+
+def _entry_of(registry: Registry) -> AfterValidator:
+    """A name that has to be in a registry."""
+
+    def known(name: str) -> str:
+        if name not in registry:
+            raise ValueError(str(unknown(registry.kind, name, registry)).rstrip("."))
+        return name
+
+    return AfterValidator(known)
+
+
+# Modules that register entries. Sections that name entries come after them.
+Plugins = tuple[Annotated[str, AfterValidator(_import)], ...]
+VariantName = Annotated[Word, _entry_of(VARIANTS)]
+BenchmarkName = Annotated[str, _entry_of(BENCHMARKS)]
 
 
 class Settings(BaseModel):
@@ -81,25 +109,9 @@ class World(Settings):
     def function(self, name: str) -> Callable[..., Any] | None:
         """The callable behind a name of this section, or None where the profile has none."""
         dotted = getattr(self, name)
-        if not dotted:
-            return None
-        module, _, attribute = dotted.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # a module may do anything when it is imported
-            problem = " ".join(str(error).split()) or type(error).__name__
-            raise NapoError(
-                f"world.{name} names {dotted!r}, which cannot be imported ({problem}); "
-                "write it as package.module:function."
-            ) from None
-        if not callable(found):
-            raise NapoError(
-                f"world.{name} names {dotted!r}, which is no function; "
-                "write it as package.module:function."
-            )
-        return found
+        return look_up(dotted, f"world.{name}") if dotted else None
 
-    def look_up(self) -> None:
+    def check(self) -> None:
         """Refuse callables that are not there, without importing their modules.
 
         A process that only reads a profile does not wait for torch, and a run does not find out
@@ -240,8 +252,8 @@ class Data(Settings):
 class Masks(Settings):
     """How one modality is hidden (Eqs. 7 and 8)."""
 
-    image: Literal["mask_token", "drop", "blank_white", "blank_black", "noise"] = "mask_token"
-    text: Literal["mask_token", "drop"] = "mask_token"
+    image: Literal[IMAGE_MASKS] = "mask_token"
+    text: Literal[TEXT_MASKS] = "mask_token"
     decoding: Decoding = Decoding()
     batch_size: int = Field(default=128, gt=0)
     engine: Literal["transformers", "vllm"] = "transformers"  # what generates
@@ -257,7 +269,7 @@ class Annotation(Settings):
 
 
 class Training(Settings):
-    """One training run; the variant's terms are `napo.method.objective.VARIANTS`."""
+    """One training run. What a variant minimises stands in `napo.config.variants`."""
 
     tune: Literal[TUNES] = "full"  # what a notebook trains if it is not told
     beta: float = Field(default=0.1, gt=0)  # §4.1
@@ -270,7 +282,7 @@ class Training(Settings):
     weight_decay: float = Field(default=0.01, ge=0)  # released code
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # released code
     max_grad_norm: float = Field(default=1.0, gt=0)
-    q_rule: Literal["paper", "released"] = "paper"  # Eq. 12 or the released code's
+    q_rule: Literal[Q_RULES] = "paper"  # Eq. 12 or the released code's
     max_length: int = Field(default=2048, gt=0)  # released code
     gradient_checkpointing: bool = False
     bf16: bool = False
@@ -301,13 +313,14 @@ class Training(Settings):
 
 
 class Run(Settings):
-    """One training run as `python -m napo.training.trainer RUN.yaml` reads it; paths as from this folder."""
+    """What `python -m napo.training RUN.yaml` trains; paths are relative to the working folder."""
 
     run_folder: str = Field(min_length=1)  # made; it holds the weights, records and checkpoints
     model: str = Field(min_length=1)  # the base model: a folder or a hub id
     rows: str = Field(min_length=1)  # folder of RLAIF-V-Bias
     reference: str = Field(min_length=1)  # folder of its reference log-probs
-    variant: Literal[VARIANTS]
+    plugins: Plugins = ()
+    variant: VariantName
     seed: Seed = 0
     tune: Literal[TUNES] = "full"
     training: Training = Training()
@@ -321,7 +334,7 @@ class Evaluation(Settings):
     """How the four benchmarks are asked and scored."""
 
     source: str = ""  # folder of the four downloads; empty: data/<profile>/benchmarks
-    benchmarks: tuple[str, ...] = BENCHMARKS
+    benchmarks: tuple[BenchmarkName, ...] = ("vlind", "object_halbench", "amber", "mmhal")
     sizes: dict[str, int] = {}  # icon world: how many instances each benchmark is made with
     seed: Seed = 1234  # icon world: the scenes of the benchmarks
     split: Literal["test", "validation"] = "test"  # hyper-parameters are chosen on validation
@@ -336,10 +349,7 @@ class Evaluation(Settings):
 
     @field_validator("benchmarks")
     @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in BENCHMARKS:
-                raise ValueError(str(unknown("benchmark", name, BENCHMARKS)))
+    def _named_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or len(set(value)) < len(value):
             raise ValueError("name at least one benchmark, and each once")
         return value
@@ -347,9 +357,10 @@ class Evaluation(Settings):
     @field_validator("sizes")
     @classmethod
     def _countable(cls, value: dict[str, int]) -> dict[str, int]:
+        known = [size for benchmark in BENCHMARKS.values() for size in benchmark.sizes]
         for name, count in value.items():
-            if name not in SIZED:
-                raise ValueError(str(unknown("size", name, SIZED)))
+            if name not in known:
+                raise ValueError(str(unknown("size", name, known)))
             if count < 1:
                 raise ValueError(f"{name} is {count}; make at least one instance")
         return value

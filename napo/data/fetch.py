@@ -1,7 +1,8 @@
 """Downloads that a profile names: what is there, what is missing, what has to be done by hand.
 
-`python -m napo.data.fetch --profile llava-1.5-7b` is a dry run; with `--yes` it downloads, and goes on
-where it was interrupted. `data/downloads/fetched.json` keeps commits, files and sizes.
+`python -m napo.data.fetch --profile llava-1.5-7b` is a dry run; with `--yes` it
+downloads, and goes on where it was interrupted. `data/downloads/fetched.json` keeps commits, files
+and sizes.
 """
 
 from __future__ import annotations

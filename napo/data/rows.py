@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from napo.config.variants import BIASED
 from napo.data import sources
-from napo.data.sources import BIASED, BadRow
+from napo.data.sources import BadRow
 from napo.errors import NapoError
 from napo.workspace.files import atomic_file, fingerprint, finished_files, hash_file, write_json
 from napo.workspace.manifests import complete, manifest_fingerprint, require
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-RESPONSES = ("chosen", "rejected", *BIASED)
 CUTS = tuple(f"{name}_cut" for name in BIASED)  # whether the length limit ended the response
 IN_MEMORY_BYTES = 2**30  # Parquet up to this size is loaded; larger data is mapped from disk
 SKIPPED = "skipped"  # folder of the rows that were left out
@@ -103,7 +103,7 @@ def image_bytes(image: Any) -> dict[str, Any]:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def build(
+def write_rows(
     source: Path,
     folder: Path,
     generate: Build,
@@ -121,8 +121,8 @@ def build(
     Args:
         source: folder of the rows, see `napo.data.sources`.
         folder: where the parts go.
-        generate: rows (images decoded) -> for each of `BIASED`, one `napo.models.generate.Generated` a
-            row. Rows that come with both biased responses (the released RLAIF-V-Bias) keep them.
+        generate: rows (images decoded) -> for each of `BIASED`, one `Generated` a row.
+            Rows that come with both biased responses (the released RLAIF-V-Bias) keep them.
         size: rows a part.
         count: rows used, from the first on; 0: all.
         bad_rows: "stop" at a row that cannot be used, or "skip" it: it is then left out and listed
@@ -230,7 +230,7 @@ def with_biased(
     return added
 
 
-def score(
+def write_scores(
     rows: Path,
     folder: Path,
     make: Callable[[list[dict[str, Any]]], list[Mapping[str, Any]]],
@@ -271,7 +271,7 @@ def write_reference(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def load(rows: Path, reference: Path | None = None) -> datasets.Dataset:
+def load_rows(rows: Path, reference: Path | None = None) -> datasets.Dataset:
     """The rows as a Hugging Face dataset, the reference's columns joined by id.
 
     Images are decoded when a row is asked for, as at every other stage. Data larger than
@@ -290,7 +290,7 @@ def load(rows: Path, reference: Path | None = None) -> datasets.Dataset:
     return data.with_transform(_decoded)
 
 
-def checked(folder: Path) -> str:
+def checked_fingerprint(folder: Path) -> str:
     """The fingerprint of a folder's rows: of its manifest, or of files that none was written for.
 
     Raises:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unicodedata import category
 
+from napo.config.variants import BIASED
 from napo.data.pictures import BadPicture, open_rgb
 from napo.errors import NapoError
 from napo.workspace.files import finished_files
@@ -28,7 +29,6 @@ RELEASED_NAMES = {
 REQUIRED = ("image", "question", "chosen", "rejected")
 PLACE = ("file", "folder")  # where a row comes from: beside its columns while it is read
 TEXTS = ("question", "chosen", "rejected")
-BIASED = ("language_biased", "vision_biased")  # those of a row that come with it
 READ_ROWS = 64  # rows of Parquet decoded at a time
 
 

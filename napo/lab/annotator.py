@@ -16,10 +16,11 @@ from typing import Any
 import ipywidgets as widgets
 import pandas as pd
 
-from napo.data.rows import BIASED
+from napo.config.variants import BIASED
 from napo.errors import NapoError
 from napo.lab.html import escaped, marked
 from napo.lab.keyboard import CLICKED, Keys
+from napo.noise.agreement import disagreements
 from napo.noise.labels import (
     ADJUDICATED,
     LABELS,
@@ -30,7 +31,7 @@ from napo.noise.labels import (
     remove_label,
     store_label,
 )
-from napo.noise.samples import disagreements, sampled
+from napo.noise.samples import sampled
 from napo.stages import labels
 from napo.stages.session import Session
 

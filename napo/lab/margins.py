@@ -13,7 +13,7 @@ import pandas as pd
 import traitlets
 from matplotlib.figure import Figure
 
-from napo.data.rows import BIASED
+from napo.config.variants import BIASED
 from napo.errors import NapoError
 from napo.lab.html import against, card, cards, data_uri, drawing, escaped, picture, remark, words
 from napo.lab.live import Explorer, Pages

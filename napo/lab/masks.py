@@ -27,11 +27,11 @@ class Masks(Explorer):
     """See `masks`."""
 
     def __init__(self, session: Session) -> None:
-        from napo.models import load as models
+        from napo.models.load import load_processor
 
         count = sources.number_of_rows(stages.source_folder(session), session.profile.data.count)
         model = session.profile.model
-        processor = models.load_processor(model.location, image_mode=model.image_mode)
+        processor = load_processor(model.location, image_mode=model.image_mode)
         self.cards = lru_cache(maxsize=64)(
             lambda number: mask_cards(views.mask_examples(session, number, processor), number)
         )

@@ -9,13 +9,13 @@ from typing import Any
 import ipywidgets as widgets
 
 from napo import stages
-from napo.data import rows as preferences
+from napo.config.variants import RESPONSES
 from napo.lab.html import against, card, cards, escaped, picture, words
 from napo.lab.live import Explorer, Pages, controls
 from napo.stages.session import Session
 
 PAGE = 4  # rows at a time
-SEARCHED = ("id", "question", *preferences.RESPONSES)
+SEARCHED = ("id", "question", *RESPONSES)
 
 
 def rows(session: Session) -> Rows:
@@ -75,7 +75,7 @@ def row_card(row: Mapping[str, Any]) -> str:
         words("Question", escaped(row["question"]), f"row {row['id']}"),
         words("Chosen", escaped(row["chosen"])),
     ]
-    for name in preferences.RESPONSES[1:]:
+    for name in RESPONSES[1:]:
         same = "equals the chosen one" if row[name].strip() == row["chosen"].strip() else ""
         title = name.replace("_", "-").capitalize()
         parts.append(words(title, against(row["chosen"], row[name]), same))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo import stages
-from napo.data import rows as preferences
+from napo.config.benchmarks import details, metrics
+from napo.config.variants import RESPONSES
 from napo.data import sources
 from napo.errors import NapoError
 from napo.stages.session import Session
@@ -68,31 +69,32 @@ def mask_examples(
         number: of the row in the source, from 0 on.
         processor: the base model's, if it is loaded already.
     """
-    from napo.models import load as models
-    from napo.models import prompts as modality
+    from napo.config.settings import IMAGE_MASKS, TEXT_MASKS
+    from napo.models.load import load_processor
+    from napo.models.prompts import as_seen, mask_image, mask_token_id, prompt_inputs
 
     row = _row(stages.source_folder(session), number)
-    processor = processor or models.load_processor(
+    processor = processor or load_processor(
         session.profile.model.location, image_mode=session.profile.model.image_mode
     )
     decode = processor.tokenizer.decode
-    seen = modality.as_seen(processor, row["image"])
+    seen = as_seen(processor, row["image"])
     shown = [("the picture", row["image"], ""), ("as asked", seen, row["question"])]
-    for mask in modality.IMAGE_MASKS:
-        image = modality.mask_image(row["image"], mask)
+    for mask in IMAGE_MASKS:
+        image = mask_image(row["image"], mask)
         if mask == "mask_token":
-            inputs = modality.prompt_inputs(processor, row["question"], row["image"])
+            inputs = prompt_inputs(processor, row["question"], row["image"])
             count = inputs.ids.count(processor.image_token_id)
             text = f"{count} x [MASK] for its visual tokens\n{row['question']}"
             shown.append((f"image: {mask}", None, text))
         else:
-            seen_so = None if image is None else modality.as_seen(processor, image)
+            seen_so = None if image is None else as_seen(processor, image)
             shown.append((f"image: {mask}", seen_so, row["question"]))
-    for mask in modality.TEXT_MASKS:
-        ids = modality.prompt_inputs(processor, row["question"], text_mask=mask).ids
+    for mask in TEXT_MASKS:
+        ids = prompt_inputs(processor, row["question"], text_mask=mask).ids
         text = decode(ids, skip_special_tokens=False)
         if mask == "mask_token":
-            hidden = processor.tokenizer.convert_ids_to_tokens(modality.mask_token_id(processor))
+            hidden = processor.tokenizer.convert_ids_to_tokens(mask_token_id(processor))
             text = text.replace(hidden, "[MASK]")
         shown.append((f"question: {mask}", seen, text))
     return shown
@@ -110,7 +112,7 @@ def row_examples(session: Session, count: int = 4) -> list[tuple[Image.Image, st
     data, shown = stages.biased_rows(session, reference=False), []
     for row in (data[at] for at in range(min(count, len(data)))):
         lines = [f"Q: {row['question']}"]
-        lines += [f"{_SHORT.get(name, name)}: {row[name]}" for name in preferences.RESPONSES]
+        lines += [f"{_SHORT.get(name, name)}: {row[name]}" for name in RESPONSES]
         shown.append((row["image"], "\n".join(lines)))
     return shown
 
@@ -122,7 +124,7 @@ def responses(session: Session) -> pd.DataFrame:
     data = stages.biased_rows(session)
     frame = data.remove_columns("image").to_pandas()
     rows = []
-    for name in preferences.RESPONSES:
+    for name in RESPONSES:
         cut = frame.get(f"{name}_cut")
         rows.append(
             {
@@ -139,10 +141,10 @@ def responses(session: Session) -> pd.DataFrame:
 
 
 def agreement(session: Session) -> pd.DataFrame | None:
-    """How far all who labelled agree (`napo.noise.samples.agreements`); None when there is only one."""
-    from napo.noise import samples as noise
+    """Agreement of the annotators (`napo.noise.agreement`); None when there is only one."""
+    from napo.noise.agreement import agreements
 
-    found = noise.agreements(stages.everyones_labels(session))
+    found = agreements(stages.everyones_labels(session))
     return None if found.empty else found.round(3)
 
 
@@ -155,10 +157,11 @@ def objective(session: Session, variant: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from napo.method.objective import VARIANTS
+    from napo.config.variants import VARIANTS
 
     made = VARIANTS[variant]
-    rule = "Eq. 12" if session.profile.training.q_rule == "paper" else "released rule"
+    q_rule = made.q_rule or session.profile.training.q_rule
+    rule = "Eq. 12" if q_rule == "paper" else "released rule"
     weights = {
         "margin": "γ of Eq. 13",
         "uniform": f"1/{len(made.terms)}",
@@ -233,8 +236,6 @@ def result(folders: list[Path]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from napo.results.collect import HALVES, METRICS
-
     columns: dict[str, list[str]] = {}
     for folder in folders:
         require(folder)
@@ -242,10 +243,10 @@ def result(folders: list[Path]) -> pd.DataFrame:
         files = [one for one in files if "metrics" in one]
         found = {(one["benchmark"], key): (one["run"], value) for one in files
                  for key, value in one["metrics"].items()}  # fmt: skip
-        for metric in METRICS + HALVES:
+        for metric in (*metrics(), *details()):
             run, value = found.get((metric.benchmark, metric.key), (files[0]["run"], None))
             columns.setdefault(run, []).append(_value(value, metric))
-    titles = [metric.title for metric in METRICS] + [metric.name for metric in HALVES]
+    titles = [metric.title for metric in metrics()] + [metric.name for metric in details()]
     return pd.DataFrame(columns, index=pd.Index(titles, name="metric"))
 
 

@@ -13,16 +13,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from napo.config.variants import CORRUPTED, RESPONSES
 from napo.errors import NapoError, unknown
-from napo.models import prompts as modality
+from napo.models.prompts import (
+    PromptInputs,
+    corrupt_image,
+    prompt_inputs,
+    render,
+    response_ids,
+    stack_pixels,
+)
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
     from napo.method.tensors import LogProbs
 
-RESPONSES = ("chosen", "rejected", "language_biased", "vision_biased")
-CORRUPTED = "chosen_corrupted"  # the chosen response to a corrupted image (mDPO)
 LAYOUTS = ("shared", "padded")
 CORRUPTIONS = ("crop", "mask_token")
 PADDING = -1  # segment of padding tokens
@@ -41,7 +47,7 @@ class EncodedRow:
     """
 
     id: str
-    prompts: tuple[modality.PromptInputs, ...]
+    prompts: tuple[PromptInputs, ...]
     answers: dict[str, tuple[int, list[int]]]
     shortened: tuple[str, ...] = ()
 
@@ -122,15 +128,15 @@ def encode(
         NapoError: for an empty response, or a prompt longer than `max_length`, naming the row.
     """
     name, image = str(row["id"]), row["image"]
-    prompts = [modality.prompt_inputs(processor, row["question"], image, pixels=pixels)]
+    prompts = [prompt_inputs(processor, row["question"], image, pixels=pixels)]
     if CORRUPTED in responses:
         prompts.append(_corrupted_prompt(processor, row, corruption))
     columns = ["chosen" if response == CORRUPTED else response for response in responses]
     for column in columns:
         if not (row.get(column) or "").strip():
             raise NapoError(f"Row {name} has an empty {column}; write one or drop the row.")
-    text = modality.render(processor, row["question"], image=image is not None)
-    ids = modality.response_ids(processor, text, [row[column] for column in columns])
+    text = render(processor, row["question"], image=image is not None)
+    ids = response_ids(processor, text, [row[column] for column in columns])
     answers, shortened = {}, []
     for response, column, tokens in zip(responses, columns, ids, strict=True):
         if not row.get(f"{column}_cut"):
@@ -184,7 +190,7 @@ def assemble(
         input_ids=_padded([s.ids for s in sequences], length, pad),
         positions=_padded([s.positions for s in sequences], length, 0),
         segments=_padded([s.segments for s in sequences], length, PADDING),
-        pixels=modality.stack_pixels([s.prompt.pixels for s in sequences]),
+        pixels=stack_pixels([s.prompt.pixels for s in sequences]),
         predictors=torch.tensor(predictors),
         targets=torch.tensor([token for _, _, tokens in spans for token in tokens]),
         counted=torch.arange(int(counts.max()))[None] < counts[:, None],
@@ -198,7 +204,7 @@ def assemble(
 class _Sequence:
     """A prompt and the responses behind it, while a batch is laid out."""
 
-    def __init__(self, prompt: modality.PromptInputs) -> None:
+    def __init__(self, prompt: PromptInputs) -> None:
         self.prompt = prompt
         self.ids = list(prompt.ids)
         self.positions = list(range(len(prompt.ids)))
@@ -221,12 +227,10 @@ def _padded(values: Sequence[list[int]], length: int, fill: int) -> Tensor:
 
 def _corrupted_prompt(
     processor: ProcessorMixin, row: Mapping[str, Any], corruption: str
-) -> modality.PromptInputs:
+) -> PromptInputs:
     if corruption not in CORRUPTIONS:
         raise unknown("corruption", corruption, CORRUPTIONS)
     question, image = row["question"], row["image"]
     if corruption == "mask_token":
-        return modality.prompt_inputs(processor, question, image, image_mask="mask_token")
-    return modality.prompt_inputs(
-        processor, question, modality.corrupt_image(image, str(row["id"]))
-    )
+        return prompt_inputs(processor, question, image, image_mask="mask_token")
+    return prompt_inputs(processor, question, corrupt_image(image, str(row["id"])))

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from napo.config.variants import RESPONSES
 from napo.errors import NapoError
-from napo.method.layout import PADDING, RESPONSES, Batch, EncodedRow, assemble, encode
+from napo.method.layout import PADDING, Batch, EncodedRow, assemble, encode
 from napo.method.mask import attention_mask, choose_layout, position_ids
 from napo.method.tensors import LogProbs
 from napo.models.halving import Halving

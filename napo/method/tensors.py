@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from napo.config.variants import RESPONSES
 from napo.errors import NapoError, unknown
-from napo.method.layout import RESPONSES
 
 
 @dataclass(frozen=True)

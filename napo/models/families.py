@@ -3,7 +3,7 @@
 An entry says what differs between families: which parts the image runs through, which token may
 stand for [MASK], what the image processor has to be asked, which linear layers LoRA adapts. What a
 family's own processor knows (its chat template, how many visual tokens an image makes) is asked of
-the processor. `register` adds a family.
+the processor. `napo.register` adds a family.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from napo.config.registry import Entry, Registry, register
 from napo.errors import NapoError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ VICUNA_TEMPLATE = (
 
 
 @dataclass(frozen=True)
-class Family:
+class Family(Entry):
     """What napo has to know of a model family.
 
     Attributes:
@@ -48,6 +49,8 @@ class Family:
         template: the chat template of folders that have none.
     """
 
+    registry: ClassVar[Registry] = Registry("model family")
+
     model_type: str
     processor: str
     frozen: str
@@ -59,19 +62,17 @@ class Family:
     shares_features: bool = False
     template: str = ""
 
+    @property
+    def name(self) -> str:
+        """Its name in the registry."""
+        return self.model_type
+
     def is_frozen(self, name: str) -> bool:
         """Whether full tuning leaves this parameter as it is."""
         return re.fullmatch(self.frozen, name) is not None
 
 
-FAMILIES: dict[str, Family] = {}
-
-
-def register(family: Family) -> Family:
-    """Make a family known, by its model type and its processor's class."""
-    FAMILIES[family.model_type] = family
-    return family
-
+FAMILIES = Family.registry
 
 register(
     Family(
@@ -121,10 +122,9 @@ def of_config(config: PreTrainedConfig) -> Family:
     Raises:
         NapoError: for a family that napo does not know, saying what its entry would have to hold.
     """
-    try:
-        return FAMILIES[config.model_type]
-    except KeyError:
-        raise _unknown(f"model type {config.model_type!r}") from None
+    if config.model_type not in FAMILIES:
+        raise _unknown(f"model type {config.model_type!r}")
+    return FAMILIES[config.model_type]
 
 
 def of_processor(processor: ProcessorMixin) -> Family:
@@ -144,7 +144,7 @@ def _unknown(what: str) -> NapoError:
     known = ", ".join(sorted(FAMILIES))
     return NapoError(
         f"napo has no entry for the {what} (it knows {known}); register one with "
-        "napo.models.families.register(Family(...)): its processor's class, the parts to freeze, the "
+        "napo.register(napo.Family(...)): its processor's class, the parts to freeze, the "
         "parts that adapters leave alone, and a token that stands for [MASK]."
     )
 

@@ -16,10 +16,16 @@ import torch
 from torch import Tensor
 
 from napo.models import families
-from napo.models import prompts as modality
 from napo.models.halving import Halving
 from napo.models.load import has_axes, unwrap
-from napo.models.prompts import PromptInputs, pad_id
+from napo.models.prompts import (
+    PromptInputs,
+    image_pixels,
+    mask_image,
+    pad_id,
+    prompt_inputs,
+    stack_pixels,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -186,7 +192,7 @@ class _Answerer:
         keys, features = list(pixels), {}
         for start in range(0, len(keys), IMAGE_BATCH):
             chunk = keys[start : start + IMAGE_BATCH]
-            stacked = self._move(modality.stack_pixels([pixels[key] for key in chunk]))
+            stacked = self._move(stack_pixels([pixels[key] for key in chunk]))
             outputs = self.inner.get_image_features(**stacked).pooler_output
             features |= dict(zip(chunk, outputs, strict=True))
         return features
@@ -213,7 +219,7 @@ class _Answerer:
                 return self._decode(embeddings, seen, places)
             model_inputs = {"inputs_embeds": embeddings, "attention_mask": seen}
         else:
-            stacked = modality.stack_pixels([prompt.pixels for prompt, _ in inputs])
+            stacked = stack_pixels([prompt.pixels for prompt, _ in inputs])
             model_inputs = {"input_ids": ids, "attention_mask": seen, **self._move(stacked)}
             if self.typed:  # from these, and nothing else, it makes its positions
                 model_inputs["mm_token_type_ids"] = (ids == self.visual).int()
@@ -366,13 +372,13 @@ def _encode(
         if prompt.image is not None and prompt.image_mask != "drop":
             same = (id(prompt.image), prompt.image_mask)
             if same not in keys:
-                image = modality.mask_image(prompt.image, prompt.image_mask).convert("RGB")
+                image = mask_image(prompt.image, prompt.image_mask).convert("RGB")
                 digest = hashlib.sha256(image.tobytes()).hexdigest()
                 keys[same] = f"{image.size}{digest}"
                 if keys[same] not in made:
-                    made[keys[same]] = modality.image_pixels(processor, image)
+                    made[keys[same]] = image_pixels(processor, image)
             key = keys[same]
-        inputs = modality.prompt_inputs(
+        inputs = prompt_inputs(
             processor,
             prompt.text,
             prompt.image,

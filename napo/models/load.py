@@ -35,7 +35,7 @@ _PROCESSOR_FILES = (
 )
 
 
-def load(
+def load_model(
     path: str | Path,
     *,
     dtype: str = "float32",
@@ -243,7 +243,7 @@ def _named(targets: Iterable[str] | str | None) -> str:
     return targets if isinstance(targets, str) else ",".join(sorted(targets or ()))
 
 
-def merge(adapter: str | Path, folder: str | Path, *, base: str | Path = "") -> Path:
+def merge_adapter(adapter: str | Path, folder: str | Path, *, base: str | Path = "") -> Path:
     """Write a model that a LoRA adapter is merged into, in its base's precision.
 
     Args:
@@ -258,7 +258,7 @@ def merge(adapter: str | Path, folder: str | Path, *, base: str | Path = "") -> 
     if folder.exists():
         raise NapoError(f"{folder} exists; name another folder for the merged model.")
     path = str(base) or _base_of(adapter)
-    model, processor = load(path, dtype=_stored_dtype(path), device="cpu", adapter=adapter)
+    model, processor = load_model(path, dtype=_stored_dtype(path), device="cpu", adapter=adapter)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     with without_bars():
@@ -273,7 +273,7 @@ def _stored_dtype(path: str) -> str:
     return str(stored or "float32").rpartition(".")[2]
 
 
-def fingerprint(path: str | Path) -> str:
+def model_fingerprint(path: str | Path) -> str:
     """A short hash of a model's weights and processor files: 16 hexadecimal digits.
 
     Args:

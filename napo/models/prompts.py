@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from napo.config.settings import IMAGE_MASKS, TEXT_MASKS
 from napo.errors import NapoError, unknown
 from napo.models import families
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
-IMAGE_MASKS = ("mask_token", "drop", "blank_white", "blank_black", "noise")
-TEXT_MASKS = ("mask_token", "drop")
 _SENTINEL = "napo0sentinel"  # stands for a question or an answer while a template is looked at
 
 
@@ -175,7 +174,7 @@ def image_pixels(processor: ProcessorMixin, image: Image.Image) -> dict[str, Any
 
     Values that are no tensors (Idefics3's rows and columns) say how many visual tokens there are.
 
-    `processor.image_mode` (set by `napo.models.load.load`) says whether the image is first padded to a
+    `processor.image_mode` (set by `load_model`) says whether the image is first padded to a
     square with the processor's mean colour ("pad") or left to the processor's own crop ("crop").
     """
     image = prepared(processor, image)

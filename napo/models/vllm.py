@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
 from napo.models import families
-from napo.models import prompts as modality
 from napo.models.generate import Generated, Prompt
-from napo.models.prompts import pad_id
+from napo.models.prompts import mask_image, pad_id, prepared, prompt_inputs
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 MEMORY = 0.85  # of a GPU
 
 
-def requests(processor: ProcessorMixin, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+def vllm_requests(processor: ProcessorMixin, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
     """Prompts as vLLM takes them: `prompt_token_ids`, and `multi_modal_data` with the image.
 
     Raises:
@@ -35,7 +34,7 @@ def requests(processor: ProcessorMixin, prompts: Sequence[Prompt]) -> list[dict[
     """
     made = []
     for prompt in prompts:
-        inputs = modality.prompt_inputs(
+        inputs = prompt_inputs(
             processor,
             prompt.text,
             prompt.image,
@@ -56,8 +55,8 @@ def requests(processor: ProcessorMixin, prompts: Sequence[Prompt]) -> list[dict[
         ]
         request: dict[str, Any] = {"prompt_token_ids": folded}
         if inputs.pixels:
-            masked = modality.mask_image(prompt.image, prompt.image_mask)
-            request["multi_modal_data"] = {"image": modality.prepared(processor, masked)}
+            masked = mask_image(prompt.image, prompt.image_mask)
+            request["multi_modal_data"] = {"image": prepared(processor, masked)}
         made.append(request)
     return made
 
@@ -87,7 +86,7 @@ class Engine:
                 f"masks.decoding.num_beams is {decoding.num_beams}, which the vLLM engine does not "
                 "search; set it to 1 or masks.engine to transformers."
             )
-        asked = requests(self._processor, prompts)
+        asked = vllm_requests(self._processor, prompts)
         numbers = [prompt.entropy(at) for at, prompt in enumerate(prompts)]
         sampling = [self._sampling(decoding, (seed + number) % 2**31) for number in numbers]
         outputs = self._llm.generate(asked, sampling, use_tqdm=False)
@@ -116,7 +115,7 @@ class Engine:
         )
 
 
-def load(profile: Profile) -> Engine:
+def load_engine(profile: Profile) -> Engine:
     """vLLM with the profile's base model, on this process's GPU.
 
     Raises:
@@ -131,10 +130,10 @@ def load(profile: Profile) -> Engine:
             "masks.engine is vllm, which is not installed: pip install vllm, or set it to "
             "transformers."
         ) from None
-    from napo.models import load as models
+    from napo.models.load import load_processor
 
     settings = profile.model
-    processor = models.load_processor(settings.location, image_mode=settings.image_mode)
+    processor = load_processor(settings.location, image_mode=settings.image_mode)
     llm = LLM(
         model=settings.location,
         dtype=settings.dtype,

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from napo.data.rows import BIASED
+from napo.config.variants import BIASED
 from napo.noise.labels import ADJUDICATED, COLUMNS, ORACLE
 
 _ITEM = ["id", "kind"]

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock
 
-from napo.data.rows import BIASED
+from napo.config.variants import BIASED
 from napo.errors import NapoError, unknown
 from napo.workspace.files import append, atomic_file, make_folder
 

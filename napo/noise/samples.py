@@ -14,42 +14,18 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from napo.data.rows import BIASED
+from napo.config.variants import BIASED
 from napo.errors import NapoError
-from napo.noise.agreement import (
-    agreement,
-    agreements,
-    consensus,
-    disagreements,
-    krippendorffs_alpha,
-    people,
-    with_consensus,
-)
 from napo.noise.labels import (
     COLUMNS,
     ORACLE,
     read_labels,
-    remove_label,
-    store_label,
     write_labels,
 )
 from napo.noise.separation import (
     LEFT_OUT,
-    Separation,
-    auroc,
-    describe,
-    headline,
-    separation,
-    separation_to_read,
     wilson,
 )
-
-__all__ = [
-    "Separation", "agreement", "agreements", "auroc", "consensus", "describe", "disagreements",
-    "headline", "krippendorffs_alpha", "label_with_oracle", "margins", "oracle_labels", "people",
-    "read_labels", "remove_label", "sample", "sampled", "separation", "separation_to_read",
-    "shares", "store_label", "wilson", "with_consensus", "write_labels",
-]  # fmt: skip
 
 Label: TypeAlias = Callable[[Mapping[str, Any], str], tuple[str, str]]
 
@@ -161,7 +137,7 @@ def shares(labels: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns).set_index(["kind", "group"])
 
 
-def margins(rows: Iterable[Mapping[str, Any]], labels: pd.DataFrame) -> pd.DataFrame:
+def response_margins(rows: Iterable[Mapping[str, Any]], labels: pd.DataFrame) -> pd.DataFrame:
     """Log-prob margins of the labelled responses under the reference: the data of Fig. 4.
 
     Args:

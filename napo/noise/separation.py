@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from napo.data.rows import BIASED
+from napo.config.variants import BIASED
 
 Separation: TypeAlias = pd.DataFrame
 

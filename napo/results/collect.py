@@ -1,7 +1,7 @@
 """Collect what runs measured: values, intervals, differences to the base, seeds pooled.
 
-Every metric is a ratio of two sums over images or instances (`napo.benchmarks.Ratio`), and every
-run answers the same ones, so intervals come from one resampling of the items, the same for all
+Every metric is a ratio of two sums over images or instances (`Ratio`), and every run
+answers the same ones, so intervals come from one resampling of the items, the same for all
 seeds and variants. Paired differences follow from it. Seeds are averaged and not resampled: three
 are too few, and their spread is told beside the interval.
 """
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napo.benchmarks import BENCHMARKS, Ratio, module
 from napo.benchmarks.intervals import percentile, resampled
+from napo.config.benchmarks import BENCHMARKS, Metric, metrics
 from napo.errors import NapoError
 from napo.workspace.files import read_json
 from napo.workspace.folders import run_name
@@ -25,62 +25,6 @@ from napo.workspace.manifests import complete, require
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A column of the paper's tables.
-
-    Attributes:
-        name: how tables call it; the benchmark is part of it, as two of them have a HalRate.
-        benchmark: the benchmark's module.
-        key: its official key.
-        scale: from official units to the paper's.
-        better: 1 if larger is better, -1 if smaller is.
-        digits: digits after the point.
-    """
-
-    name: str
-    benchmark: str
-    key: str
-    scale: float = 1.0
-    better: int = 1
-    digits: int = 1
-
-    @property
-    def title(self) -> str:
-        """The name with an arrow towards better."""
-        return f"{self.name} {'↑' if self.better > 0 else '↓'}"
-
-    @property
-    def ratio(self) -> Ratio:
-        """The metric as a ratio of sums, in the paper's units."""
-        ratio = module(self.benchmark).RATIOS[self.key]
-        return ratio._replace(scale=ratio.scale * self.scale)
-
-
-METRICS = (
-    Metric("VLind CB", "vlind", "c"),
-    Metric("VLind LP", "vlind", "d_macro"),
-    Metric("ObjHal CHAIRs", "object_halbench", "CHAIRs_refine", 100, -1),
-    Metric("ObjHal CHAIRi", "object_halbench", "CHAIRi", 100, -1),
-    Metric("AMBER CHAIR", "amber", "CHAIR", 1, -1),
-    Metric("AMBER Cover", "amber", "Cover"),
-    Metric("AMBER Hal", "amber", "Hal", 1, -1),
-    Metric("AMBER Cog", "amber", "Cog", 1, -1),
-    Metric("MMHal Score", "mmhal", "score", 1, 1, 2),
-    Metric("MMHal Hal", "mmhal", "hallucination_rate", 1, -1, 2),
-)
-# What explains LP and CB: both halves of each true/false pair, and the shift towards "true".
-HALVES = (
-    Metric("CB true", "vlind", "c_true"),
-    Metric("CB false", "vlind", "c_false"),
-    Metric("LP true", "vlind", "d_true"),
-    Metric("LP false", "vlind", "d_false"),
-    Metric("says true", "vlind", "d_says_true", 1, 0),
-    Metric("LP pipeline", "vlind", "d_pass_ratio_macro"),
-    Metric("CB pipeline", "vlind", "c_pass_ratio"),
-)
 
 
 DUST = 1e-9  # what is left of percentages that cancel; no benchmark tells so little apart
@@ -218,7 +162,7 @@ def collect(
 
     Args:
         folder: the results folder.
-        variants: names in `napo.method.objective.VARIANTS`; "base" is looked for too.
+        variants: names in `napo.config.variants.VARIANTS`; "base" is looked for too.
         seeds: the seeds of the trained variants.
         tune: "full", "lora" or "qlora".
 
@@ -241,8 +185,12 @@ def collect(
     return Results(folder, runs)
 
 
-def summary(results: Results, metrics: Sequence[Metric] = METRICS) -> pd.DataFrame:
+def summary(results: Results, columns: Sequence[Metric] | None = None) -> pd.DataFrame:
     """Every variant's metrics with interval, and the paired difference to the base.
+
+    Args:
+        results: what ran.
+        columns: the metrics; by default all that tables show.
 
     Columns: variant, metric, value, sd, low, high, seeds, difference, difference_low,
     difference_high.
@@ -251,7 +199,7 @@ def summary(results: Results, metrics: Sequence[Metric] = METRICS) -> pd.DataFra
 
     rows = []
     for variant in results.runs:
-        for metric in metrics:
+        for metric in metrics() if columns is None else columns:
             found = results.estimate(variant, metric)
             if found is None:
                 continue
@@ -319,7 +267,7 @@ def claims(results: Results) -> pd.DataFrame:
 
     rows = []
     for question, variant, other in CLAIMS:
-        for metric in METRICS[:4]:
+        for metric in metrics(table=2):
             change = results.difference(variant, other, metric)
             row = {"question": question, "variant": variant, "other": other, "metric": metric.title}
             if change is None:
@@ -356,10 +304,7 @@ def claims_to_read(found: pd.DataFrame) -> pd.DataFrame:
 
 def comparison(results: Results) -> pd.DataFrame:
     """LP, CB and their halves of every variant with intervals, as `figures.comparison` reads it."""
-    from napo.results.collect import HALVES, METRICS, summary
-
+    vlind = BENCHMARKS["vlind"]
     names = {"VLind LP": "LP", "VLind CB": "CB"}
-    wanted = [metric for metric in METRICS if metric.name in names]
-    wanted += [metric for metric in HALVES if metric.name.split()[0] in ("LP", "CB")
-               and metric.name.split()[1] in ("true", "false")]  # fmt: skip
-    return summary(results, wanted).replace({"metric": names})
+    halves = [m for m in vlind.details if m.name in ("CB true", "CB false", "LP true", "LP false")]
+    return summary(results, [*vlind.metrics, *halves]).replace({"metric": names})

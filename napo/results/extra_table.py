@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napo.config.benchmarks import EXTRA, metrics, shown
+from napo.config.variants import VARIANTS
 from napo.results import tables
-from napo.results.collect import METRICS
 from napo.results.notes import scored
 from napo.results.tables import Table
 
@@ -19,44 +20,36 @@ if TYPE_CHECKING:
 
 TITLE = "Other robust losses in NaPO's place"
 DIFFERENCE = "ours − A1"
-# What a variant of `napo.method.objective.VARIANTS` is called here, with its source.
-NAMES = {
-    "A1": "NaPO, q of Eq. 12 (A1)",
-    "A3": "DPO (A3)",
-    "cdpo": "cDPO, ε = 0.1 (Mitchell 2023)",
-    "rdpo": "rDPO, ε = 0.1 (Chowdhury et al. 2024)",
-    "ipo": "IPO (Azar et al. 2024)",
-    "drdpo": "Dr. DPO, β′ = 1 (Wu et al. 2025)",
-    "ropo": "ROPO's loss, α = 2 (Liang et al. 2024)",
-    "beta-dpo": "β-DPO, α = 0.6 (Wu et al. 2024)",
-    "q-0.1": "NaPO, q = 0.1",
-    "q-0.5": "NaPO, q = 0.5",
-    "q-0.9": "NaPO, q = 0.9",
-    "A1-original": "NaPO on the original pair too (Appendix A)",
-    "A1-sft": "A1 and 0.1 × SFT on the chosen response",
-}
-SHOWN = (*METRICS[:4], next(metric for metric in METRICS if metric.name == "AMBER Cover"))
 
 
-def table(results: Results) -> Table:
-    """The extra table, a row for each of `NAMES`; what did not run says so.
+def rows(results: Results) -> dict[str, str]:
+    """Variant -> row name: entries with a row, and other variants that ran."""
+    names = {name: entry.row for name, entry in VARIANTS.items() if entry.row}
+    for name in results.runs:
+        if name in VARIANTS and name not in names and not VARIANTS[name].tables:
+            names[name] = VARIANTS[name].title or name
+    return names
+
+
+def extra_table(results: Results) -> Table:
+    """The extra table, a row for each variant of `rows`; what did not run says so.
 
     Args:
         results: what ran, "A1" among it for the differences.
     """
     import pandas as pd
 
-    rows, long = [], []
-    for variant in NAMES:
+    cells_of_rows, long, names = [], [], rows(results)
+    for variant, name in names.items():
         cells = {}
-        for metric in SHOWN:
+        for metric in metrics(EXTRA):
             found = results.estimate(variant, metric)
             change = results.difference(variant, "A1", metric) if variant != "A1" else None
             cells[(metric.title, "ours")] = tables.measured_cell(found, metric)
             cells[(metric.title, DIFFERENCE)] = tables.difference_cell(change, metric)
             long.append(
                 {
-                    "row": NAMES[variant],
+                    "row": name,
                     "variant": variant,
                     "metric": metric.name,
                     "ran": found is not None,
@@ -65,8 +58,8 @@ def table(results: Results) -> Table:
                     **tables.numbers("minus_a1", change),
                 }
             )
-        rows.append(cells)
-    frame = pd.DataFrame(rows, index=pd.Index(NAMES.values(), name="row"))
+        cells_of_rows.append(cells)
+    frame = pd.DataFrame(cells_of_rows, index=pd.Index(names.values(), name="row"))
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
     notes = (
         "Not in the paper. A row is A1 with both of its NaPO terms changed in the same way, the "
@@ -75,6 +68,6 @@ def table(results: Results) -> Table:
         "what is not run.",
         "Dr. DPO, ROPO and β-DPO stand for their losses: ROPO's dropping of samples and β-DPO's "
         "filter and moving threshold are left out.",
-        *scored(results, ("vlind", "object_halbench", "amber")),
+        *scored(results, shown(EXTRA)),
     )
     return Table(None, TITLE, frame, pd.DataFrame(long), notes)

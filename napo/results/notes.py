@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import BENCHMARKS
+from napo.config.benchmarks import Benchmark, shown
 
 if TYPE_CHECKING:
     from napo.results.collect import Results
 
-_NAMES = {
-    "vlind": "VLind-Bench",
-    "object_halbench": "Object HalBench",
-    "amber": "AMBER",
-    "mmhal": "MMHal-Bench",
-}
-_BIAS = (
-    "VLind CB and LP: the scorer's raw accuracies c and d_macro, percent. The paper does not "
-    "define them; every CB that it prints is some k/302, as c is. The pipeline ratios are in "
-    "summary.csv.",
-    "VLind image of stages b and c: upstream's best image, or, in the released code, the one with "
-    "most votes.",
-)
-_OBJECTS = (
-    "ObjHal CHAIRs: the share of hallucinating responses among those that name an object "
-    "(CHAIRs_refine); CHAIRi: the share of hallucinated mentions. The paper does not name its "
-    "extractor; the released scripts match words exactly, while borrowed rows look scored by an "
-    "LLM, which counts each word once.",
-)
 _PAPER = {
     1: (
-        *_BIAS,
-        *_OBJECTS,
-        "AMBER CHAIR and Hal are the paper's columns CHAIRs and HalRate, MMHal Hal its second "
-        "HalRate.",
-        'MMHal: the paper\'s judge is "GPT-4", gpt-4-0613 in the released code. Scores of '
-        "different judges are not comparable.",
         'The "19.5 % and 18.6 % improvements" of the paper\'s introduction are points over the DPO '
         "row: 58.9 − 39.4 and 44.0 − 25.4.",
         "The paper trained its 13B models for one epoch instead of four.",
     ),
     2: (
-        *_BIAS,
-        *_OBJECTS,
         "A3 keeps the weights γ. The paper does not say whether the LB and VB rows use them; it "
         "compares these rows with A2, so here they do not.",
     ),
-    3: (
-        *_BIAS,
-        *_OBJECTS,
-        "Random: each step trains one of the three terms, drawn anew, with weight 1.",
-    ),
+    3: ("Random: each step trains one of the three terms, drawn anew, with weight 1.",),
     4: (
-        *_BIAS,
-        *_OBJECTS,
         "The paper does not say whether these rows use the weights γ; here they do not. ψΣ goes "
         "with α = 0.01, ψμ with α = 0.5.",
     ),
@@ -73,8 +40,9 @@ def readings(number: int, results: Results, scale: str) -> list[str]:
         results: what ran; its result files say how they were scored.
         scale: "tiny" or "paper".
     """
-    shown = BENCHMARKS if number == 1 else BENCHMARKS[:2]
-    return [_columns(scale), *_PAPER[number], *scored(results, shown)]
+    benchmarks = shown(number)
+    columns = [note for benchmark in benchmarks for note in benchmark.notes]
+    return [_columns(scale), *columns, *_PAPER[number], *scored(results, benchmarks)]
 
 
 def _columns(scale: str) -> str:
@@ -91,24 +59,25 @@ def _columns(scale: str) -> str:
     )
 
 
-def scored(results: Results, benchmarks: tuple[str, ...]) -> list[str]:
+def scored(results: Results, benchmarks: Sequence[Benchmark]) -> list[str]:
     """Which options made our numbers; runs that were scored in another way are named.
 
     Args:
         results: what ran.
-        benchmarks: the modules whose numbers are shown.
+        benchmarks: those whose numbers are shown.
     """
     told = []
-    for name in benchmarks:
+    for benchmark in benchmarks:
+        name = benchmark.name
         ways: dict[str, list[str]] = {}
         for variant in results.runs:
             for run in results.ran(variant, name):
                 ways.setdefault(_way(results.result(run, name)["settings"]), []).append(run)
         if len(ways) == 1:
-            told.append(f"{_NAMES[name]}, ours: {next(iter(ways))}.")
+            told.append(f"{benchmark.title}, ours: {next(iter(ways))}.")
         elif ways:
             listed = "; ".join(f"{way} ({', '.join(runs)})" for way, runs in ways.items())
-            told.append(f"{_NAMES[name]}, ours, NOT all scored alike: {listed}.")
+            told.append(f"{benchmark.title}, ours, NOT all scored alike: {listed}.")
     return told
 
 

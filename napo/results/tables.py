@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napo.config.benchmarks import Metric, metrics
 from napo.errors import NapoError
-from napo.results.collect import METRICS, Estimate, Metric, Results
+from napo.results.collect import Estimate, Results
 from napo.results.notes import readings
 from napo.results.tex import float_of
 from napo.workspace.files import atomic_file
@@ -128,16 +129,16 @@ def table(number: int, results: Results, *, scale: str = "tiny", model: str = "7
     paper = published(number)
     notes = [note for note in dict.fromkeys(paper["note"]) if note]
     marks = dict(zip(notes, SYMBOLS, strict=False))
-    metrics = [metric for metric in METRICS if metric.name in paper.columns]
+    columns = metrics(number)
     rows, long, names = [], [], []
     for _, line in paper.iterrows():
         ours = line["variant"] if line["model"] == model else ""
         mark = f" {marks[line['note']]}" if line["note"] else ""
         cells = {}
-        for metric in metrics:
+        for metric in columns:
             found = results.estimate(ours, metric) if ours else None
             change = results.difference(ours, "base", metric) if ours and ours != "base" else None
-            printed = float(line[metric.name])
+            printed = float(line.get(metric.name, "nan"))
             flag = mark if line["flag"] == metric.name else ""
             cells[(metric.title, "published")] = _number(printed, metric) + flag
             cells[(metric.title, "ours")] = measured_cell(found, metric) if ours else ABSENT

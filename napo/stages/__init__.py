@@ -21,7 +21,7 @@ from napo.stages.labels import (
     samples,
 )
 from napo.stages.report import all_results, write_report
-from napo.stages.runs import asked, check_variant, evaluate, evaluate_all, records, train
+from napo.stages.runs import asked, evaluate, evaluate_all, records, train
 from napo.stages.world import make_benchmarks, make_rows, pretrain
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "benchmarks_folder",
     "biased_rows",
     "build_rows",
-    "check_variant",
     "evaluate",
     "evaluate_all",
     "everyones_labels",

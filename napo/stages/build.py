@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.config.profile import Profile
-from napo.data import rows as preferences
+from napo.config.variants import CORRUPTED, RESPONSES
 from napo.data import sources
+from napo.data.rows import Build, shards, write_rows, write_scores
 from napo.errors import NapoError
 from napo.progress import Progress
 from napo.stages import launch
@@ -23,8 +24,8 @@ from napo.stages.inputs import (
 )
 from napo.stages.ranks import worker
 from napo.stages.session import Session
-from napo.workspace import hashing as hashes
 from napo.workspace.files import fingerprint, finished_files, write_json
+from napo.workspace.hashing import content_hash
 from napo.workspace.locks import work_on
 from napo.workspace.manifests import manifest_fingerprint, require
 
@@ -62,7 +63,7 @@ def build_share(session: Session) -> None:
 
     total = sources.number_of_rows(source, profile.data.count)
     with _Parts(folder, total, profile.data.shard_rows, "build biased responses") as parts:
-        preferences.build(
+        write_rows(
             source,
             folder,
             generate,
@@ -74,7 +75,7 @@ def build_share(session: Session) -> None:
         )
 
 
-def _generator(profile: Profile) -> preferences.Build:
+def _generator(profile: Profile) -> Build:
     """What writes the two biased responses of a batch of rows."""
     from napo.models.generate import Prompt
 
@@ -102,9 +103,9 @@ def _engine(profile: Profile) -> Callable[[Sequence[Prompt]], list[Generated]]:
     """The base model as something that answers prompts, through transformers or vLLM."""
     masks, seed = profile.masks, profile.data.seed
     if masks.engine == "vllm":
-        from napo.models import vllm as vllm_engine
+        from napo.models.vllm import load_engine
 
-        return partial(vllm_engine.load(profile), decoding=masks.decoding, seed=seed)
+        return partial(load_engine(profile), decoding=masks.decoding, seed=seed)
     from napo.models.generate import generate
 
     model, processor = base_model(profile)
@@ -146,7 +147,7 @@ class _Parts:
 
 def _all_there(folder: Path, parts: int) -> None:
     """Stop before a folder is sealed whose processes did not all do their share."""
-    found = len(preferences.shards(folder))
+    found = len(shards(folder))
     if found != parts:
         raise NapoError(
             f"{folder} has {found} of {parts} parts; what is there is kept, run it again."
@@ -156,7 +157,7 @@ def _all_there(folder: Path, parts: int) -> None:
 def _source_fingerprint(session: Session) -> str:
     if session.profile.data.source:
         folder = source_folder(session)
-        return hashes.content(sources.files(folder), folder, hashes_known(session))
+        return content_hash(sources.files(folder), folder, hashes_known(session))
     return manifest_fingerprint(require(session.workspace.source))
 
 
@@ -165,7 +166,7 @@ def score_reference(session: Session) -> Path:
     profile, workspace = session.profile, session.workspace
     settings = {
         "rows": manifest_fingerprint(require(workspace.rows)),
-        "responses": [*preferences.RESPONSES, "chosen_corrupted"],
+        "responses": [*RESPONSES, CORRUPTED],
         "max_length": profile.training.max_length,
         **model_settings(profile),
     }
@@ -173,7 +174,7 @@ def score_reference(session: Session) -> Path:
     with work_on(folder, settings) as todo:
         if todo:
             launch.shared(session, score_share, folder=folder.name)
-            _all_there(folder, len(preferences.shards(workspace.rows)))
+            _all_there(folder, len(shards(workspace.rows)))
     write_json(workspace.data / "reference" / CURRENT, {"folder": folder.name})
     return folder
 
@@ -185,7 +186,7 @@ def score_share(session: Session, folder: str) -> None:
     profile, workspace = session.profile, session.workspace
     target = workspace.reference(folder)
     model, processor = base_model(profile)
-    responses = [*preferences.RESPONSES, "chosen_corrupted"]
+    responses = [*RESPONSES, CORRUPTED]
 
     def scored(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
         limits = {
@@ -195,6 +196,6 @@ def score_share(session: Session, folder: str) -> None:
         return list(score(model, processor, rows, responses, **limits))
 
     size = profile.data.shard_rows
-    total = len(preferences.shards(workspace.rows)) * size
+    total = len(shards(workspace.rows)) * size
     with _Parts(target, total, size, "score by the reference") as parts:
-        preferences.score(workspace.rows, target, scored, worker=worker(), done=parts.done)
+        write_scores(workspace.rows, target, scored, worker=worker(), done=parts.done)

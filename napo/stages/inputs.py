@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.config.profile import Profile
-from napo.data import rows as preferences
+from napo.data.rows import load_rows
 from napo.errors import NapoError
 from napo.stages.session import Session
-from napo.workspace import hashing as hashes
 from napo.workspace.files import read_json
+from napo.workspace.hashing import content_hash
 from napo.workspace.manifests import manifest_fingerprint, require
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ CURRENT = "current.json"  # names the reference that belongs to the rows there
 
 def base_model(profile: Profile) -> tuple[Any, Any]:
     """The base model of a profile, which is also the reference, and its processor."""
-    from napo.models import load as models
+    from napo.models.load import load_model
 
-    return models.load(
+    return load_model(
         profile.model.location,
         dtype=profile.model.dtype,
         attention=profile.model.attention,
@@ -33,10 +33,10 @@ def base_model(profile: Profile) -> tuple[Any, Any]:
 
 def model_settings(profile: Profile) -> dict[str, Any]:
     """What of the model decides a stage's output, for the settings of its folder."""
-    from napo.models import load as models
+    from napo.models.load import model_fingerprint
 
     return {
-        "model": models.fingerprint(profile.model.location),
+        "model": model_fingerprint(profile.model.location),
         **profile.model.model_dump(exclude={"path", "architecture"}),
         "threads": profile.threads,
     }
@@ -66,7 +66,7 @@ def benchmarks_fingerprint(session: Session) -> str:
                 f"{path} is not there; fetch it (make fetch PROFILE={session.profile.name} YES=1)."
             )
     files = sorted(file for path in wanted for file in path.rglob("*") if file.is_file())
-    return hashes.content(files, folder, hashes_known(session))
+    return content_hash(files, folder, hashes_known(session))
 
 
 def hashes_known(session: Session) -> Path:
@@ -109,4 +109,4 @@ def biased_rows(session: Session, reference: bool = True) -> datasets.Dataset:
     """RLAIF-V-Bias, with the reference's log-probs joined to it."""
     require(session.workspace.rows)
     folder = reference_folder(session) if reference else None
-    return preferences.load(session.workspace.rows, folder)
+    return load_rows(session.workspace.rows, folder)

@@ -5,8 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from napo.errors import NapoError
-from napo.noise.labels import ADJUDICATED, ORACLE, labels_file
+from napo.noise.agreement import consensus, people, with_consensus
+from napo.noise.labels import (
+    ADJUDICATED,
+    COLUMNS,
+    LABELS,
+    ORACLE,
+    composed,
+    labels_file,
+    read_labels,
+)
+from napo.noise.samples import (
+    Label,
+    label_with_oracle,
+    oracle_labels,
+    response_margins,
+    sample,
+    sampled,
+)
 from napo.stages.inputs import biased_rows
 from napo.stages.session import Session
 from napo.workspace.files import finished_files
@@ -14,10 +33,6 @@ from napo.workspace.manifests import begin, complete, finish, manifest_fingerpri
 
 if TYPE_CHECKING:
     import datasets
-    import pandas as pd
-
-    from napo.noise import samples as noise
-
 _HOW = "in JupyterLab, in notebooks/02_annotate_noise.ipynb with `interactive` set to True"
 
 
@@ -31,8 +46,6 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     Raises:
         NapoError: when there are no labels of that name yet, saying how to give them.
     """
-    from napo.noise import samples as noise
-
     annotator = annotator or session.profile.annotation.annotator or _whoever(session)
     rows, samples, path = to_label(session, annotator)
     if annotator == ORACLE:
@@ -42,7 +55,7 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
                 f"Profile {session.profile.name} knows no truth to label by; label the samples "
                 f"{_HOW} and `annotator` to your name, then give that name here."
             )
-        noise.label_with_oracle(rows, samples, label, path)
+        label_with_oracle(rows, samples, label, path)
     elif annotator == ADJUDICATED:
         labels = _settled(path.parent, samples)
     elif not path.is_file():
@@ -50,7 +63,7 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
             f"{path} is missing: {annotator} has labelled nothing yet; label the samples {_HOW}."
         )
     if annotator != ADJUDICATED:
-        labels = noise.read_labels(path)
+        labels = read_labels(path)
     if not complete(path.parent):
         finish(path.parent, keep_open="*.csv")
     return _grouped(session, rows, labels)
@@ -74,13 +87,9 @@ def labelled(session: Session) -> pd.DataFrame:
         Index `annotator`; columns `labelled`, `of`, and how many of them are `biased`, `unbiased`
         and `unsure`.
     """
-    import pandas as pd
+    from napo.config.variants import BIASED
 
-    from napo.data.rows import BIASED
-    from napo.noise import samples as noise
-    from napo.noise.labels import LABELS
-
-    labels = noise.with_consensus(everyones_labels(session))
+    labels = with_consensus(everyones_labels(session))
     counts = pd.crosstab(labels["annotator"], labels["label"]).reindex(
         columns=list(LABELS), fill_value=0
     )
@@ -91,8 +100,6 @@ def labelled(session: Session) -> pd.DataFrame:
 
 def to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[str], Path]:
     """The rows, the ids of the samples, and the CSV of an annotator; the folder claimed."""
-    from napo.noise import samples as noise
-
     folder, settings = session.workspace.annotations, session.profile.annotation
     path = labels_file(folder, annotator)
     rows = biased_rows(session, reference=False)
@@ -100,37 +107,30 @@ def to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[s
         "rows": manifest_fingerprint(require(session.workspace.rows)),
         **settings.model_dump(include={"samples", "seed"}),
     }
-    samples = noise.sample(rows, settings.samples, settings.seed)  # before the folder is claimed
+    samples = sample(rows, settings.samples, settings.seed)  # before the folder is claimed
     begin(folder, made)
     return rows, samples, path
 
 
-def _truth(session: Session) -> noise.Label | None:
+def _truth(session: Session) -> Label | None:
     """What labels by the scenes' truth; rows that the world did not make have none."""
     profile = session.profile
     return None if profile.data.source else profile.world.function("label_by_truth")
 
 
 def _grouped(session: Session, rows: datasets.Dataset, labels: pd.DataFrame) -> pd.DataFrame:
-    from napo.noise import samples as noise
-
     truth = _truth(session)
     if truth is None or labels.empty:
         return labels
-    by_id = noise.sampled(rows.remove_columns("image"), list(labels["id"].unique()))
+    by_id = sampled(rows.remove_columns("image"), list(labels["id"].unique()))
     asked = zip(labels["id"], labels["kind"], strict=True)
     return labels.assign(group=[truth(by_id[id], kind)[1] for id, kind in asked])
 
 
 def _all_labels(folder: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    from napo.noise import samples as noise
-    from napo.noise.labels import COLUMNS, composed
-
     found = []
     for path in finished_files(folder, "*.csv"):
-        found.append(noise.read_labels(path))
+        found.append(read_labels(path))
         others = sorted(set(found[-1]["annotator"].map(composed)) - {composed(path.stem)})
         if others:  # a copy, whose labels would count twice
             raise NapoError(
@@ -142,10 +142,8 @@ def _all_labels(folder: Path) -> pd.DataFrame:
 
 def _whoever(session: Session) -> str:
     """The one person who has labelled; of several, what was adjudicated."""
-    from napo.noise import samples as noise
-
     biased_rows(session, reference=False)  # without rows there is nothing to label
-    names = sorted(set(noise.people(everyones_labels(session))["annotator"]))
+    names = sorted(set(people(everyones_labels(session))["annotator"]))
     if not names:
         raise NapoError(
             f"Nobody has labelled the samples yet; label them {_HOW} and `annotator` to your "
@@ -156,10 +154,8 @@ def _whoever(session: Session) -> str:
 
 def labels_of_several(folder: Path) -> pd.DataFrame:
     """Everyone's labels, of two people at least."""
-    from napo.noise import samples as noise
-
     labels = _all_labels(folder)
-    names = sorted(set(noise.people(labels)["annotator"]))
+    names = sorted(set(people(labels)["annotator"]))
     if len(names) < 2:
         who = f"only {names[0]} has" if names else "nobody has"
         raise NapoError(
@@ -171,11 +167,9 @@ def labels_of_several(folder: Path) -> pd.DataFrame:
 
 def _settled(folder: Path, samples: list[str]) -> pd.DataFrame:
     """What holds of several people's labels, in the order of the samples."""
-    from napo.noise import samples as noise
-
     labels = labels_of_several(folder)
-    found = noise.consensus(labels)
-    asked = noise.people(labels)[["id", "kind"]].drop_duplicates()
+    found = consensus(labels)
+    asked = people(labels)[["id", "kind"]].drop_duplicates()
     left = len(asked) - len(found)
     if left:
         raise NapoError(
@@ -194,17 +188,13 @@ def margins(session: Session, annotator: str = "") -> pd.DataFrame:
     Raises:
         NapoError: as `annotate`.
     """
-    from napo.noise import samples as noise
-
-    return noise.margins(biased_rows(session), annotate(session, annotator))
+    return response_margins(biased_rows(session), annotate(session, annotator))
 
 
 def all_margins(session: Session) -> pd.DataFrame | None:
     """The same for every row, labelled by truth; None where no truth is known."""
-    from napo.noise import samples as noise
-
     label = _truth(session)
     if label is None:
         return None
     rows = biased_rows(session)
-    return noise.margins(rows, noise.oracle_labels(rows, label))
+    return response_margins(rows, oracle_labels(rows, label))

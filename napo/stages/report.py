@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napo.config.benchmarks import BENCHMARKS, details, metrics
 from napo.errors import NapoError
 from napo.stages.labels import all_margins
 from napo.stages.session import Session
@@ -67,18 +68,18 @@ def write_report(session: Session, results: Results, seeds: str = "", tune: str 
 
 
 def _write(session: Session, folder: Path, results: Results, tune: str) -> list[Path]:
-    from napo.results import extra_table as baselines
     from napo.results import report
-    from napo.results.collect import HALVES, METRICS, claims, measurements, summary
+    from napo.results.collect import claims, measurements, summary
+    from napo.results.extra_table import extra_table
     from napo.results.tables import tables
 
     profile = session.profile
     papers = results.only(profile.variants)
     made = tables(papers, scale=profile.scale, model=profile.paper_model)
-    extra = baselines.table(results)
+    extra = extra_table(results)
     written = [path for table in (*made.values(), extra) for path in table.write(folder)]
     frames = {
-        "summary": summary(results, METRICS + HALVES),
+        "summary": summary(results, (*metrics(), *details())),
         "claims": claims(papers),
         "measurements": measurements(results),
     }
@@ -109,9 +110,9 @@ def report_content(
     tune: str,
 ) -> ReportContent:
     """The report: what the claims came to, Tables 1 to 4, Figs. 3 and 4, training, settings."""
-    from napo.noise import samples as noise
+    from napo.noise.separation import describe, separation
     from napo.results import figures
-    from napo.results.collect import HALVES, METRICS, claims_to_read, comparison, summary
+    from napo.results.collect import claims_to_read, comparison, summary
     from napo.results.report import Picture, ReportContent, Section
     from napo.results.report import Table as Sheet
 
@@ -136,7 +137,7 @@ def report_content(
              "its habit, not its sight."],
             [],
             [Sheet("VLind-Bench in detail, percent", halves_to_read(summary(
-                results, METRICS[:2] + HALVES)))],
+                results, BENCHMARKS["vlind"].metrics + BENCHMARKS["vlind"].details)))],
         ),
         Section("Tables 1 to 4, and one more", [], [], [Sheet(t.heading, t.frame, t.notes)
                                                         for t in tables]),
@@ -154,7 +155,7 @@ def report_content(
         if (workspace.figures / f"{name}.svg").is_file()
     ]
     everything = all_margins(session) if workspace.rows.is_dir() else None
-    words = "" if everything is None else noise.describe(noise.separation(everything))
+    words = "" if everything is None else describe(separation(everything))
     told = words.split("\n\n") if words else []
     sections.append(Section("Figures", told, pictures))
     curves = [

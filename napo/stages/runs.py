@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napo.config.settings import VARIANTS
-from napo.errors import unknown
+from napo.config.variants import VARIANTS
 from napo.stages import launch
 from napo.stages.inputs import (
     benchmarks_fingerprint,
@@ -26,20 +25,15 @@ if TYPE_CHECKING:
     from napo.benchmarks import Request
 
 
-def check_variant(name: str) -> None:
-    """Stop on a variant that does not exist, with the nearest that does."""
-    if name not in VARIANTS:
-        raise unknown("variant", name, VARIANTS)
-
-
 def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
     """Train one variant with one seed; the run folder holds weights, records and manifest."""
-    check_variant(variant)
+    entry = VARIANTS[variant]
     profile, workspace = session.profile, session.workspace
     tune = session.tune(tune)
     folder = workspace.run(variant, seed, tune)
     settings = {
         "variant": variant,
+        "objective": entry.definition(),
         "seed": seed,
         "reference": reference_folder(session).name,
         "rows": manifest_fingerprint(require(workspace.rows)),
@@ -97,7 +91,7 @@ def asked(session: Session, benchmark: str) -> list[Request]:
     # What is asked does not depend on the extractor, which may need an endpoint.
     settings = session.profile.evaluation.model_copy(update={"extractor": "vocabulary"})
     loaded = scorer.load(benchmarks_folder(session) / benchmark)
-    return scorer.requests(loaded, **scorer.options(settings).asking)
+    return scorer.requests(loaded, **benchmarks.options(benchmark, settings).asking)
 
 
 def evaluate_all(
@@ -141,14 +135,14 @@ def evaluate(
         NothingSent: in a dry run that came to a judge behind an endpoint; the answers are kept.
     """
     from napo.benchmarks import judges, runner
-    from napo.models import load as models
+    from napo.models.load import load_model, model_fingerprint
 
     profile, workspace = session.profile, session.workspace
     path, adapter, name = profile.model.location, None, "base"
     if model:
-        path, name = model, f"model-{Path(model).name}-{models.fingerprint(model)[:8]}"
+        path, name = model, f"model-{Path(model).name}-{model_fingerprint(model)[:8]}"
     elif variant != "base":
-        check_variant(variant)
+        VARIANTS[variant]  # an unknown name stops here
         tune = session.tune(tune)
         run = workspace.run(variant, seed, tune)
         require(run)
@@ -157,7 +151,7 @@ def evaluate(
     folder = workspace.result(name)
     settings = {
         **profile.evaluation.model_dump(),
-        "evaluated": models.fingerprint(adapter or path),
+        "evaluated": model_fingerprint(adapter or path),
         "benchmarks_data": benchmarks_fingerprint(session),
         **model_settings(profile),
     }
@@ -165,7 +159,7 @@ def evaluate(
         if not todo:
             return folder
         with launch.one_gpu(session) as device:
-            loaded, processor = models.load(
+            loaded, processor = load_model(
                 path,
                 dtype=profile.model.dtype,
                 attention=profile.model.attention,

@@ -64,12 +64,14 @@ def start() -> Session:
             "napo.stages.session.start() belongs in a notebook; call napo's modules instead."
         )
     namespace = shell.user_ns
-    checked = check(namespace, namespace.get("__annotations__", {}), namespace.get("In", []))
+    checked = check_parameters(
+        namespace, namespace.get("__annotations__", {}), namespace.get("In", [])
+    )
     namespace.update(checked)
-    return session(**checked)
+    return open_session(**checked)
 
 
-def session(profile: str, workspace: str = "", **parameters: Any) -> Session:
+def open_session(profile: str, workspace: str = "", **parameters: Any) -> Session:
     """The session of a profile (name or YAML path) and a workspace folder, for use in scripts.
 
     Args:
@@ -86,7 +88,7 @@ def session(profile: str, workspace: str = "", **parameters: Any) -> Session:
     return Session(settings, Workspace.open(workspace, settings.name))
 
 
-def check(
+def check_parameters(
     namespace: Mapping[str, Any], declared: Mapping[str, Any], cells: Iterable[str]
 ) -> dict[str, Any]:
     """The declared parameters with their values, once names and types are known to be right.

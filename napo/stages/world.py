@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from napo.benchmarks import module
 from napo.config.profile import Profile
-from napo.data import rows as preferences
+from napo.data.rows import image_bytes, write_shard
 from napo.errors import NapoError
 from napo.progress import Progress
 from napo.stages.inputs import base_model, model_settings
 from napo.stages.session import Session
+from napo.workspace.files import make_folder
 from napo.workspace.locks import work_on
 
 
@@ -64,11 +66,8 @@ def _write_rows(profile: Profile, make: Callable[..., list[dict[str, Any]]], fol
             progress=progress,
         )
     for number, start in enumerate(range(0, count, size)):
-        shard = [
-            {**row, "image": preferences.image_bytes(row["image"])}
-            for row in rows[start : start + size]
-        ]
-        preferences.write_shard(folder / f"shard-{number:05d}.parquet", shard)
+        shard = [{**row, "image": image_bytes(row["image"])} for row in rows[start : start + size]]
+        write_shard(folder / f"shard-{number:05d}.parquet", shard)
 
 
 def make_benchmarks(session: Session) -> Path:
@@ -80,8 +79,15 @@ def make_benchmarks(session: Session) -> Path:
             f"Profile {profile.name} has no world.make_benchmarks: its benchmarks are downloaded "
             f"to {folder}."
         )
-    settings = profile.evaluation.model_dump(include={"sizes", "seed", "split"})
+    asked = profile.evaluation.model_dump(include={"sizes", "seed", "split"})
+    # A benchmark of a plugin may bring a function that makes its data.
+    makers = {name: getattr(module(name), "make", None) for name in profile.evaluation.benchmarks}
+    makers = {name: maker for name, maker in makers.items() if maker}
+    settings = {**asked, "plugins": sorted(makers)} if makers else asked
     with work_on(folder, settings) as todo:
         if todo:
-            make(folder, **settings)
+            make(folder, **asked)
+            for name, maker in makers.items():
+                make_folder(folder / name)
+                maker(folder / name)
     return folder

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
+from napo.config.variants import CORRUPTED
 from napo.errors import NapoError
-from napo.method import layout as batches
 from napo.method import logprobs
-from napo.method.layout import EncodedRow
+from napo.method.layout import Batch, EncodedRow, assemble, encode
 from napo.method.tensors import LogProbs
-from napo.models import prompts as modality
+from napo.models.prompts import pad_id, same_length_for_all_images
 from napo.progress import Progress
 from napo.workspace.files import fingerprint
 
@@ -77,32 +77,30 @@ class EncodedRows(Dataset):
             return encoded, None
         return encoded, LogProbs(reference.sum[one], reference.tokens[one], self._responses)
 
-    def collate(
-        self, items: Sequence[tuple[EncodedRow, LogProbs | None]], layout: str
-    ) -> batches.Batch:
+    def collate(self, items: Sequence[tuple[EncodedRow, LogProbs | None]], layout: str) -> Batch:
         """A batch of rows, laid out as `batches.assemble` does it."""
         encoded, scores = zip(*items, strict=True)
         reference = None
         if self._reference is not None:
             sums, tokens = (torch.cat([getattr(s, n) for s in scores]) for n in ("sum", "tokens"))
             reference = LogProbs(sums, tokens, self._responses)
-        pad = batches.pad_id(self._processor)
-        return batches.assemble(encoded, pad, layout=layout, reference=reference)
+        pad = pad_id(self._processor)
+        return assemble(encoded, pad, layout=layout, reference=reference)
 
     def _encode(self, at: int) -> EncodedRow:
-        return batches.encode(self._rows[at], self._processor, self._responses, **self._settings)
+        return encode(self._rows[at], self._processor, self._responses, **self._settings)
 
     def _check(self, first: EncodedRow) -> None:
         """Encode every row once and keep nothing; without its image where all are equally long."""
         pixels, image = first.prompts[0].pixels, self._rows[0]["image"]
-        spared = bool(pixels) and modality.same_length_for_all_images(self._processor)
+        spared = bool(pixels) and same_length_for_all_images(self._processor)
         # The corrupted image's prompt is then as long as the other, and its response the chosen.
-        names = [name for name in self._responses if not spared or name != batches.CORRUPTED]
+        names = [name for name in self._responses if not spared or name != CORRUPTED]
         with Progress(len(self), "check the rows") as progress:
             for row in self._texts() if spared else self._rows:
                 row = {**row, "image": image} if spared else row
                 given = pixels if spared else None
-                batches.encode(row, self._processor, names, pixels=given, **self._settings)
+                encode(row, self._processor, names, pixels=given, **self._settings)
                 progress.advance()
 
     def _texts(self) -> Any:
@@ -128,7 +126,7 @@ class EncodedRows(Dataset):
     def _digest(self) -> str:
         if self._reference is not None:
             return fingerprint([len(self), self._reference.sum.tolist()])
-        columns = {"chosen" if r == batches.CORRUPTED else r: 0 for r in self._responses}
+        columns = {"chosen" if r == CORRUPTED else r: 0 for r in self._responses}
         return fingerprint(
             [[row[c] for c in ("id", "question", *columns)] for row in self._texts()]
         )

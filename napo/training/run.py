@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,12 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from napo.config.settings import TUNES
-from napo.data import rows as preferences
+from napo.config.variants import VARIANTS
+from napo.data.rows import checked_fingerprint, load_rows
 from napo.errors import NapoError, unknown
-from napo.method.objective import VARIANTS, Objective
+from napo.method.objective import Objective
 from napo.models import families
-from napo.models import load as models
+from napo.models.load import load_model, model_fingerprint
 from napo.progress import Progress
 from napo.training import checkpoints
 from napo.training.trainer import NaPOConfig, NaPOTrainer
@@ -109,7 +109,7 @@ def train_run(
     final = folder / ("model" if tune == "full" else "adapter")
     objective = variant
     if isinstance(variant, str):
-        objective = replace(VARIANTS[variant], beta=settings.beta, q_rule=settings.q_rule)
+        objective = Objective(VARIANTS[variant], settings.beta, settings.q_rule)
     made_from = json_value(
         {
             **settings.model_dump(),
@@ -128,7 +128,7 @@ def train_run(
     args = _arguments(folder / "checkpoints", settings, seed, tune, data_workers)
     if tune == "full" and settings.bf16:
         dtype = "float32"  # a step of 5e-7 is lost in weights of 8 bits; products are in bfloat16
-    model, processor = models.load(
+    model, processor = load_model(
         model_path,
         dtype=dtype,
         attention=attention,
@@ -268,9 +268,9 @@ def run_from_file(run: Run) -> Path:
     rows, reference = Path(run.rows), Path(run.reference)
     settings = {
         **run.model_dump(exclude={"run_folder", "model", "rows", "reference", "data_workers"}),
-        "model": models.fingerprint(run.model),
-        "rows": preferences.checked(rows),
-        "reference": preferences.checked(reference),
+        "model": model_fingerprint(run.model),
+        "rows": checked_fingerprint(rows),
+        "reference": checked_fingerprint(reference),
     }
     provenance.ask("run file", fingerprint(settings), {"variant": run.variant, "seed": run.seed})
     first = int(os.environ.get("RANK", "0")) == 0  # of several processes, one claims the folder
@@ -278,7 +278,7 @@ def run_from_file(run: Run) -> Path:
         return train_run(
             run.run_folder,
             model_path=run.model,
-            rows=preferences.load(rows, reference),
+            rows=load_rows(rows, reference),
             variant=run.variant,
             settings=run.training,
             seed=run.seed,

@@ -24,13 +24,20 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from napo.errors import NapoError, unknown
-from napo.method import layout as batches
 from napo.method import logprobs
-from napo.method import mask as shared_prefix
+from napo.method.layout import Batch
+from napo.method.mask import choose_layout
 from napo.method.objective import Objective, mean_records
 from napo.method.tensors import LogProbs
-from napo.models import load as models
 from napo.models.halving import ran_out
+from napo.models.load import (
+    add_adapter,
+    freeze_vision_tower,
+    load_adapter_weights,
+    load_model,
+    unwrap,
+    without_bars,
+)
 from napo.training import checkpoints
 from napo.training.records import Records
 from napo.training.rows import EncodedRows, Epochs, EpochSampler
@@ -77,7 +84,7 @@ class NaPOTrainer(Trainer):
     Args:
         model: a Hugging Face model of images and text, or a PEFT model.
         args: the settings.
-        objective: what is minimised, such as `VARIANTS["A1"]`.
+        objective: what is minimised, such as `Objective(VARIANTS["A1"])`.
         train_dataset: rows of RLAIF-V-Bias, images decoded, with the reference's columns joined;
             rows without those columns are first scored by the model as it is.
         processing_class: the model's processor.
@@ -115,7 +122,7 @@ class NaPOTrainer(Trainer):
                 "reference is adapter_off, and this model has no adapter to switch off; "
                 "give a peft_config, or use reference cached."
             )
-        layout = shared_prefix.choose_layout(model)
+        layout = choose_layout(model)
         rows = EncodedRows(
             train_dataset,
             processing_class,
@@ -156,7 +163,7 @@ class NaPOTrainer(Trainer):
         """What a checkpoint of this run has to agree with."""
         args = self.args
         return {
-            "objective": repr(self.objective),
+            "objective": repr(self.objective.definition()),
             "rows": self.train_dataset.digest,
             "seed": args.seed,
             "epochs": args.num_train_epochs,
@@ -198,7 +205,7 @@ class NaPOTrainer(Trainer):
             self._recent.append(output.records)
         return (output.loss, output) if return_outputs else output.loss
 
-    def _without_adapter(self, model: nn.Module, batch: batches.Batch) -> LogProbs:
+    def _without_adapter(self, model: nn.Module, batch: Batch) -> LogProbs:
         """The reference's log-probs: the policy's own, its adapter switched off."""
         with torch.no_grad(), self.accelerator.unwrap_model(model).disable_adapter():
             found = logprobs.response_logprobs(model, batch, logits_mb=self.args.logits_mb)
@@ -212,7 +219,7 @@ class NaPOTrainer(Trainer):
             self._recent.clear()
         super().log(logs, start_time)
 
-    def _refuse_nonsense(self, batch: batches.Batch, policy: LogProbs, *, first: bool) -> None:
+    def _refuse_nonsense(self, batch: Batch, policy: LogProbs, *, first: bool) -> None:
         """Stop on a log-prob that is no number, and at step 0 on one that the reference lacks."""
         apart = (policy.sum.detach() - batch.reference.sum).abs() / policy.tokens
         tolerance = float("inf")
@@ -278,8 +285,8 @@ class NaPOTrainer(Trainer):
                 raise
             raise NapoError(
                 f"Memory ran out at step {self.state.global_step}; lower micro_batch_size or "
-                "logits_mb, set gradient_checkpointing, or use more memory (python -m napo.commands.budget "
-                "says how much)."
+                "logits_mb, set gradient_checkpointing, or use more memory "
+                "(python -m napo.commands.budget says how much)."
             ) from None
         self.refuse_spoilt_weights()
         self.records.flush(self.state.global_step, last=True)
@@ -311,7 +318,7 @@ class NaPOTrainer(Trainer):
             checkpoints.prune(folder.parent, keep=folder)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        with models.without_bars():
+        with without_bars():
             super()._save(output_dir, state_dict=state_dict)
         # Trainer pickles its arguments beside the weights; a run's settings are JSON.
         folder = Path(output_dir or self.args.output_dir)
@@ -331,9 +338,9 @@ class NaPOTrainer(Trainer):
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         elif (path / "adapter_config.json").is_file():
-            models.load_adapter_weights(self.model, path)
+            load_adapter_weights(self.model, path)
         else:
-            saved, _ = models.load(path, device="cpu")
+            saved, _ = load_model(path, device="cpu")
             self.model.load_state_dict(saved.state_dict(), strict=True)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -364,7 +371,7 @@ def _only_tensors(checkpoint: str | None) -> Iterator[None]:
 
 def _quantized(model: nn.Module) -> bool:
     """Whether the base is held in 4 bits, which stays on the device that it was loaded to."""
-    return getattr(models.unwrap(model), "is_loaded_in_4bit", False)
+    return getattr(unwrap(model), "is_loaded_in_4bit", False)
 
 
 def _trainable(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
@@ -372,6 +379,6 @@ def _trainable(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
     if hasattr(model, "peft_config"):
         return model
     if peft_config is None:
-        models.freeze_vision_tower(model)
+        freeze_vision_tower(model)
         return model
-    return models.add_adapter(model, peft_config, seed)
+    return add_adapter(model, peft_config, seed)

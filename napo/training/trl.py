@@ -3,7 +3,7 @@
     from napo.training.trl import ObjectiveDPOTrainer
 
     trainer = ObjectiveDPOTrainer(model, args=DPOConfig(beta=0.1), train_dataset=rows)   # NaPO
-    trainer = ObjectiveDPOTrainer(..., objective=Objective((Term("rejected", "ropo"),), "none"))
+    trainer = ObjectiveDPOTrainer(..., objective=Objective(VARIANTS["dpo"]))
 
 Data, collator, reference and logging stay TRL's; only the loss is exchanged. TRL's `_compute_loss`
 is not public, so the package is tested with the TRL of `requirements.lock` and says so otherwise.
@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from trl import DPOTrainer
 
+from napo.config.variants import Term, Variant
 from napo.errors import NapoError
-from napo.method.objective import Objective, Term
+from napo.method.objective import Objective
 from napo.method.tensors import LogProbs
 
-RESPONSES = ("chosen", "rejected")
+PAIR = ("chosen", "rejected")
 _NOT_THE_MODELS = ("completion_mask", "ref_chosen_logps", "ref_rejected_logps")
 
 
@@ -39,9 +40,9 @@ class ObjectiveDPOTrainer(DPOTrainer):
 
     def __init__(self, *args: Any, objective: Objective | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        default = Objective((Term("rejected", "napo"),), gamma="none", beta=self.beta)
+        default = Objective(Variant("trl", (Term("rejected", "napo"),), "none"), beta=self.beta)
         self.objective = objective or default
-        other = set(self.objective.responses) - set(RESPONSES)
+        other = set(self.objective.responses) - set(PAIR)
         if other:
             raise NapoError(
                 f"TRL scores chosen and rejected; this objective needs {sorted(other)[0]}: "
@@ -66,8 +67,8 @@ class ObjectiveDPOTrainer(DPOTrainer):
         else:
             base = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
         tokens = torch.stack(scored.sum(dim=1).chunk(2), dim=1)
-        policy = LogProbs(torch.stack(sums.chunk(2), dim=1), tokens, RESPONSES)
-        reference = LogProbs(torch.stack(base, dim=1), tokens, RESPONSES)
+        policy = LogProbs(torch.stack(sums.chunk(2), dim=1), tokens, PAIR)
+        reference = LogProbs(torch.stack(base, dim=1), tokens, PAIR)
         output = self.objective(policy, reference, step=self.state.global_step)
         mode = "train" if self.model.training else "eval"
         for name, value in output.records.items():

@@ -9,7 +9,7 @@ from napo.errors import NapoError
 from napo.workspace.files import fingerprint, hash_file, read_json, write_json
 
 
-def content(files: Iterable[Path], folder: Path, memory: Path) -> str:
+def content_hash(files: Iterable[Path], folder: Path, memory: Path) -> str:
     """A hash of the names and the bytes of files: 16 hexadecimal digits.
 
     A file is read again when its size, its time of change or its place on the disk is another one.

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napo.benchmarks import Ratio
 from napo.benchmarks.intervals import bootstrap, percentile, resampled, value, weights
+from napo.config.benchmarks import Ratio
 
 SHARE = Ratio("hit", "one", 100)
 

@@ -7,7 +7,8 @@ import engine_fixtures
 import pandas as pd
 import pytest
 
-from napo.benchmarks import BENCHMARKS, Ratio, Request, module, runner
+from napo.benchmarks import Request, module, runner
+from napo.config.benchmarks import BENCHMARKS, Ratio
 from napo.config.profile import Decoding, Evaluation
 from napo.errors import NapoError
 from napo.icon_world.benchmarks import make_benchmarks

@@ -1,4 +1,4 @@
-"""What `napo.commands.budget` predicts: exact counts, measured peaks, and what must not get worse."""
+"""What the budget predicts: exact counts, measured peaks, and what must not get worse."""
 
 from __future__ import annotations
 

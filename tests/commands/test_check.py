@@ -5,19 +5,19 @@ import json
 import shutil
 
 import pytest
-import test_sources as web
+import source_fixtures as web
 import yaml
 
 from napo import stages
 from napo.commands import check
 from napo.noise.labels import store_label
-from napo.stages.session import Session, session
+from napo.stages.session import Session, open_session
 from napo.workspace.files import read_json
 
 
 @pytest.fixture(scope="module")
 def benchmarks(tmp_path_factory):
-    made = session("smoke", str(tmp_path_factory.mktemp("smoke")))
+    made = open_session("smoke", str(tmp_path_factory.mktemp("smoke")))
     return stages.make_benchmarks(made)
 
 
@@ -36,7 +36,7 @@ def profile(tmp_path, rows, benchmarks, **changes):
     }
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(settings))
-    return session(str(path), str(tmp_path))
+    return open_session(str(path), str(tmp_path))
 
 
 def said(session, state):
@@ -158,7 +158,7 @@ def test_targets_of_the_language_model_are_no_fault(tmp_path, benchmarks):
     ("key", "dotted", "sentence"),
     [
         ("judge_by_truth", "napo.nowhere:f", "which cannot be imported (No module named"),
-        ("label_by_truth", "napo.config.profile:PROFILES", "which is no function"),
+        ("label_by_truth", "napo.config.profile:PROFILES", "which is not a function"),
     ],
 )
 def test_a_worlds_callable_that_is_none_is_a_fault(tmp_path, benchmarks, key, dotted, sentence):

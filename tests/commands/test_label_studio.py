@@ -13,8 +13,8 @@ from PIL import Image
 from napo import lab, stages
 from napo.commands import label_studio
 from napo.errors import NapoError
-from napo.noise import samples as noise
-from napo.stages.session import session
+from napo.noise.agreement import people
+from napo.stages.session import open_session
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_photographs_of_all_tasks_stay_under_what_one_import_may_hold(unlabelled
     noise_of = np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), dtype=np.uint8)
     row = {"id": "a", "image": Image.fromarray(noise_of), "question": "?", "chosen": "c"}
     both = {**row, "language_biased": "l", "vision_biased": "v"}
-    none = noise.people(stages.everyones_labels(unlabelled))
+    none = people(stages.everyones_labels(unlabelled))
     uri = label_studio.tasks([both], ["a"], none)[0]["data"]["image"]
     assert uri.startswith("data:image/jpeg;base64,") and len(uri) * 200 < 250 * 2**20
     assert Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size == (1024, 683)
@@ -112,7 +112,7 @@ def test_hostile_texts_stay_texts_of_json(unlabelled):
     row = {"id": "a", "image": Image.new("RGB", (4, 4)), "question": "?", "chosen": "c"}
     for text in HOSTILE:
         both = {**row, "language_biased": text, "vision_biased": text}
-        tasks = label_studio.tasks([both], ["a"], noise.people(stages.everyones_labels(unlabelled)))
+        tasks = label_studio.tasks([both], ["a"], people(stages.everyones_labels(unlabelled)))
         assert json.loads(json.dumps(tasks))[0]["data"]["response"] == text
 
 
@@ -332,7 +332,7 @@ def test_files_that_cannot_be_read_or_written_are_one_sentence(unlabelled, tmp_p
 
 
 def test_a_file_that_is_no_export_does_not_even_claim_the_folder(tmp_path):
-    fresh = session("smoke", str(tmp_path))
+    fresh = open_session("smoke", str(tmp_path))
     with pytest.raises(NapoError, match="is not Label Studio's JSON export"):
         label_studio.import_(fresh, write(tmp_path / "e.json", {"a": 1}))
     assert [path.name for path in tmp_path.iterdir()] == ["e.json"]

@@ -21,7 +21,7 @@ FAMILY = (
     "print('started', flush=True); time.sleep(60)"
 )
 PARENT = (
-    "import os, sys; from pathlib import Path; from napo import processes\n"
+    "import os, sys; from pathlib import Path; from napo.commands import processes\n"
     f"family = [sys.executable, '-c', {FAMILY!r}]\n"
     "child = processes.start(family, Path(sys.argv[1]), os.environ)\n"
     "print(child.stdout.readline().strip(), child.pid, flush=True)\n"

@@ -486,7 +486,8 @@ def test_the_base_model_is_fetched_to_where_the_profile_loads_it_from(server, wo
     server.hub[OLD] = {"config.json": b"{}", "model.safetensors": BODY, "pytorch_model.bin": BODY}
     assert run(server, workspace, model=model).returncode == 0
     script = (
-        "from napo.config.profile import *; from napo.data.fetch import status; from napo.workspace.folders import *; "
+        "from napo.config.profile import *; from napo.data.fetch import status; "
+        "from napo.workspace.folders import *; "
         f"p = Profile(name='p', model=Model(**{model})); print(p.model.location); "
         f"print(status(p, Workspace.open({str(workspace.root)!r}, 'p'))[0])"
     )

@@ -1,8 +1,16 @@
 import pytest
 from PIL import Image
 
-from napo.data import rows as preferences
-from napo.data.rows import image_bytes, load, with_biased, write_reference, write_shard
+from napo.config.variants import BIASED
+from napo.data.rows import (
+    image_bytes,
+    load_rows,
+    with_biased,
+    write_reference,
+    write_rows,
+    write_scores,
+    write_shard,
+)
 from napo.errors import NapoError
 from napo.models.generate import Generated
 
@@ -25,7 +33,7 @@ def row(number, **changes):
 
 def test_rows_come_back_as_they_were_written(tmp_path):
     write_shard(tmp_path / "shard-0.parquet", [row(1), row(2)])
-    data = load(tmp_path)
+    data = load_rows(tmp_path)
     assert data["id"][:] == ["1", "2"] and data["idx"][:] == ["1", "2"]
     assert data[1]["image"].getpixel((0, 0)) == (2, 0, 0)
     assert data[0]["truth"] == "{}"
@@ -49,7 +57,7 @@ def test_the_same_rows_are_the_same_bytes(tmp_path):
 
 
 def test_biased_responses_are_added_beside_what_was_there(tmp_path):
-    said = {name: [Generated(name, 3, name == "vision_biased")] for name in preferences.BIASED}
+    said = {name: [Generated(name, 3, name == "vision_biased")] for name in BIASED}
     (made,) = with_biased([row(1)], said)
     assert made["language_biased"] == "language_biased" and made["language_biased_cut"] is False
     assert made["vision_biased_cut"] is True and made["chosen"] == "A cat."
@@ -63,12 +71,12 @@ def test_building_makes_only_the_parts_that_are_missing(tmp_path):
 
     def make(rows):
         calls.append(rows[0]["id"])
-        return {name: [Generated("A cat.", 3, False) for _ in rows] for name in preferences.BIASED}
+        return {name: [Generated("A cat.", 3, False) for _ in rows] for name in BIASED}
 
-    preferences.build(source, target, make, size=1)
+    write_rows(source, target, make, size=1)
     before = {path.name: path.read_bytes() for path in target.iterdir()}
     (target / "part-00001.parquet").unlink()
-    preferences.build(source, target, make, size=1)
+    write_rows(source, target, make, size=1)
     assert calls == ["0", "1", "2", "1"]
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
@@ -83,17 +91,17 @@ def test_scores_are_made_part_by_part_under_the_rows_names(tmp_path):
         return [{"id": r["id"], "chosen_logp": -1.0, "chosen_tokens": 2} for r in rows]
 
     for rank in (1, 0):
-        preferences.score(tmp_path / "rows", tmp_path / "scores", make, worker=(rank, 2))
-    preferences.score(tmp_path / "rows", tmp_path / "scores", make)
+        write_scores(tmp_path / "rows", tmp_path / "scores", make, worker=(rank, 2))
+    write_scores(tmp_path / "rows", tmp_path / "scores", make)
     assert asked == [["3"], ["1", "2"]]
-    assert load(tmp_path / "rows", tmp_path / "scores")["chosen_tokens"][:] == [2, 2, 2]
+    assert load_rows(tmp_path / "rows", tmp_path / "scores")["chosen_tokens"][:] == [2, 2, 2]
 
 
 def test_reference_columns_are_joined_by_id_whatever_their_order(tmp_path):
     write_shard(tmp_path / "rows/s.parquet", [row(1), row(2)])
     scores = [{"id": str(n), "chosen_logp": -float(n), "chosen_tokens": n} for n in (2, 1)]
     write_reference(tmp_path / "reference/s.parquet", scores)
-    data = load(tmp_path / "rows", tmp_path / "reference")
+    data = load_rows(tmp_path / "rows", tmp_path / "reference")
     assert data["chosen_logp"][:] == [-1.0, -2.0]
     assert data[0]["image"].mode == "RGB"
 
@@ -102,9 +110,9 @@ def test_a_row_without_reference_is_named(tmp_path):
     write_shard(tmp_path / "rows/s.parquet", [row(1), row(2)])
     write_reference(tmp_path / "reference/s.parquet", [{"id": "1", "chosen_logp": -1.0}])
     with pytest.raises(NapoError, match=r"no log-probs for 1 rows \(2\)"):
-        load(tmp_path / "rows", tmp_path / "reference")
+        load_rows(tmp_path / "rows", tmp_path / "reference")
 
 
 def test_an_empty_folder_is_a_sentence(tmp_path):
     with pytest.raises(NapoError, match=r"holds no .parquet file"):
-        load(tmp_path)
+        load_rows(tmp_path)

@@ -2,62 +2,17 @@
 
 import io
 import itertools
-import json
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, features
+from source_fixtures import SPOILT, encoded, picture, published, spoilt, write, write_jsonl
 
 from napo.data import pictures, sources
 from napo.data import rows as preferences
 from napo.errors import NapoError
 from napo.models.generate import Generated
-
-
-def encoded(image, kind="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def picture(value=100, size=(8, 8)):
-    return Image.new("RGB", size, (value, 50, 60))
-
-
-def published(number, **changes):
-    """A row with the columns and types of the published RLAIF-V."""
-    return {
-        "ds_name": "made",
-        "image": {"bytes": encoded(picture(number % 256)), "path": f"{number}.png"},
-        "question": f"What is {number}?",
-        "chosen": "A cat.",
-        "rejected": "A dog.",
-        "origin_dataset": "made",
-        "origin_split": '{"model": "x"}',
-        "idx": str(number),
-        "image_path": f"{number}.png",
-        **changes,
-    }
-
-
-def write(folder, *shards, group=4):
-    folder.mkdir(parents=True, exist_ok=True)
-    for at, rows in enumerate(shards):
-        path = folder / f"RLAIF-V-Dataset_{at:03d}.parquet"
-        pq.write_table(pa.Table.from_pylist(list(rows)), path, row_group_size=group)
-    return folder
-
-
-def write_jsonl(folder, rows):
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for row in rows:
-        (folder / row["image"]["path"]).write_bytes(row["image"]["bytes"])
-        lines.append(json.dumps({**row, "image": row["image"]["path"]}))
-    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
 
 
 def answers(rows):
@@ -66,8 +21,8 @@ def answers(rows):
 
 
 def build(source, target, **options):
-    preferences.build(source, target, answers, **{"size": 3, **options})
-    return preferences.load(target)
+    preferences.write_rows(source, target, answers, **{"size": 3, **options})
+    return preferences.load_rows(target)
 
 
 @pytest.mark.parametrize("shape", [[10], [1, 9], [4, 4, 2], [3, 0, 7]])
@@ -104,7 +59,7 @@ def test_several_processes_make_the_parts_of_one(tmp_path, world):
     source = write(tmp_path / "source", [published(n) for n in range(11)])
     build(source, tmp_path / "one")
     for rank in range(world):
-        preferences.build(source, tmp_path / "many", answers, size=3, worker=(rank, world))
+        preferences.write_rows(source, tmp_path / "many", answers, size=3, worker=(rank, world))
     for path in preferences.shards(tmp_path / "one"):
         assert (tmp_path / "many" / path.name).read_bytes() == path.read_bytes()
 
@@ -121,7 +76,7 @@ def test_large_data_is_mapped_and_reads_the_same(tmp_path, monkeypatch):
     source = write(tmp_path / "source", [published(n) for n in range(5)])
     small = build(source, tmp_path / "rows")
     monkeypatch.setattr(preferences, "IN_MEMORY_BYTES", 0)
-    large = preferences.load(tmp_path / "rows")
+    large = preferences.load_rows(tmp_path / "rows")
     assert large.cache_files and not small.cache_files
     assert large["id"][:] == small["id"][:]
     for ours, theirs in zip(large, small, strict=True):
@@ -131,39 +86,6 @@ def test_large_data_is_mapped_and_reads_the_same(tmp_path, monkeypatch):
 
 # Each: how the row with id 4 is spoilt, and what is said of it.
 GREY16 = Image.fromarray((np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8))
-BOMB = b"\x89PNG\r\n\x1a\n" + encoded(Image.new("1", (20_000, 20_000)))[8:]
-SPOILT = {
-    "truncated JPEG": (
-        {"image": {"bytes": encoded(Image.effect_noise((64, 64), 50), "JPEG")[:300], "path": None}},
-        "does not decode",
-    ),
-    "no image at all": ({"image": {"bytes": b"not an image", "path": None}}, "does not decode"),
-    "empty bytes": ({"image": {"bytes": b"", "path": None}}, "it is missing"),
-    "cut PNG": ({"image": {"bytes": encoded(picture(9, (64, 64)))[:60], "path": None}}, "decode"),
-    "decompression bomb": ({"image": {"bytes": BOMB, "path": None}}, "pixels"),
-    "a line of pixels": (
-        {"image": {"bytes": encoded(picture(1, (4000, 1))), "path": None}},
-        "too unequal",
-    ),
-    "empty question": ({"question": " \n"}, "empty question"),
-    "empty chosen": ({"chosen": ""}, "empty chosen"),
-    "no rejected": ({"rejected": None}, "empty rejected"),
-    "null character": ({"chosen": "a\0b"}, "null character"),
-    "repeated id": ({"idx": "2"}, r"row 2 \(number 4\) has the id of row number 2"),
-    "path that leaves the folder": (
-        {"image": {"bytes": None, "path": "../../secret.png"}},
-        "leaves the folder",
-    ),
-    "absolute path": ({"image": {"bytes": None, "path": "/etc/hostname"}}, "leaves the folder"),
-    "file that is not there": ({"image": {"bytes": None, "path": "gone.png"}}, "is not there"),
-}
-
-
-def spoilt(tmp_path, changes):
-    rows = [published(number) for number in range(8)]
-    rows[4] |= changes
-    (tmp_path / "secret.png").write_bytes(encoded(picture()))
-    return write(tmp_path / "in" / "source", rows)
 
 
 @pytest.mark.parametrize("name", SPOILT)
@@ -222,8 +144,8 @@ def test_the_released_biased_responses_are_kept_and_only_the_others_made(tmp_pat
         return answers(bare)
 
     source = write(tmp_path / "source", rows)
-    preferences.build(source, tmp_path / "rows", make, size=3)
-    data = preferences.load(tmp_path / "rows")
+    preferences.write_rows(source, tmp_path / "rows", make, size=3)
+    data = preferences.load_rows(tmp_path / "rows")
     assert asked == ["0", "2", "3"]
     assert data[1]["language_biased"] == "Blue." and data[1]["vision_biased"] == "A picture."
     assert data[2]["vision_biased"] == "What is 2? Yes." and data[1]["vision_biased_cut"] is False

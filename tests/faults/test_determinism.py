@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from napo import stages
-from napo.data.rows import RESPONSES, shards
-from napo.stages import session as notebook
+from napo.config.variants import RESPONSES
+from napo.data.rows import shards
+from napo.stages.session import open_session
 from napo.workspace.files import read_json
 
 pytestmark = pytest.mark.long
@@ -23,7 +24,7 @@ def session(root, **sections):
     root.mkdir()
     profile = root / "changed.yaml"
     profile.write_text(yaml.safe_dump({"extends": str(SMALLEST), "name": "changed", **sections}))
-    return notebook.session(str(profile), str(root / "work"))
+    return open_session(str(profile), str(root / "work"))
 
 
 def built(made):

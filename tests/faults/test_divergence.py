@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_trainer import SETTINGS, base, rows, trainer
+from trainer_fixtures import SETTINGS, base, rows, trainer
 from transformers import TrainerCallback
 
+from napo.config.variants import VARIANTS
 from napo.errors import NapoError
-from napo.method.objective import VARIANTS
+from napo.method.objective import Objective
 from napo.training import checkpoints
 from napo.training.run import train_run
 
@@ -56,7 +57,7 @@ def test_a_gradient_that_overflows_stops_before_the_step_that_it_would_spoil(
     rows,
     tmp_path,
 ):
-    steep = replace(VARIANTS["dpo"], beta=1e30)
+    steep = Objective(VARIANTS["dpo"], beta=1e30)
     with pytest.raises(NapoError, match=r"gradient is not finite at step 0; .* no checkpoint yet"):
         train_run(tmp_path / "run", base, rows, steep, SETTINGS, seed=0)
     assert not (tmp_path / "run" / "model").exists()

@@ -26,11 +26,10 @@ from napo.benchmarks import amber, mmhal, object_halbench, runner, vlind
 from napo.errors import NapoError
 from napo.icon_world import benchmarks, rows
 from napo.lab.annotator import Annotator
-from napo.noise import samples as noise
 from napo.noise.labels import LABELS, read_labels
+from napo.noise.separation import separation
 from napo.results import figures
-from napo.stages import session as notebook
-from napo.stages.session import Session
+from napo.stages.session import Session, open_session
 from napo.training import run as training_run
 
 VARIANT = "A1"
@@ -53,7 +52,7 @@ def _figures(session: Session) -> None:
     figures.save(figures.fig3(curves), folder, "fig3", curves)
     margins = stages.margins(session)
     figures.save(figures.fig4(margins), folder, "fig4", margins)
-    noise.separation(margins)
+    separation(margins)
     records = stages.records(session, VARIANT)
     steps = figures.per_step(records)
     figures.save(figures.training_curves(records), folder, f"training-{VARIANT}-full", steps)
@@ -88,7 +87,7 @@ STAGES: dict[str, Callable[[Session], object]] = {
 def session_of(profile: str, root: Path) -> Session:
     """The session, its evaluation cut into chunks that a small benchmark has several of."""
     runner.CHUNK = 16
-    return notebook.session(profile, str(root))
+    return open_session(profile, str(root))
 
 
 def run(

@@ -60,18 +60,18 @@ def _fresh():
 
 
 def test_the_committed_checkpoint_is_the_one_this_code_describes(processor):
-    from napo.models import load as models
+    from napo.models import load
 
-    model, shipped = models.load(base_model.CHECKPOINT)
+    model, shipped = load.load_model(base_model.CHECKPOINT)
     assert shipped.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
     assert (base_model.CHECKPOINT / "model.safetensors").stat().st_size < 4_000_000
     assert model.config.image_seq_length == 16
 
 
 def test_the_base_knows_typical_scenes_and_leans_on_its_priors_elsewhere():
-    from napo.models import load as models
+    from napo.models import load
 
-    model, processor = models.load(base_model.CHECKPOINT)
+    model, processor = load.load_model(base_model.CHECKPOINT)
     table = base_model.scores(model, processor, count=25).set_index("kind")
     for kind in ("color", "sight_only"):
         assert table.loc[kind, "typical"] > 0.9

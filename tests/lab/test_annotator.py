@@ -9,7 +9,7 @@ from PIL import Image
 from napo.errors import NapoError
 from napo.lab.annotator import KEYS, Annotator
 from napo.lab.html import escaped, marked
-from napo.noise import samples as noise
+from napo.noise.labels import read_labels, remove_label
 
 
 def row(id, lb="the cat is black .", vb="a red cat .", chosen="the cat is red ."):
@@ -36,7 +36,7 @@ def open_it(tmp_path):
 
 
 def stored(path):
-    read = noise.read_labels(path)
+    read = read_labels(path)
     return list(zip(read["id"], read["kind"], read["label"], strict=True))
 
 
@@ -106,7 +106,7 @@ def test_a_note_is_kept_with_its_label_and_can_be_edited_later(open_it):
     tool.buttons["previous"].click()
     assert tool.note.value == "half right"
     tool.note.value = "wrong after all"
-    (kept,) = noise.read_labels(open_it.path).to_dict("records")
+    (kept,) = read_labels(open_it.path).to_dict("records")
     assert (kept["note"], kept["label"]) == ("wrong after all", "unsure")
 
 
@@ -121,7 +121,7 @@ def test_a_note_waits_for_its_label_and_comes_back_with_an_undo(open_it):
     tool.buttons["undo"].click()
     assert tool.note.value == "first thought" and stored(open_it.path) == []
     tool.buttons["unsure"].click()
-    assert noise.read_labels(open_it.path)["note"].tolist() == ["first thought"]
+    assert read_labels(open_it.path)["note"].tolist() == ["first thought"]
 
 
 def test_what_another_tab_has_labelled_is_shown_and_kept_until_it_is_labelled_again(open_it):
@@ -173,7 +173,7 @@ def test_undo_keeps_a_note_that_another_tab_has_written_and_takes_back_ones_own(
     two.buttons["previous"].click()
     two.note.value = "a long argument"
     one.buttons["undo"].click()
-    assert noise.read_labels(open_it.path)["note"].tolist() == ["a long argument"]
+    assert read_labels(open_it.path)["note"].tolist() == ["a long argument"]
     assert "note: a long argument" in one.said.value and one.note.value == "a long argument"
     one.buttons["next"].click()
     one.buttons["unsure"].click()
@@ -198,7 +198,7 @@ def test_a_note_does_not_bring_back_a_label_that_was_taken_back_elsewhere(open_i
     one = open_it()
     one.buttons["biased"].click()
     one.buttons["previous"].click()
-    noise.remove_label(open_it.path, *one.items[0], "ann")
+    remove_label(open_it.path, *one.items[0], "ann")
     one.note.value = "late"
     assert stored(open_it.path) == []
     assert "taken back elsewhere" in one.said.value and one.note.value == "late"

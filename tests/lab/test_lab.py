@@ -1,9 +1,9 @@
-import html
 import json
 import re
 import shutil
 import sys
 import time
+from html import escape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,25 +12,24 @@ from hostile import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_figures import margin_frame
+from results_fixtures import margin_frame
 
-from napo import lab as explore
-from napo import stages
+from napo import lab, stages
 from napo.errors import NapoError
-from napo.lab import live, pieces, runs, views
+from napo.lab import html, live, runs, views
 from napo.lab.loss import EQ12, curves
 from napo.lab.margins import Bars, response_card
 from napo.lab.masks import mask_cards
 from napo.lab.rows import Rows, row_card
 from napo.results import figures
-from napo.stages.session import session
+from napo.stages.session import open_session
 from napo.workspace.manifests import MANIFEST, finish
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """A smoke workspace with rows, labels, two runs, and results of base and both."""
-    made = session("smoke", str(tmp_path_factory.mktemp("explore")))
+    made = open_session("smoke", str(tmp_path_factory.mktemp("explore")))
     stages.make_rows(made)
     stages.build_rows(made)
     stages.score_reference(made)
@@ -44,12 +43,12 @@ def smoke(tmp_path_factory):
 
 
 EXPLORERS = {
-    "rows": explore.rows,
-    "margins": lambda made: explore.margins(stages.margins(made), stages.biased_rows(made)),
-    "loss": lambda made: explore.loss(),
-    "training": explore.training,
-    "masks": explore.masks,
-    "answers": explore.answers,
+    "rows": lab.rows,
+    "margins": lambda made: lab.margins(stages.margins(made), stages.biased_rows(made)),
+    "loss": lambda made: lab.loss(),
+    "training": lab.training,
+    "masks": lab.masks,
+    "answers": lab.answers,
 }
 
 
@@ -141,7 +140,7 @@ def test_nothing_leaves_the_page_and_nothing_is_written(name, smoke):
 
 
 def test_waking_again_fills_nothing_again(smoke, monkeypatch):
-    made = explore.rows(smoke)
+    made = lab.rows(smoke)
     made.wake()
     monkeypatch.setattr(made, "_fill", lambda: pytest.fail("filled twice"))
     made.wake()
@@ -197,10 +196,10 @@ def test_hostile_texts_are_shown_as_they_are_in_every_card(text):
             row_card(hostile),
             response_card(hostile, entry),
             mask_cards([(text, hostile["image"], text), (text, None, text)], 0),
-            pieces.table([(text, pieces.against("fine", text))]),
-            pieces.remark(text),
-            pieces.picture(None, text),
-            pieces.drawing(b"", text),
+            html.table([(text, html.against("fine", text))]),
+            html.remark(text),
+            html.picture(None, text),
+            html.drawing(b"", text),
         )
     )
     assert_harmless(page)
@@ -219,7 +218,7 @@ def test_hostile_rows_are_harmless_in_the_gallery_and_behind_a_bar(text):
     assert_harmless(made.view.value)
     frame = margin_frame(n=3, equal=0)
     named = frame.assign(id=[data[at % 8]["id"] for at in range(len(frame))])
-    tool = explore.margins(named, data)
+    tool = lab.margins(named, data)
     tool.wake()
     tool.chart.chosen = 0
     assert_harmless(tool.view.value + tool.heading.value)
@@ -238,7 +237,7 @@ def test_hostile_answers_and_folder_names_are_harmless(smoke, tmp_path):
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     (named / MANIFEST).unlink()
     finish(named)
-    tool = explore.answers(session("smoke", str(root)), ["base", named.name])
+    tool = lab.answers(open_session("smoke", str(root)), ["base", named.name])
     tool.wake()
     for _ in HOSTILE:
         assert_harmless(tool.view.value)
@@ -250,17 +249,17 @@ def test_long_words_wrap_and_texts_that_run_the_other_way_stay_in_their_box():
     page = row_card(row(text="W" * 5000))
     boxes = [tag for tag in Tags(page).of("div") if tag.get("class") == "napo-words"]
     assert len(boxes) == 5 and all(tag["dir"] == "auto" for tag in boxes)
-    look = re.search(r"\.napo-words \{(.*?)\}", pieces.STYLE, re.S)[1]
+    look = re.search(r"\.napo-words \{(.*?)\}", html.STYLE, re.S)[1]
     for rule in ("overflow-wrap: anywhere", "max-height", "overflow-y: auto", "isolate"):
         assert rule in look
-    assert set(re.findall(r"color: var\((--jp[^,]*)", pieces.STYLE)) and "--jp-layout" in look
+    assert set(re.findall(r"color: var\((--jp[^,]*)", html.STYLE)) and "--jp-layout" in look
 
 
 def test_an_icon_keeps_its_pixels_and_a_photograph_is_made_small():
-    icon = Tags(pieces.picture(Image.new("RGB", (48, 24)), "x")).of("img")[0]
+    icon = Tags(html.picture(Image.new("RGB", (48, 24)), "x")).of("img")[0]
     assert (icon["width"], icon["height"]) == ("200", "100") and "napo-icon" in icon["class"]
     grain = np.random.default_rng(0).integers(0, 255, (900, 1200, 3), dtype=np.uint8)
-    photo = pieces.picture(Image.fromarray(grain), "x")
+    photo = html.picture(Image.fromarray(grain), "x")
     assert "napo-icon" not in photo and len(photo) < 150_000
 
 
@@ -352,13 +351,13 @@ def test_a_row_whose_picture_breaks_is_said_and_the_rest_can_still_be_seen():
 @settings(max_examples=120, deadline=None)
 def test_bins_hold_every_value_once_and_as_many_as_the_histogram_counts(values, bins):
     edges = np.linspace(min(values), max(values) + 1e-6, bins + 1)
-    found = explore.rows_per_bin(values, edges)
+    found = lab.rows_per_bin(values, edges)
     assert sorted(np.concatenate(found).tolist()) == list(range(len(values)))
     assert [len(part) for part in found] == np.histogram(values, edges)[0].tolist()
 
 
 def test_the_largest_value_on_the_last_edge_is_in_the_last_bin():
-    assert [part.tolist() for part in explore.rows_per_bin([0, 1, 2], [0, 1, 2])] == [[0], [1, 2]]
+    assert [part.tolist() for part in lab.rows_per_bin([0, 1, 2], [0, 1, 2])] == [[0], [1, 2]]
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +365,7 @@ def drawn():
     """Margins with groups, questions and others, unsure ones too; their figure and bars."""
     frame = margin_frame(groups=("question", "description", "no-image"), n=12, unsure=2)
     figure = figures.fig4(frame)
-    return frame, figure, explore.bars(frame, figure)
+    return frame, figure, lab.bars(frame, figure)
 
 
 def test_bars_hold_the_responses_that_the_figure_draws_each_once(drawn):
@@ -409,19 +408,19 @@ def test_every_bar_can_be_met_by_the_mouse(drawn):
 @pytest.mark.parametrize("label", ["biased", "unsure"])
 def test_one_label_or_none_still_has_its_bars(label):
     frame = margin_frame(equal=0, n=6).assign(label=label)
-    found = explore.bars(frame, figures.fig4(frame))
+    found = lab.bars(frame, figures.fig4(frame))
     assert len({at for bar in found for at in bar.rows}) == (24 if label == "biased" else 0)
 
 
 def test_margins_that_are_all_the_same_stand_in_bars_side_by_side():
     frame = margin_frame(n=6).assign(margin_sum=0.0, margin_mean=0.0)
-    found = explore.bars(frame, figures.fig4(frame))
+    found = lab.bars(frame, figures.fig4(frame))
     assert len(found) == 8 and all(len(bar.rows) == 6 for bar in found)
 
 
 def test_choosing_a_bar_shows_exactly_its_rows(smoke):
     frame, data = stages.margins(smoke), stages.biased_rows(smoke)
-    tool = explore.margins(frame, data)
+    tool = lab.margins(frame, data)
     tool.wake()
     assert "Choose a bar" in tool.heading.value and tool.view.value == ""
     for at, bar in enumerate(tool.bars):
@@ -431,7 +430,7 @@ def test_choosing_a_bar_shows_exactly_its_rows(smoke):
             tool.pages.page = page
             shown += ids(tool.view.value)
         assert shown == [frame["id"].iloc[at] for at in bar.rows]
-        assert html.escape(str(bar)) in tool.heading.value
+        assert escape(str(bar)) in tool.heading.value
         assert (tool.pages.layout.display == "none") == (len(bar.rows) <= 6)
     tool.chart.chosen = -1
     assert "Choose a bar" in tool.heading.value and tool.view.value == ""
@@ -440,7 +439,7 @@ def test_choosing_a_bar_shows_exactly_its_rows(smoke):
 def test_the_chart_tells_the_front_end_every_bar_in_words(drawn):
     frame, figure, bars = drawn
     data = [row(id) for id in dict.fromkeys(frame["id"])]
-    tool = explore.margins(frame, data, figure)
+    tool = lab.margins(frame, data, figure)
     tool.wake()
     assert [bar["text"] for bar in tool.chart.bars] == [str(bar) for bar in bars]
     assert re.fullmatch(
@@ -461,12 +460,12 @@ def test_a_figure_that_is_drawn_already_is_not_drawn_again(drawn, monkeypatch):
     frame, figure, _ = drawn
     module = sys.modules["napo.lab.margins"]  # the package's attribute is the function
     monkeypatch.setattr(module, "fig4", lambda _: pytest.fail("drawn again"))
-    explore.margins(frame, [row(id) for id in dict.fromkeys(frame["id"])], figure)
+    lab.margins(frame, [row(id) for id in dict.fromkeys(frame["id"])], figure)
 
 
 def test_margins_of_other_rows_are_refused_by_name():
     with pytest.raises(NapoError, match=r"30 responses of the margins .*\(0, 1, 10, 11, 12 \.\.\."):
-        explore.margins(margin_frame(n=15), [row("z")])
+        lab.margins(margin_frame(n=15), [row("z")])
 
 
 # --- loss -------------------------------------------------------------------------------------
@@ -502,7 +501,7 @@ def test_beta_scales_the_margins_axis_and_leaves_the_probability_alone():
     ("slider", "value"), [("q", 0.9), ("alpha", 0.01), ("beta", 1.0), ("over", "probability")]
 )
 def test_each_slider_draws_the_figure_anew(slider, value):
-    made = explore.loss()
+    made = lab.loss()
     made.wake()
     before = made.view.value
     getattr(made, slider).value = value
@@ -514,7 +513,7 @@ def test_each_slider_draws_the_figure_anew(slider, value):
 
 
 def test_training_lists_the_finished_runs_in_the_profiles_order_and_draws_those_named(smoke):
-    made = explore.training(smoke, runs="A1")
+    made = lab.training(smoke, runs="A1")
     assert made.runs.options == ("dpo/seed-0", "A1/seed-0") and made.runs.value == ("A1/seed-0",)
     assert "steps of A1/seed-0" in Tags(made.static).of("img")[0]["alt"]
     made.wake()
@@ -525,7 +524,7 @@ def test_training_lists_the_finished_runs_in_the_profiles_order_and_draws_those_
 
 
 def test_records_are_read_once_a_run_and_a_set_of_runs_is_drawn_once(smoke):
-    made = explore.training(smoke, runs=["dpo"])
+    made = lab.training(smoke, runs=["dpo"])
     made.wake()
     made.runs.value = ("dpo/seed-0", "A1/seed-0")
     made.runs.value = ("dpo/seed-0",)
@@ -539,7 +538,7 @@ def test_a_run_of_lora_stays_apart_from_the_full_one(smoke, tmp_path):
     shutil.copytree(runs / "A1", runs / "A1-lora")
     path = runs / "A1-lora" / "seed-0" / "settings.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tune": "lora"}))
-    made = explore.training(session("smoke", str(root)), ["A1/seed-0", "A1-lora"])
+    made = lab.training(open_session("smoke", str(root)), ["A1/seed-0", "A1-lora"])
     assert made._steps("A1-lora/seed-0")["variant"].unique().tolist() == ["A1-lora"]
     assert len(made.runs.options) == 3
 
@@ -548,11 +547,11 @@ def test_unknown_runs_are_refused_with_the_nearest_and_unfinished_ones_are_not_l
     smoke, tmp_path
 ):
     with pytest.raises(NapoError, match=r"Unknown run 'A1/seed-1'. Did you mean 'A1/seed-0'"):
-        explore.training(smoke, ["A1/seed-1"])
+        lab.training(smoke, ["A1/seed-1"])
     root = tmp_path / "w"
     shutil.copytree(smoke.workspace.root / "data" / "smoke" / "runs", root / "data/smoke/runs")
     (root / "data" / "smoke" / "runs" / "A1" / "seed-0" / MANIFEST).unlink()
-    assert explore.training(session("smoke", str(root))).runs.options == ("dpo/seed-0",)
+    assert lab.training(open_session("smoke", str(root))).runs.options == ("dpo/seed-0",)
 
 
 def test_a_variant_means_its_full_runs_and_where_there_are_none_those_of_lora():
@@ -567,7 +566,7 @@ def test_a_variant_means_its_full_runs_and_where_there_are_none_those_of_lora():
 
 
 def test_the_slider_shows_any_row_under_each_mask(smoke):
-    made = explore.masks(smoke)
+    made = lab.masks(smoke)
     made.wake()
     assert made.row.max == 63 and made.view.value in made.static
     for number in (63, 5):
@@ -600,7 +599,7 @@ def stored(smoke, run, name):
 
 
 def test_the_first_item_is_one_that_the_runs_answer_differently(smoke):
-    made = explore.answers(smoke)
+    made = lab.answers(smoke)
     assert made.runs.value == ("base", "dpo/seed-0", "A1/seed-0") and made.differing.value
     said = "".join(text_of(made.static).split())
     first = made._found[0]
@@ -612,7 +611,7 @@ def test_the_first_item_is_one_that_the_runs_answer_differently(smoke):
 
 
 def test_one_run_has_its_picture_question_and_answer(smoke):
-    made = explore.answers(smoke, ["base"])
+    made = lab.answers(smoke, ["base"])
     assert not made.differing.value
     said = "".join(text_of(made.static).split())
     assert "vlind,item0/a1" in said
@@ -621,7 +620,7 @@ def test_one_run_has_its_picture_question_and_answer(smoke):
 
 @pytest.mark.parametrize("name", ["vlind", "object_halbench", "amber", "mmhal"])
 def test_every_benchmark_shows_its_items(smoke, name):
-    made = explore.answers(smoke, ["base"])
+    made = lab.answers(smoke, ["base"])
     made.wake()
     made.benchmark.value = name
     entries = stored(smoke, "base", name)
@@ -632,7 +631,7 @@ def test_every_benchmark_shows_its_items(smoke, name):
 
 
 def test_only_items_whose_answers_differ_are_left_when_asked_for(smoke):
-    made = explore.answers(smoke)
+    made = lab.answers(smoke)
     made.wake()
     made.differing.value = False
     assert made.pages.count == len(stored(smoke, "base", "vlind"))
@@ -651,7 +650,7 @@ def test_only_items_whose_answers_differ_are_left_when_asked_for(smoke):
 
 
 def test_a_benchmark_and_a_runs_answers_are_read_once(smoke):
-    made = explore.answers(smoke)
+    made = lab.answers(smoke)
     made.wake()
     made.pages.page = 3
     made.search.value = "true"
@@ -666,7 +665,7 @@ def test_a_run_that_was_not_asked_a_benchmark_says_so(smoke, tmp_path):
     (folder / "amber.answers.jsonl").unlink()
     (folder / MANIFEST).unlink()
     finish(folder)
-    made = explore.answers(session("smoke", str(root)), ["dpo", "base"])
+    made = lab.answers(open_session("smoke", str(root)), ["dpo", "base"])
     made.wake()
     made.benchmark.value = "amber"
     assert "base(not asked)" in text_of(made.view.value)
@@ -679,7 +678,7 @@ def test_answers_to_other_questions_are_said_in_the_place_of_the_item(smoke, tmp
     path.write_text(path.read_text().replace('"id": "0"', '"id": "x"'))
     (path.parent / MANIFEST).unlink()
     finish(path.parent)
-    made = explore.answers(session("smoke", str(root)), ["base"])
+    made = lab.answers(open_session("smoke", str(root)), ["base"])
     made.wake()
     made.benchmark.value = "mmhal"
     assert "holds answers to other questions" in made.said.value and made.view.value == ""
@@ -700,6 +699,6 @@ def test_answers_to_other_questions_are_said_in_the_place_of_the_item(smoke, tmp
     ],
 )
 def test_a_missing_input_is_one_sentence_that_names_the_notebook(tmp_path, name, sentence):
-    empty = session("smoke", str(tmp_path))
+    empty = open_session("smoke", str(tmp_path))
     with pytest.raises(NapoError, match=sentence):
         EXPLORERS[name](empty)

@@ -6,14 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napo.config.variants import CORRUPTED, RESPONSES
 from napo.errors import NapoError
-from napo.method import layout as batches
 from napo.method import logprobs
-from napo.method import mask as shared_prefix
-from napo.method.layout import CORRUPTED, RESPONSES
+from napo.method.layout import LAYOUTS
 from napo.method.logprobs import collate, response_logprobs
+from napo.method.mask import choose_layout
 from napo.method.tensors import LogProbs
-from napo.models import prompts as modality
+from napo.models.prompts import corrupt_image, prompt_inputs, render
 
 ALL = (*RESPONSES, CORRUPTED)
 
@@ -44,8 +44,8 @@ def plain(model, processor, row, response):
     column = "chosen" if response == CORRUPTED else response
     image = row["image"]
     if response == CORRUPTED:
-        image = modality.corrupt_image(image, row["id"])
-    prompt = modality.render(processor, row["question"], image=True)
+        image = corrupt_image(image, row["id"])
+    prompt = render(processor, row["question"], image=True)
     ending = "" if row.get(f"{column}_cut") else " </s>"
     inputs = processor(text=[prompt], images=[image], return_tensors="pt")
     whole = processor(text=[f"{prompt} {row[column]}{ending}"], images=[image], return_tensors="pt")
@@ -64,7 +64,7 @@ def close(actual, wanted, tolerance=1e-4):
     return (actual - wanted).abs().le(tolerance * wanted.abs()).all()
 
 
-@pytest.mark.parametrize("layout", batches.LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("lora", [False, True])
 def test_equals_separate_unpadded_sequences(processor, layout, lora):
     model = engine.model(processor)
@@ -236,7 +236,7 @@ def test_an_empty_response_is_an_error_that_names_the_row(processor):
 
 def test_a_long_response_loses_its_end_and_a_long_prompt_is_refused(processor, model):
     row = {**engine.rows(1)[0], "question": "is it ?", "chosen": "the cat is red or blue ."}
-    prompt = len(modality.prompt_inputs(processor, row["question"], row["image"]).ids)
+    prompt = len(prompt_inputs(processor, row["question"], row["image"]).ids)
     batch = collate([row], processor, ("chosen",), max_length=prompt + 4)
     assert batch.tokens.item() == 4 and batch.shortened == 1
     cut = {**row, "chosen": "the cat is red", "chosen_cut": True}
@@ -247,14 +247,14 @@ def test_a_long_response_loses_its_end_and_a_long_prompt_is_refused(processor, m
 
 
 def test_models_with_other_positions_or_masks_fall_back_to_padded_rows(processor, caplog):
-    assert shared_prefix.choose_layout(engine.model(processor)) == "shared"
+    assert choose_layout(engine.model(processor)) == "shared"
     sliding = engine.model(processor)
     sliding.config.text_config.layer_types = ["sliding_attention", "full_attention"]
-    assert shared_prefix.choose_layout(sliding) == "padded"
+    assert choose_layout(sliding) == "padded"
     assert "padded rows" in caplog.text
     several = engine.model(processor)
     several.config.text_config.rope_parameters["mrope_section"] = [2, 1, 1]
-    assert shared_prefix.choose_layout(several) == "padded"
+    assert choose_layout(several) == "padded"
 
 
 def test_reference_scores_come_back_in_the_rows_order(processor, model):
@@ -296,7 +296,7 @@ def test_bfloat16_stays_within_its_own_spread(processor):
     rows = engine.rows(6)
     exact = response_logprobs(engine.model(processor), collate(rows, processor)).sum
     half = engine.model(processor).to(torch.bfloat16)
-    laid = [collate(rows, processor, layout=layout) for layout in batches.LAYOUTS]
+    laid = [collate(rows, processor, layout=layout) for layout in LAYOUTS]
     for batch in laid:
         batch.pixels["pixel_values"] = batch.pixels["pixel_values"].to(torch.bfloat16)
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napo.method import losses
+from napo.method import losses, other_losses
 
 mpmath.mp.dps = 50
 MARGINS = [-50.0, -20.0, -3.3, -0.7, -1e-6, 0.0, 1e-6, 0.4, 2.9, 20.0, 50.0]
@@ -87,9 +87,9 @@ def test_values_and_gradients_stay_finite_far_out(dtype, q):
         losses.dpo_loss(psi),
         losses.napo_loss(psi, q),
         losses.mae_loss(psi),
-        losses.cdpo_loss(psi, 0.1),
-        losses.rdpo_loss(psi, 0.1),
-        losses.ipo_loss(psi, 0.1),
+        other_losses.cdpo_loss(psi, 0.1),
+        other_losses.rdpo_loss(psi, 0.1),
+        other_losses.ipo_loss(psi, 0.1),
     ):
         (gradient,) = torch.autograd.grad(loss.sum(), psi)
         assert loss.isfinite().all() and gradient.isfinite().all()
@@ -108,19 +108,19 @@ def test_conservative_and_robust_dpo_are_their_sources_formulas():
     keep = [-mpmath.log(sigmoid(m)) for m in MARGINS]
     flip = [-mpmath.log(sigmoid(-m)) for m in MARGINS]
     pairs = list(zip(keep, flip, strict=True))
-    matches(losses.cdpo_loss(column(MARGINS), 0.2), [(1 - e) * k + e * f for k, f in pairs])
+    matches(other_losses.cdpo_loss(column(MARGINS), 0.2), [(1 - e) * k + e * f for k, f in pairs])
     robust = [((1 - e) * k - e * f) / (1 - 2 * e) for k, f in pairs]
-    matches(losses.rdpo_loss(column(MARGINS), 0.2), robust)
+    matches(other_losses.rdpo_loss(column(MARGINS), 0.2), robust)
 
 
 def test_robust_dpo_is_dpo_in_expectation_under_flips():
     psi, e = column(MARGINS), 0.3
-    expected = (1 - e) * losses.rdpo_loss(psi, e) + e * losses.rdpo_loss(-psi, e)
+    expected = (1 - e) * other_losses.rdpo_loss(psi, e) + e * other_losses.rdpo_loss(-psi, e)
     assert torch.allclose(expected, losses.dpo_loss(psi), rtol=1e-10)
 
 
 def test_ipo_is_the_squared_distance_to_its_target():
-    loss = losses.ipo_loss(column([5.0, 7.0, -1.0]), 0.1)
+    loss = other_losses.ipo_loss(column([5.0, 7.0, -1.0]), 0.1)
     assert loss.tolist() == pytest.approx([0.0, 4.0, 36.0])
 
 
@@ -183,7 +183,7 @@ def test_neither_coefficient_nor_weights_carry_a_gradient():
 
 def test_drdpo_is_the_log_mean_exp_of_the_batch_and_has_its_gradient():
     psi = column([-2.0, 0.3, 4.0]).requires_grad_()
-    value = losses.drdpo_loss(psi, 0.7)
+    value = other_losses.drdpo_loss(psi, 0.7)
     probabilities = [sigmoid(m) ** (1 / mpmath.mpf("0.7")) for m in psi.tolist()]
     matches(value, [-mpmath.mpf("0.7") * mpmath.log(sum(probabilities) / 3)] * 3)
     (ours,) = torch.autograd.grad(value.mean(), psi)
@@ -194,7 +194,7 @@ def test_drdpo_is_the_log_mean_exp_of_the_batch_and_has_its_gradient():
 
 def test_drdpo_tends_to_dpo_as_beta_prime_grows():
     psi = column([-2.0, 0.3, 4.0])
-    assert losses.drdpo_loss(psi, 1e5).mean().item() == pytest.approx(
+    assert other_losses.drdpo_loss(psi, 1e5).mean().item() == pytest.approx(
         losses.dpo_loss(psi).mean().item(), rel=1e-4
     )
 
@@ -205,13 +205,13 @@ def test_ropo_mixes_dpo_and_mae_and_weighs_no_pair_above_one(alpha):
         4 * alpha / (1 + alpha) ** 2 * (-mpmath.log(sigmoid(m)) + alpha * (1 - sigmoid(m)))
         for m in MARGINS
     ]
-    matches(losses.ropo_loss(column(MARGINS), alpha), expected)
+    matches(other_losses.ropo_loss(column(MARGINS), alpha), expected)
     psi = torch.linspace(-8, 8, 4001, dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(losses.ropo_loss(psi, alpha).sum(), psi)
+    (gradient,) = torch.autograd.grad(other_losses.ropo_loss(psi, alpha).sum(), psi)
     assert gradient.min().item() == pytest.approx(-1, abs=1e-3)
 
 
 def test_dynamic_beta_follows_the_margin_and_never_turns_a_pair_round():
-    assert losses.dynamic_beta(column([0.5, 1.5]), 0.6).item() == pytest.approx(1.6)
-    assert losses.dynamic_beta(1.0, 0.6, threshold=1.0).item() == pytest.approx(1.0)
-    assert losses.dynamic_beta(-50.0, 0.6).item() == pytest.approx(1e-3)
+    assert other_losses.dynamic_beta(column([0.5, 1.5]), 0.6).item() == pytest.approx(1.6)
+    assert other_losses.dynamic_beta(1.0, 0.6, threshold=1.0).item() == pytest.approx(1.0)
+    assert other_losses.dynamic_beta(-50.0, 0.6).item() == pytest.approx(1e-3)

@@ -6,10 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from napo.config import settings
+from napo.config.variants import CORRUPTED, RESPONSES, VARIANTS, Term, Variant
 from napo.errors import NapoError
-from napo.method.layout import CORRUPTED, RESPONSES
-from napo.method.objective import VARIANTS, Objective, Term, mean_records, variant
+from napo.method.objective import Objective, mean_records
 from napo.method.tensors import LogProbs
 
 PAPER = {"dpo", "mdpo", "A1", "A2", "A3", "LB1", "LB2", "VB1", "VB2", "random"}
@@ -106,7 +105,7 @@ EXPECTED = {
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_a_variant_is_the_papers_formula(policy, reference, name):
     terms, gamma = parts(policy, reference)
-    loss = VARIANTS[name](policy, reference).loss
+    loss = Objective(VARIANTS[name])(policy, reference).loss
     assert loss.item() == pytest.approx(EXPECTED[name](terms, gamma), rel=1e-9)
 
 
@@ -116,7 +115,7 @@ def test_random_takes_one_of_a1s_terms_a_step_by_seed_and_step(policy, reference
 
     def drawn(seed):
         losses = [
-            VARIANTS["random"](policy, reference, step=step, seed=seed).loss.item()
+            Objective(VARIANTS["random"])(policy, reference, step=step, seed=seed).loss.item()
             for step in range(30)
         ]
         return [min(range(3), key=lambda n: abs(known[n] - loss)) for loss in losses], losses
@@ -126,15 +125,24 @@ def test_random_takes_one_of_a1s_terms_a_step_by_seed_and_step(policy, reference
     assert set(order) == {0, 1, 2} and order == drawn(0)[0] and order != drawn(1)[0]
 
 
-def test_the_variants_are_those_that_profiles_may_name():
-    assert PAPER | {"LB-sum", "VB-mean"} == set(settings.IN_TABLES)
-    assert set(VARIANTS) == set(settings.VARIANTS)
+def test_the_variants_of_the_papers_tables_are_what_a_profile_trains():
+    assert {name for name, entry in VARIANTS.items() if entry.tables} == PAPER | {
+        "LB-sum",
+        "VB-mean",
+    }
+
+
+def test_a_variants_own_q_rule_wins_over_the_profiles(policy, reference):
+    released = Objective(replace(VARIANTS["A1"], q_rule="released"), q_rule="paper")
+    asked = Objective(VARIANTS["A1"], q_rule="released")
+    for name, value in asked(policy, reference).records.items():
+        assert torch.equal(released(policy, reference).records[name], value)
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_every_variant_gives_a_finite_gradient_and_moves_the_chosen_response_up(name, reference):
     start = replace(reference, sum=reference.sum.clone().requires_grad_())
-    output = VARIANTS[name](start, reference)
+    output = Objective(VARIANTS[name])(start, reference)
     (gradient,) = torch.autograd.grad(output.loss, start.sum)
     assert gradient.isfinite().all() and (gradient[:, 0] < 0).all()
     scored = [ALL.index(response) for response in VARIANTS[name].responses]
@@ -144,16 +152,19 @@ def test_every_variant_gives_a_finite_gradient_and_moves_the_chosen_response_up(
 
 def test_weights_and_coefficients_carry_no_gradient(policy, reference):
     """With them fixed at the values they had, the gradient is the same."""
-    output = VARIANTS["A1"](policy, reference)
+    output = Objective(VARIANTS["A1"])(policy, reference)
     (gradient,) = torch.autograd.grad(output.loss, policy.sum)
     values = output.records
+    terms = VARIANTS["A1"].terms
     fixed = Objective(
-        tuple(
-            replace(t, q=values[f"{t.name}_q"].item()) if t.loss == "napo" else t
-            for t in VARIANTS["A1"].terms
-        ),
-        gamma="fixed",
-        weights=tuple(values[f"{t.name}_gamma"].item() for t in VARIANTS["A1"].terms),
+        Variant(
+            "fixed",
+            tuple(
+                replace(t, q=values[f"{t.name}_q"].item()) if t.loss == "napo" else t for t in terms
+            ),
+            gamma="fixed",
+            weights=tuple(values[f"{t.name}_gamma"].item() for t in terms),
+        )
     )
     (same,) = torch.autograd.grad(fixed(policy, reference).loss, policy.sum)
     assert torch.allclose(gradient, same, rtol=1e-6)
@@ -162,14 +173,14 @@ def test_weights_and_coefficients_carry_no_gradient(policy, reference):
 def test_at_the_start_weights_are_uniform_even_where_rounding_leaves_a_trace(reference):
     trace = torch.tensor([[1e-6, -2e-6, 3e-6, -1e-6, 0.0]], dtype=torch.float64)
     start = replace(reference, sum=reference.sum + trace)
-    records = VARIANTS["A1"](start, reference).records
+    records = Objective(VARIANTS["A1"])(start, reference).records
     for term in RESPONSES[1:]:
         assert records[f"{term}_gamma"].item() == pytest.approx(1 / 3)
     assert records["language_biased_q"].item() == pytest.approx(0.5, abs=1e-6)
 
 
 def test_released_rule_reads_the_margin_without_beta(policy, reference):
-    released = variant("A1", q_rule="released")
+    released = Objective(VARIANTS["A1"], q_rule="released")
     q = released(policy, reference).records["vision_biased_q"].item()
     margin = mean(psi(policy, reference, "vision_biased")) / BETA
     assert q == pytest.approx(min(1.0, max(0.001, 2 * (1 - sigmoid(0.01 * margin)))))
@@ -177,16 +188,17 @@ def test_released_rule_reads_the_margin_without_beta(policy, reference):
 
 def test_gamma_rules(policy, reference):
     for gamma, expected in (("none", [1, 1, 1]), ("uniform", [1 / 3] * 3)):
-        records = variant("A1", gamma=gamma)(policy, reference).records
+        records = Objective(replace(VARIANTS["A1"], gamma=gamma))(policy, reference).records
         assert [records[f"{t}_gamma"].item() for t in RESPONSES[1:]] == pytest.approx(expected)
-    fixed = variant("A1", gamma="fixed", weights=(0.04, 0.48, 0.48))(policy, reference).records
-    assert fixed["rejected_gamma"].item() == pytest.approx(0.04)
+    fixed = replace(VARIANTS["A1"], gamma="fixed", weights=(0.04, 0.48, 0.48))
+    records = Objective(fixed)(policy, reference).records
+    assert records["rejected_gamma"].item() == pytest.approx(0.04)
     with pytest.raises(NapoError, match="1 weights for 3 terms"):
-        variant("A1", gamma="fixed", weights=(1.0,))
+        replace(VARIANTS["A1"], gamma="fixed", weights=(1.0,))
 
 
 def test_records_hold_what_the_figures_need(policy, reference):
-    output = VARIANTS["A1"](policy, reference)
+    output = Objective(VARIANTS["A1"])(policy, reference)
     records = output.records
     for term in RESPONSES[1:]:
         for kind in ("sum", "mean"):
@@ -201,13 +213,13 @@ def test_records_hold_what_the_figures_need(policy, reference):
 
 
 def test_beta_scales_the_margin(policy, reference):
-    half = variant("dpo", beta=0.05)(policy, reference).records["rejected_psi_sum"]
-    whole = VARIANTS["dpo"](policy, reference).records["rejected_psi_sum"]
+    half = Objective(VARIANTS["dpo"], beta=0.05)(policy, reference).records["rejected_psi_sum"]
+    whole = Objective(VARIANTS["dpo"])(policy, reference).records["rejected_psi_sum"]
     assert torch.allclose(2 * half, whole)
 
 
 def test_the_ipo_target_is_one_over_two_beta(policy, reference):
-    objective = Objective((Term("rejected", "ipo"),), gamma="none")
+    objective = Objective(Variant("ipo alone", (Term("rejected", "ipo"),), "none"))
     h = [value / BETA for value in psi(policy, reference, "rejected")]
     expected = mean([(value - 1 / (2 * BETA)) ** 2 for value in h])
     assert objective(policy, reference).loss.item() == pytest.approx(expected)
@@ -230,7 +242,7 @@ def test_wrong_settings_are_told_by_name():
 def test_a_response_that_was_not_scored_is_named(reference):
     two = LogProbs(reference.sum[:, :2], reference.tokens[:, :2], ALL[:2])
     with pytest.raises(NapoError, match="Unknown response 'language_biased'"):
-        VARIANTS["A1"](two, two)
+        Objective(VARIANTS["A1"])(two, two)
 
 
 @pytest.mark.parametrize(
@@ -252,9 +264,9 @@ def test_a_response_that_was_not_scored_is_named(reference):
 )
 def test_a_variant_is_told_as_the_paper_writes_it(tmp_path, variant, told):
     from napo.lab import views
-    from napo.stages import session as notebook
+    from napo.stages.session import open_session
 
-    found = views.objective(notebook.session("smoke", str(tmp_path)), variant)
+    found = views.objective(open_session("smoke", str(tmp_path)), variant)
     rows = list(found.reset_index().itertuples(index=False, name=None))
     assert len(rows) == len(told)
     for row, wanted in zip(rows, told, strict=True):

@@ -5,14 +5,15 @@ import pytest
 import torch
 
 from napo.config.profile import Decoding
+from napo.config.variants import VARIANTS
 from napo.errors import NapoError
 from napo.method import logprobs
-from napo.method import mask as shared_prefix
-from napo.method.objective import VARIANTS
+from napo.method.mask import choose_layout
+from napo.method.objective import Objective
 from napo.models import families
-from napo.models import load as models
-from napo.models import prompts as modality
 from napo.models.generate import Prompt, generate
+from napo.models.load import has_axes, load_model
+from napo.models.prompts import mask_token_id, prompt_inputs, render, response_ids, stack_pixels
 from napo.training.trainer import NaPOConfig, NaPOTrainer
 
 FAMILIES = sorted(families.FAMILIES)
@@ -35,7 +36,7 @@ def model(family, processor):
 
 def official(model, processor, row, response=""):
     """What the family's own processor makes of a prompt (and response), as it is called by hand."""
-    text = modality.render(processor, row["question"], image=True) + response
+    text = render(processor, row["question"], image=True) + response
     return processor(
         images=[row["image"]], text=[text], return_tensors="pt", add_special_tokens=True
     )
@@ -47,16 +48,16 @@ def test_a_prompt_is_what_the_familys_own_processor_makes(family, model, process
             expected = official(model, processor, row)
         except (ImportError, AttributeError, TypeError) as error:  # its video part is not there
             pytest.skip(f"the processor's own call needs torchvision: {error}")
-        made = modality.prompt_inputs(processor, row["question"], row["image"])
+        made = prompt_inputs(processor, row["question"], row["image"])
         assert made.ids == expected["input_ids"][0].tolist()
-        for name, value in modality.stack_pixels([made.pixels]).items():
+        for name, value in stack_pixels([made.pixels]).items():
             assert torch.equal(value, expected[name]), name
 
 
 def test_logprobs_are_those_of_plain_calls_one_response_at_a_time(family, model, processor):
     rows = fixtures.rows(family, 3)
     batch = logprobs.collate(rows, processor)
-    assert shared_prefix.choose_layout(model) == "shared"
+    assert choose_layout(model) == "shared"
     with torch.no_grad():
         shared = logprobs.response_logprobs(model, batch)
         padded = logprobs.response_logprobs(
@@ -64,15 +65,15 @@ def test_logprobs_are_those_of_plain_calls_one_response_at_a_time(family, model,
         )
     torch.testing.assert_close(shared.sum, padded.sum, rtol=1e-4, atol=1e-4)
     for number, row in enumerate(rows):
-        prompt = modality.prompt_inputs(processor, row["question"], row["image"])
-        text = modality.render(processor, row["question"], image=True)
+        prompt = prompt_inputs(processor, row["question"], row["image"])
+        text = render(processor, row["question"], image=True)
         for at, name in enumerate(batch.responses):
-            (ids,) = modality.response_ids(processor, text, [row[name]])
+            (ids,) = response_ids(processor, text, [row[name]])
             if not row.get(f"{name}_cut"):
                 ids = [*ids, processor.tokenizer.eos_token_id]
             whole = torch.tensor([prompt.ids + ids])
-            inputs = {"input_ids": whole, **modality.stack_pixels([prompt.pixels])}
-            if shared_prefix.has_axes(model):
+            inputs = {"input_ids": whole, **stack_pixels([prompt.pixels])}
+            if has_axes(model):
                 inputs["mm_token_type_ids"] = (whole == processor.image_token_id).int()
             with torch.no_grad():
                 logits = model(**inputs, attention_mask=torch.ones_like(whole)).logits[0]
@@ -94,21 +95,19 @@ def test_the_picture_counts(family, model, processor):
 
 def test_masks_hide_one_modality_and_keep_the_other(family, processor):
     row = fixtures.rows(family, 1)[0]
-    plain = modality.prompt_inputs(processor, row["question"], row["image"])
-    visual, mask = processor.image_token_id, modality.mask_token_id(processor)
-    blind = modality.prompt_inputs(
-        processor, row["question"], row["image"], image_mask="mask_token"
-    )
+    plain = prompt_inputs(processor, row["question"], row["image"])
+    visual, mask = processor.image_token_id, mask_token_id(processor)
+    blind = prompt_inputs(processor, row["question"], row["image"], image_mask="mask_token")
     assert blind.ids == [mask if token == visual else token for token in plain.ids]
     assert not blind.pixels and visual in plain.ids
-    mute = modality.prompt_inputs(processor, row["question"], row["image"], text_mask="mask_token")
+    mute = prompt_inputs(processor, row["question"], row["image"], text_mask="mask_token")
     changed = [
         at for at, pair in enumerate(zip(plain.ids, mute.ids, strict=True)) if len({*pair}) > 1
     ]
     words = processor.tokenizer(row["question"], add_special_tokens=False)["input_ids"]
     assert [plain.ids[at] for at in changed] == words
     assert {mute.ids[at] for at in changed} == {mask}
-    without = modality.prompt_inputs(processor, row["question"], row["image"], image_mask="drop")
+    without = prompt_inputs(processor, row["question"], row["image"], image_mask="drop")
     assert visual not in without.ids and not without.pixels
 
 
@@ -150,7 +149,7 @@ def test_a_training_step_learns_and_spares_the_vision_tower(family, processor, t
             use_cpu=True,
             disable_tqdm=True,
         ),
-        objective=VARIANTS["A1"],
+        objective=Objective(VARIANTS["A1"]),
         train_dataset=fixtures.rows(family, 4),
         processing_class=processor,
         peft_config=lora if tune == "lora" else None,
@@ -170,7 +169,7 @@ def test_a_training_step_learns_and_spares_the_vision_tower(family, processor, t
 def test_a_saved_model_comes_back_through_napos_loader(family, model, processor, tmp_path):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    loaded, again = models.load(tmp_path, device="cpu")
+    loaded, again = load_model(tmp_path, device="cpu")
     assert not families.examine(loaded, again)
     rows = fixtures.rows(family, 2)
     with torch.no_grad():
@@ -188,12 +187,12 @@ def test_an_unknown_family_says_what_its_entry_would_hold(tmp_path):
         families.of_config(LlamaConfig())
     LlamaConfig().save_pretrained(tmp_path)
     with pytest.raises(NapoError, match="no entry for the model type 'llama'"):
-        models.load(tmp_path)
+        load_model(tmp_path)
 
 
 def test_a_registered_family_is_known(monkeypatch):
-    monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))
     entry = families.Family("mine", "MyProcessor", frozen="vision.*", image_parts="vision.*")
+    monkeypatch.setitem(families.FAMILIES, "mine", entry)  # removed again after the test
     assert families.register(entry) is families.FAMILIES["mine"]
 
 

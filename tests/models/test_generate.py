@@ -45,9 +45,9 @@ def prompts():
 
 def by_the_library(model, processor, prompt, **settings):
     """One prompt alone through the processor and `model.generate`."""
-    from napo.models import prompts as modality
+    from napo.models.prompts import render
 
-    text = modality.render(processor, prompt.text, image=prompt.image is not None)
+    text = render(processor, prompt.text, image=prompt.image is not None)
     images = [prompt.image] if prompt.image else None
     inputs = processor(text=[text], images=images, return_tensors="pt")
     never = [processor.tokenizer.convert_tokens_to_ids(t) for t in ("<pad>", "<s>", "<unk>")]

@@ -13,7 +13,13 @@ from safetensors.torch import load_file, save_file
 from napo.errors import NapoError
 from napo.method import logprobs
 from napo.models import families
-from napo.models import load as models
+from napo.models.load import (
+    add_adapter,
+    freeze_vision_tower,
+    load_model,
+    merge_adapter,
+    model_fingerprint,
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +41,13 @@ def scores(model, processor):
 def test_a_loaded_model_scores_like_the_one_that_was_saved(saved):
     processor = engine.processor()
     expected = scores(engine.model(processor), processor)
-    model, loaded = models.load(saved, device="cpu")
+    model, loaded = load_model(saved, device="cpu")
     assert torch.equal(scores(model, loaded), expected) and not model.training
     assert model.dtype == torch.float32
 
 
 def test_dtype_and_attention_are_as_asked_for(saved):
-    model, _ = models.load(saved, dtype="bfloat16", attention="eager", device="cpu")
+    model, _ = load_model(saved, dtype="bfloat16", attention="eager", device="cpu")
     assert model.dtype == torch.bfloat16
     assert model.config.get_text_config()._attn_implementation == "eager"
 
@@ -59,49 +65,49 @@ def test_weights_that_do_not_fit_are_an_error(copy, problem):
         weights[name] = torch.zeros(3, 3)
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(NapoError, match=r"weight|size"):
-        models.load(copy, device="cpu")
+        load_model(copy, device="cpu")
 
 
 def test_a_processor_of_another_model_is_refused(copy):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "image_token_id": 7}))
     with pytest.raises(NapoError, match=r"image token has id 4 and its config.json says 7"):
-        models.load(copy, device="cpu")
+        load_model(copy, device="cpu")
 
 
 def test_a_merged_model_scores_like_its_adapter(saved, tmp_path):
     expected = adapter(saved, tmp_path / "adapter")
-    merged = models.merge(tmp_path / "adapter", tmp_path / "merged")
-    assert torch.allclose(scores(*models.load(merged, device="cpu")), expected, rtol=1e-4)
+    merged = merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    assert torch.allclose(scores(*load_model(merged, device="cpu")), expected, rtol=1e-4)
     with pytest.raises(NapoError, match="merged exists"):
-        models.merge(tmp_path / "adapter", merged)
+        merge_adapter(tmp_path / "adapter", merged)
 
 
 def test_a_folder_without_a_model_is_one_sentence(tmp_path):
     with pytest.raises(NapoError, match="does not load"):
-        models.load(tmp_path)
+        load_model(tmp_path)
     with pytest.raises(NapoError, match=r"no \.safetensors weights"):
-        models.fingerprint(tmp_path)
+        model_fingerprint(tmp_path)
 
 
 def test_the_fingerprint_is_of_content_not_of_place(saved, copy):
-    assert models.fingerprint(saved) == models.fingerprint(copy)
+    assert model_fingerprint(saved) == model_fingerprint(copy)
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config))  # other bytes
-    changed = models.fingerprint(copy)
-    assert changed != models.fingerprint(saved) and len(changed) == 16
+    changed = model_fingerprint(copy)
+    assert changed != model_fingerprint(saved) and len(changed) == 16
     (copy / "notes.txt").write_text("not part of a model")
-    assert models.fingerprint(copy) == changed
+    assert model_fingerprint(copy) == changed
 
 
 def adapter(saved, folder):
     from peft import LoraConfig
 
-    model, processor = models.load(saved, device="cpu")
+    model, processor = load_model(saved, device="cpu")
     config = LoraConfig(
         r=2, target_modules=["q_proj"], exclude_modules=families.FAMILIES["llava"].image_parts
     )
-    model = models.add_adapter(model, config, seed=0)
+    model = add_adapter(model, config, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -114,13 +120,13 @@ def test_an_adapter_loads_by_name_alone_and_with_plain_peft(saved, tmp_path):
 
     expected = adapter(saved, tmp_path / "adapter")
     for path, extra in ((saved, {"adapter": tmp_path / "adapter"}), (tmp_path / "adapter", {})):
-        model, processor = models.load(path, device="cpu", **extra)
+        model, processor = load_model(path, device="cpu", **extra)
         assert torch.equal(scores(model, processor), expected)
-    base, processor = models.load(saved, device="cpu")
+    base, processor = load_model(saved, device="cpu")
     assert torch.equal(
         scores(PeftModel.from_pretrained(base, tmp_path / "adapter"), processor), expected
     )
-    merged, processor = models.load(saved, device="cpu", adapter=tmp_path / "adapter")
+    merged, processor = load_model(saved, device="cpu", adapter=tmp_path / "adapter")
     merged = merged.merge_and_unload()
     assert torch.allclose(scores(merged, processor), expected, rtol=1e-4)
 
@@ -132,12 +138,12 @@ def test_an_adapter_with_a_missing_or_unexpected_weight_is_an_error(saved, tmp_p
     first = sorted(weights)[0]
     save_file({k: v for k, v in weights.items() if k != first}, path)
     with pytest.raises(NapoError, match="1 missing weight"):
-        models.load(saved, device="cpu", adapter=tmp_path)
+        load_model(saved, device="cpu", adapter=tmp_path)
     save_file({**weights, first.replace("layers.0", "layers.7"): weights[first].clone()}, path)
     with pytest.raises(NapoError, match="1 unexpected weight"):
-        models.load(saved, device="cpu", adapter=tmp_path)
+        load_model(saved, device="cpu", adapter=tmp_path)
     with pytest.raises(NapoError, match="holds no adapter"):
-        models.load(saved, device="cpu", adapter=saved)
+        load_model(saved, device="cpu", adapter=saved)
 
 
 def test_a_fresh_adapter_is_drawn_from_its_seed_and_spares_the_vision_tower():
@@ -148,7 +154,7 @@ def test_a_fresh_adapter_is_drawn_from_its_seed_and_spares_the_vision_tower():
         config = LoraConfig(
             r=2, target_modules=["q_proj"], exclude_modules=families.FAMILIES["llava"].image_parts
         )
-        model = models.add_adapter(model, config, seed)
+        model = add_adapter(model, config, seed)
         return {n: p for n, p in model.named_parameters() if "lora_A" in n}
 
     before = torch.random.get_rng_state()
@@ -162,14 +168,14 @@ def test_a_lora_target_that_does_not_exist_suggests_one_that_does():
     from peft import LoraConfig
 
     with pytest.raises(NapoError, match=r"Unknown LoRA target 'q_porj'\. Did you mean 'q_proj'"):
-        models.add_adapter(
+        add_adapter(
             engine.model(engine.processor()), LoraConfig(target_modules=["q_porj", "v_proj"]), 0
         )
 
 
 def test_freezing_leaves_language_model_and_projector_to_train():
     model = engine.model(engine.processor())
-    models.freeze_vision_tower(model)
+    freeze_vision_tower(model)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert not any("vision_tower" in name for name in trained)
     assert any("multi_modal_projector" in name for name in trained)
@@ -204,7 +210,7 @@ def other_types(path):
 def test_damaged_files_of_a_model_are_one_short_sentence(copy, name, harm, part):
     harm(copy / name)
     with pytest.raises(NapoError) as told:
-        models.load(copy, device="cpu")
+        load_model(copy, device="cpu")
     said = str(told.value)
     assert said.startswith(part) and str(copy) in said and "get its files again" in said
     assert "\n" not in said and len(said) < 420 + len(str(copy))
@@ -212,10 +218,10 @@ def test_damaged_files_of_a_model_are_one_short_sentence(copy, name, harm, part)
 
 @pytest.mark.parametrize("harm", [cut, flip_the_header])
 def test_damaged_files_of_an_adapter_are_one_short_sentence(saved, tmp_path, harm):
-    model, _ = models.load(saved, device="cpu")
-    models.add_adapter(model, LoraConfig(r=2, target_modules=["q_proj"]), seed=0).save_pretrained(
+    model, _ = load_model(saved, device="cpu")
+    add_adapter(model, LoraConfig(r=2, target_modules=["q_proj"]), seed=0).save_pretrained(
         str(tmp_path / "adapter")
     )
     harm(tmp_path / "adapter" / "adapter_model.safetensors")
     with pytest.raises(NapoError, match=r"adapter .* does not load"):
-        models.load(saved, adapter=tmp_path / "adapter", device="cpu")
+        load_model(saved, adapter=tmp_path / "adapter", device="cpu")

@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from napo.errors import NapoError
-from napo.models import prompts as modality
+from napo.models.prompts import (
+    corrupt_image,
+    image_pixels,
+    mask_image,
+    mask_token_id,
+    prompt_inputs,
+    render,
+    response_ids,
+    stack_pixels,
+)
 
 
 @pytest.fixture(scope="module")
@@ -18,13 +27,13 @@ def tokens(processor, inputs):
 
 
 def test_a_rendered_prompt_stops_where_the_assistant_answers(processor):
-    prompt = modality.render(processor, "is the cat red ?", image=True)
+    prompt = render(processor, "is the cat red ?", image=True)
     assert prompt == "USER: <image>\nis the cat red ? ASSISTANT:"
-    assert "<image>" not in modality.render(processor, "is the cat red ?", image=False)
+    assert "<image>" not in render(processor, "is the cat red ?", image=False)
 
 
 def test_an_image_token_in_the_question_is_taken_out(processor):
-    prompt = modality.render(processor, "<image>\nis the cat red ?", image=True)
+    prompt = render(processor, "<image>\nis the cat red ?", image=True)
     assert prompt.count("<image>") == 1
 
 
@@ -38,17 +47,17 @@ def test_an_image_token_in_the_question_is_taken_out(processor):
     ],
 )
 def test_special_tokens_in_data_are_not_special_to_the_model(processor, hostile):
-    clean = modality.prompt_inputs(processor, "what colour", engine.picture(1))
-    assert modality.prompt_inputs(processor, hostile, engine.picture(1)).ids == clean.ids
-    prompt = modality.render(processor, "what", image=True)
-    expected, found = modality.response_ids(processor, prompt, ["what colour", hostile])
+    clean = prompt_inputs(processor, "what colour", engine.picture(1))
+    assert prompt_inputs(processor, hostile, engine.picture(1)).ids == clean.ids
+    prompt = render(processor, "what", image=True)
+    expected, found = response_ids(processor, prompt, ["what colour", hostile])
     assert found == expected
 
 
 def test_prompt_inputs_are_what_the_processor_itself_makes(processor):
     image = engine.picture(1)
-    inputs = modality.prompt_inputs(processor, "is the cat red ?", image)
-    text = modality.render(processor, "is the cat red ?", image=True)
+    inputs = prompt_inputs(processor, "is the cat red ?", image)
+    text = render(processor, "is the cat red ?", image=True)
     expected = processor(text=[text], images=[image], return_tensors="pt")
     assert inputs.ids == expected["input_ids"][0].tolist()
     assert torch.equal(inputs.pixels["pixel_values"], expected["pixel_values"])
@@ -56,76 +65,72 @@ def test_prompt_inputs_are_what_the_processor_itself_makes(processor):
 
 def test_mask_token_keeps_the_number_of_visual_tokens(processor):
     image = engine.picture(1)
-    plain = modality.prompt_inputs(processor, "is the cat red ?", image)
-    masked = modality.prompt_inputs(processor, "is the cat red ?", image, image_mask="mask_token")
+    plain = prompt_inputs(processor, "is the cat red ?", image)
+    masked = prompt_inputs(processor, "is the cat red ?", image, image_mask="mask_token")
     unk, visual = processor.tokenizer.unk_token_id, processor.image_token_id
     assert plain.ids.count(visual) == 4 and not masked.pixels
     assert masked.ids == [unk if token == visual else token for token in plain.ids]
 
 
 def test_dropping_the_image_is_a_prompt_without_one(processor):
-    dropped = modality.prompt_inputs(processor, "a cat ?", engine.picture(1), image_mask="drop")
-    assert dropped == modality.prompt_inputs(processor, "a cat ?")
+    dropped = prompt_inputs(processor, "a cat ?", engine.picture(1), image_mask="drop")
+    assert dropped == prompt_inputs(processor, "a cat ?")
 
 
 @pytest.mark.parametrize(("mask", "value"), [("blank_white", 255), ("blank_black", 0)])
 def test_blank_images_have_one_colour_and_the_same_size(mask, value):
-    blank = modality.mask_image(engine.picture(1), mask)
+    blank = mask_image(engine.picture(1), mask)
     assert blank.size == (24, 24) and blank.getextrema() == ((value, value),) * 3
 
 
 def test_noise_is_the_same_for_the_same_image_only():
-    first = modality.mask_image(engine.picture(1), "noise").tobytes()
-    assert first == modality.mask_image(engine.picture(1), "noise").tobytes()
-    assert first != modality.mask_image(engine.picture(2), "noise").tobytes()
+    first = mask_image(engine.picture(1), "noise").tobytes()
+    assert first == mask_image(engine.picture(1), "noise").tobytes()
+    assert first != mask_image(engine.picture(2), "noise").tobytes()
     assert first != engine.picture(1).tobytes()
 
 
 def test_masking_the_question_replaces_its_tokens_and_no_others(processor):
-    inputs = modality.prompt_inputs(
-        processor, "is the cat red ?", engine.picture(1), text_mask="mask_token"
-    )
+    inputs = prompt_inputs(processor, "is the cat red ?", engine.picture(1), text_mask="mask_token")
     visual = ["<image>"] * 4
     assert tokens(processor, inputs) == ["<s>", "USER:", *visual, *["<unk>"] * 5, "ASSISTANT:"]
 
 
 def test_masking_finds_the_question_even_where_its_words_are_the_templates(processor):
-    inputs = modality.prompt_inputs(processor, "ASSISTANT: USER:", text_mask="mask_token")
+    inputs = prompt_inputs(processor, "ASSISTANT: USER:", text_mask="mask_token")
     assert tokens(processor, inputs) == ["<s>", "USER:", "<unk>", "<unk>", "ASSISTANT:"]
 
 
 def test_dropping_the_question_leaves_the_users_text_empty(processor):
-    inputs = modality.prompt_inputs(
-        processor, "is the cat red ?", engine.picture(1), text_mask="drop"
-    )
+    inputs = prompt_inputs(processor, "is the cat red ?", engine.picture(1), text_mask="drop")
     assert tokens(processor, inputs) == ["<s>", "USER:", *["<image>"] * 4, "ASSISTANT:"]
 
 
 def test_an_unknown_mask_suggests_the_nearest(processor):
     with pytest.raises(NapoError, match="Did you mean 'mask_token'"):
-        modality.prompt_inputs(processor, "a", engine.picture(1), image_mask="mask-token")
+        prompt_inputs(processor, "a", engine.picture(1), image_mask="mask-token")
 
 
 def test_a_tokenizer_without_unk_is_told_which_masks_need_none():
     bare = engine.processor()
     bare.tokenizer.unk_token = None
     with pytest.raises(NapoError, match="blank_white"):
-        modality.mask_token_id(bare)
+        mask_token_id(bare)
 
 
 def test_a_crop_is_one_to_twenty_percent_and_fixed_by_its_key():
     image = engine.picture(3, size=200)
-    crops = [modality.corrupt_image(image, f"row-{n}") for n in range(50)]
+    crops = [corrupt_image(image, f"row-{n}") for n in range(50)]
     shares = [crop.width * crop.height / 200**2 for crop in crops]
     assert min(shares) >= 0.009 and max(shares) <= 0.21 and max(shares) - min(shares) > 0.1
-    assert crops[0].tobytes() == modality.corrupt_image(image, "row-0").tobytes()
+    assert crops[0].tobytes() == corrupt_image(image, "row-0").tobytes()
 
 
 def test_padding_to_a_square_keeps_the_whole_image(processor):
     wide = engine.picture(5, size=48).crop((0, 0, 48, 24))
     processor.image_mode = "pad"
     try:
-        padded = modality.image_pixels(processor, wide)["pixel_values"]
+        padded = image_pixels(processor, wide)["pixel_values"]
     finally:
         processor.image_mode = "crop"
     assert padded.shape == (1, 3, 24, 24)
@@ -134,8 +139,8 @@ def test_padding_to_a_square_keeps_the_whole_image(processor):
 
 
 def test_responses_are_tokenized_as_they_continue_the_prompt(processor):
-    prompt = modality.render(processor, "is the cat red ?", image=True)
-    ids = modality.response_ids(processor, prompt, [" yes it is red . ", "no"])
+    prompt = render(processor, "is the cat red ?", image=True)
+    ids = response_ids(processor, prompt, [" yes it is red . ", "no"])
     words = [processor.tokenizer.convert_ids_to_tokens(answer) for answer in ids]
     assert words == [["yes", "it", "is", "red", "."], ["no"]]
 
@@ -152,9 +157,9 @@ def test_the_boundary_of_a_subword_tokenizer_is_the_one_of_the_joint_text(space_
     core.train_from_iterator(text, trainers.BpeTrainer(vocab_size=400, special_tokens=["<image>"]))
     processor = engine.processor()
     processor.tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
-    prompt = modality.render(processor, "is the cat red ?", image=False)
+    prompt = render(processor, "is the cat red ?", image=False)
     answer = "yes , the cat is red ."
-    (ids,) = modality.response_ids(processor, prompt, [answer])
+    (ids,) = response_ids(processor, prompt, [answer])
     encode = processor.tokenizer.encode
     assert encode(prompt) + ids == encode(f"{prompt} {answer}")
     assert processor.tokenizer.decode(ids).strip() == answer
@@ -162,7 +167,7 @@ def test_the_boundary_of_a_subword_tokenizer_is_the_one_of_the_joint_text(space_
 
 def test_pixels_of_a_varying_number_of_tiles_are_padded():
     one, two = torch.ones(1, 2, 3), torch.ones(1, 4, 3)
-    stacked = modality.stack_pixels([{"pixel_values": one}, {}, {"pixel_values": two}])
+    stacked = stack_pixels([{"pixel_values": one}, {}, {"pixel_values": two}])
     assert stacked["pixel_values"].shape == (2, 4, 3)
     assert stacked["pixel_values"][0, 2:].eq(0).all()
-    assert modality.stack_pixels([{}, {}]) == {}
+    assert stack_pixels([{}, {}]) == {}

@@ -8,11 +8,12 @@ import family_fixtures as fixtures
 import pytest
 import torch
 
+from bench.vllm_parity import parity
 from napo.config.profile import Decoding, Masks, load_profile
 from napo.errors import NapoError
-from napo.models import prompts as modality
-from napo.models import vllm as vllm_engine
 from napo.models.generate import Generated, Prompt, generate
+from napo.models.prompts import mask_token_id
+from napo.models.vllm import Engine, load_engine, vllm_requests
 
 
 class PlainEngine:
@@ -79,37 +80,37 @@ def test_answers_are_those_of_the_hugging_face_path(vllm, image_mode):
     ]
     decoding = Decoding(max_new_tokens=6)
     llm = PlainEngine(model, processor)
-    plain = vllm_engine.Engine(llm, processor, [processor.tokenizer.eos_token_id])
+    plain = Engine(llm, processor, [processor.tokenizer.eos_token_id])
     ours = generate(model, processor, prompts, decoding)
     theirs = plain(prompts, decoding)
     assert theirs == ours
     assert len(set(llm.seeds)) == 5  # where it samples, each prompt draws for itself
-    assert vllm_engine.parity(ours, theirs) == {"answers": 5, "equal": 1.0, "common": 1.0}
+    assert parity(ours, theirs) == {"answers": 5, "equal": 1.0, "common": 1.0}
 
 
 def test_parity_counts_what_differs():
     one = [Generated("a cat", 2, False), Generated("a dog", 2, False)]
     two = [Generated("a cat", 2, False), Generated("a pig", 2, False)]
-    assert vllm_engine.parity(one, two) == {"answers": 2, "equal": 0.5, "common": 0.7}
+    assert parity(one, two) == {"answers": 2, "equal": 0.5, "common": 0.7}
 
 
 def test_what_vllm_cannot_do_is_a_sentence(vllm, monkeypatch):
     processor = fixtures.processor("idefics3")
     with pytest.raises(NapoError, match="lays out an image in"):
-        vllm_engine.requests(processor, [Prompt("what", engine.picture(1, 60))])
-    plain = vllm_engine.Engine(None, engine.processor(), [2])
+        vllm_requests(processor, [Prompt("what", engine.picture(1, 60))])
+    plain = Engine(None, engine.processor(), [2])
     with pytest.raises(NapoError, match="num_beams is 3"):
         plain([], Decoding(num_beams=3))
     monkeypatch.setitem(sys.modules, "vllm", None)
     profile = load_profile("smoke").model_copy(update={"masks": Masks(engine="vllm")})
     with pytest.raises(NapoError, match="which is not installed: pip install vllm"):
-        vllm_engine.load(profile)
+        load_engine(profile)
 
 
 def test_a_masked_image_is_not_sent():
     processor = engine.processor()
-    (request,) = vllm_engine.requests(
+    (request,) = vllm_requests(
         processor, [Prompt("what", engine.picture(1), image_mask="mask_token")]
     )
-    mask = modality.mask_token_id(processor)
+    mask = mask_token_id(processor)
     assert "multi_modal_data" not in request and request["prompt_token_ids"].count(mask) == 4

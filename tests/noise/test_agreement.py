@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 
 from napo import lab, stages
 from napo.errors import NapoError
-from napo.noise import samples as noise
-from napo.noise.labels import COLUMNS
+from napo.noise.agreement import (
+    agreement,
+    agreements,
+    consensus,
+    disagreements,
+    krippendorffs_alpha,
+)
+from napo.noise.labels import COLUMNS, read_labels, remove_label, store_label
 
 VALUES = ("biased", "unbiased", "unsure")
 
@@ -32,7 +38,7 @@ def together(*parts):
 def test_agreement_is_cohens_kappa_over_what_both_decided():
     first = annotated("a", "biased", "biased", "unbiased", "unbiased", "unsure")
     second = annotated("b", "biased", "unbiased", "unbiased", "unbiased", "biased", "biased")
-    made = noise.agreement(first, second).set_index("kind")
+    made = agreement(first, second).set_index("kind")
     assert made.loc["all", "n"] == 4 and made.loc["all", "unsure"] == 1
     assert made.loc["all", "agreed"] == 0.75
     # Chance agreement: 1/2 * 1/4 + 1/2 * 3/4 = 1/2, so kappa = (3/4 - 1/2) / (1/2).
@@ -42,7 +48,7 @@ def test_agreement_is_cohens_kappa_over_what_both_decided():
 
 def test_kappa_is_missing_where_both_only_ever_used_one_label():
     same = annotated("a", "biased", "biased")
-    made = noise.agreement(same, same).set_index("kind")
+    made = agreement(same, same).set_index("kind")
     assert made.loc["all", "agreed"] == 1.0 and np.isnan(made.loc["all", "kappa"])
 
 
@@ -58,7 +64,7 @@ def test_alpha_of_krippendorffs_own_example_with_missing_data():
         "D": (1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None),
     }
     labels = together(*(annotated(name, *values) for name, values in observers.items()))
-    assert noise.krippendorffs_alpha(labels) == pytest.approx(0.743, abs=5e-4)
+    assert krippendorffs_alpha(labels) == pytest.approx(0.743, abs=5e-4)
 
 
 def by_pairs(labels):
@@ -83,19 +89,19 @@ people_say = st.lists(
 @given(people_say)
 def test_alpha_is_within_over_chance_disagreement_whatever_the_order(table):
     labels = together(*(annotated(f"p{at}", *values) for at, values in enumerate(table)))
-    alpha = noise.krippendorffs_alpha(labels)
+    alpha = krippendorffs_alpha(labels)
     assert alpha == pytest.approx(by_pairs(labels), nan_ok=True)
     turned = labels.sample(frac=1, random_state=1)
-    assert noise.krippendorffs_alpha(turned) == pytest.approx(alpha, nan_ok=True)
+    assert krippendorffs_alpha(turned) == pytest.approx(alpha, nan_ok=True)
 
 
 def test_alpha_is_one_when_all_agree_and_missing_when_nothing_can_disagree():
     values = ("biased", "unbiased", "biased")
     same = together(annotated("a", *values), annotated("b", *values))
-    assert noise.krippendorffs_alpha(same) == 1.0
+    assert krippendorffs_alpha(same) == 1.0
     one_label = together(annotated("a", "biased"), annotated("b", "biased"))
-    assert np.isnan(noise.krippendorffs_alpha(one_label))
-    assert np.isnan(noise.krippendorffs_alpha(annotated("a", *values)))
+    assert np.isnan(krippendorffs_alpha(one_label))
+    assert np.isnan(krippendorffs_alpha(annotated("a", *values)))
 
 
 def test_the_table_has_every_pair_and_all_people_and_leaves_truth_out_of_them():
@@ -106,7 +112,7 @@ def test_the_table_has_every_pair_and_all_people_and_leaves_truth_out_of_them():
         annotated("oracle", "unbiased", "unbiased", "unbiased"),
         annotated("adjudicated", "biased", "unbiased", "biased"),
     )
-    made = noise.agreements(labels)
+    made = agreements(labels)
     between = list(made.index.get_level_values("between").unique())
     assert "adjudicated, oracle" in between and "ann, oracle" in between
     assert "adjudicated, ann" not in between
@@ -114,12 +120,12 @@ def test_the_table_has_every_pair_and_all_people_and_leaves_truth_out_of_them():
     assert everyone["n"] == 3 and everyone["agreed"] == pytest.approx(2 / 3)
     assert np.isnan(everyone["kappa"]) and everyone["unsure"] == 1
     three = labels[labels["annotator"].isin(["ann", "ben", "cleo"])]
-    assert everyone["alpha"] == noise.krippendorffs_alpha(three)
+    assert everyone["alpha"] == krippendorffs_alpha(three)
 
 
 def test_the_table_of_one_annotator_is_empty():
-    assert noise.agreements(annotated("ann", "biased")).empty
-    assert noise.agreements(annotated("ann")).empty
+    assert agreements(annotated("ann", "biased")).empty
+    assert agreements(annotated("ann")).empty
 
 
 # --- disagreements and consensus --------------------------------------------------------------
@@ -131,7 +137,7 @@ def test_disagreements_name_who_said_what_and_unsure_is_no_opposition():
         annotated("ann", "unbiased", "unbiased", "biased", note="grey"),
         annotated("oracle", "biased", "biased", "biased"),
     )
-    made = noise.disagreements(labels)
+    made = disagreements(labels)
     assert made.to_dict("records") == [
         {"id": "i0", "kind": "language_biased", "said": "ann: unbiased (grey); ben: biased"}
     ]
@@ -143,7 +149,7 @@ def test_consensus_is_what_deciders_share_then_what_was_adjudicated_and_never_a_
         annotated("ben", "biased", "unbiased", "unbiased", "unsure", "unbiased"),
         annotated("adjudicated", "", "unbiased"),
     )
-    made = noise.consensus(labels)
+    made = consensus(labels)
     found = {row["id"]: (row["label"], row["note"]) for row in made.to_dict("records")}
     assert found == {
         "i0": ("biased", "agreed by ann, ben"),
@@ -157,9 +163,9 @@ def test_consensus_is_what_deciders_share_then_what_was_adjudicated_and_never_a_
 def test_a_decision_rests_while_people_agree_and_holds_again_when_they_do_not():
     decided = annotated("adjudicated", "unbiased", note="agreed by ann, ben")
     agreed = together(annotated("ann", "biased"), annotated("ben", "biased"), decided)
-    assert list(noise.consensus(agreed)["label"]) == ["biased"]
+    assert list(consensus(agreed)["label"]) == ["biased"]
     later = together(annotated("ann", "biased"), annotated("ben", "unbiased"), decided)
-    assert list(noise.consensus(later)["label"]) == ["unbiased"]
+    assert list(consensus(later)["label"]) == ["unbiased"]
 
 
 # --- the stage ---------------------------------------------------------------------------------
@@ -205,7 +211,7 @@ def test_reading_what_was_settled_leaves_an_adjudicators_decisions_on_the_disk(l
     labels = stages.annotate(labelled, "adjudicated").set_index(["id", "kind"])
     assert labels.loc[tool.items[0], "note"] == "only by ann"
     assert (folder / "adjudicated.csv").read_bytes() == decisions
-    assert len(noise.read_labels(folder / "adjudicated.csv")) == 2
+    assert len(read_labels(folder / "adjudicated.csv")) == 2
     counts = stages.labelled(labelled)
     assert counts.loc["adjudicated", "labelled"] == counts.loc["ann", "labelled"] == len(labels)
 
@@ -218,7 +224,7 @@ def test_a_changed_mind_of_a_person_reaches_the_adjudicated_set(labelled):
     path = labelled.workspace.annotations / "ben.csv"
     for item, value in ((first, "biased"), (third, "unbiased")):
         label = {"id": item[0], "kind": item[1], "label": value, "annotator": "ben"}
-        noise.store_label(path, label)
+        store_label(path, label)
     with pytest.raises(NapoError, match="1 response is still disputed"):
         stages.annotate(labelled, "adjudicated")
     again = lab.adjudicate(labelled)
@@ -260,7 +266,7 @@ def test_remarks_are_text(labelled):
     path = labelled.workspace.annotations / "ann.csv"
     item = lab.label(labelled, "ann").items[1]
     label = {"id": item[0], "kind": item[1], "label": "biased", "annotator": "ann"}
-    noise.store_label(path, {**label, "note": "<script>alert(1)</script>"})
+    store_label(path, {**label, "note": "<script>alert(1)</script>"})
     assert "<script" not in lab.adjudicate(labelled).remark.value
 
 
@@ -297,7 +303,7 @@ def test_names_are_of_any_script_and_however_a_keyboard_composes_them(labelled, 
 
 
 def test_who_has_labelled_how_many_is_counted(labelled):
-    noise.remove_label(
+    remove_label(
         labelled.workspace.annotations / "ann.csv",
         *lab.label(labelled, "ann").items[0],
         "ann",
@@ -323,7 +329,7 @@ def test_peoples_labels_are_told_apart_by_what_was_asked_where_the_truth_is_know
     truth = stages.annotate(labelled, "oracle").set_index(["id", "kind"])["group"]
     anns = stages.annotate(labelled, "ann").set_index(["id", "kind"])["group"]
     assert (anns == truth.loc[anns.index]).all() and anns.nunique() > 1
-    stored = noise.read_labels(labelled.workspace.annotations / "ann.csv")
+    stored = read_labels(labelled.workspace.annotations / "ann.csv")
     assert set(stored["group"]) == {""}  # a person was not asked
 
 

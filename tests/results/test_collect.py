@@ -10,11 +10,10 @@ from results_fixtures import COUNT, drawn, items, write
 from scipy import stats
 
 from napo.benchmarks import BENCHMARKS, module
+from napo.config.benchmarks import details, metrics
 from napo.errors import NapoError
 from napo.results.collect import (
     CLAIMS,
-    HALVES,
-    METRICS,
     Estimate,
     claims,
     claims_to_read,
@@ -25,8 +24,8 @@ from napo.results.collect import (
 from napo.workspace.files import read_json, write_json
 from napo.workspace.manifests import MANIFEST
 
-LP = next(metric for metric in METRICS if metric.name == "VLind LP")
-CHAIRS = next(metric for metric in METRICS if metric.name == "ObjHal CHAIRs")
+LP = next(metric for metric in metrics() if metric.name == "VLind LP")
+CHAIRS = next(metric for metric in metrics() if metric.name == "ObjHal CHAIRs")
 SEEDS = (0, 1, 2)
 
 
@@ -42,7 +41,7 @@ def results(folder):
 
 
 def test_every_column_is_a_ratio_that_its_benchmark_reports():
-    for metric in (*METRICS, *HALVES):
+    for metric in (*metrics(), *details()):
         assert metric.key in module(metric.benchmark).RATIOS
 
 
@@ -157,7 +156,7 @@ def test_an_undefined_value_stays_undefined(tmp_path):
 
 def test_the_summary_has_a_row_a_variant_and_metric(results):
     frame = summary(results)
-    assert len(frame) == 3 * len(METRICS)
+    assert len(frame) == 3 * len(metrics())
     row = frame[(frame["variant"] == "A1") & (frame["metric"] == "VLind LP")].iloc[0]
     assert row["difference"] == pytest.approx(row["value"] - results.estimate("base", LP).value)
     assert row["difference_low"] < row["difference"] < row["difference_high"]
@@ -203,8 +202,8 @@ def test_a_difference_is_decided_when_its_interval_leaves_zero_out(low, high, de
 
 
 def test_the_notebooks_table_of_a_run_has_the_tables_metrics_with_their_intervals(tmp_path):
+    from napo.config.benchmarks import details, metrics
     from napo.lab import views
-    from napo.results.collect import HALVES, METRICS
     from napo.workspace.files import write_json
     from napo.workspace.manifests import begin, finish
 
@@ -217,16 +216,16 @@ def test_the_notebooks_table_of_a_run_has_the_tables_metrics_with_their_interval
     frame = views.result([folder])
     assert frame.loc["ObjHal CHAIRi ↓", "A1/seed-0"] == "53.7 [41.0, 66.0]"
     assert frame.loc["VLind LP ↑", "A1/seed-0"] == "not run"
-    assert len(frame) == len(METRICS) + len(HALVES)
+    assert len(frame) == len(metrics()) + len(details())
 
 
 def test_a_metric_that_is_not_defined_is_said_so_and_examples_come_from_what_was_asked(tmp_path):
     from napo import stages
     from napo.lab import views
-    from napo.stages.session import session
+    from napo.stages.session import open_session
     from napo.workspace.manifests import finish
 
-    made = session("smoke", str(tmp_path))
+    made = open_session("smoke", str(tmp_path))
     evaluation = made.profile.evaluation.model_copy(
         update={"benchmarks": ("object_halbench",), "sizes": {"object_halbench": 4}}
     )

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from PIL import Image
+from results_fixtures import margin_frame
 
+from napo.config.variants import VARIANTS
 from napo.errors import NapoError
-from napo.noise import samples as noise
+from napo.noise.separation import separation
 from napo.results import figures
 from napo.results.figures.gallery import wrap
 from napo.results.figures.style import quiet_glyphs
@@ -28,21 +30,6 @@ def texts(figure):
     for legend in figure.legends:
         found += [text.get_text() for text in legend.get_texts()]
     return [text for text in found if text]
-
-
-def margin_frame(groups=("",), equal=4, n=30, unsure=0):
-    """Margins of both kinds: noise-free around 3, noise around 1, the first few noise equal."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for kind in ("language_biased", "vision_biased"):
-        for group in groups:
-            for at in range(2 * n + unsure):
-                label = "unsure" if at >= 2 * n else ("biased", "unbiased")[at % 2]
-                same = label == "unbiased" and at < 2 * equal
-                value = 0.0 if same else rng.normal(3.0 if label == "biased" else 1.0)
-                rows.append((f"{group}{at}", kind, group, label, same, value, value / 8))
-    names = ["id", "kind", "group", "label", "equal_to_chosen", "margin_sum", "margin_mean"]
-    return pd.DataFrame(rows, columns=names)
 
 
 def records(terms=("rejected", "language_biased", "vision_biased"), seeds=2, steps=20):
@@ -166,7 +153,7 @@ def test_fig4_has_sums_above_averages_and_language_left_of_vision():
 
 def test_fig4_tells_the_numbers_that_separation_computes():
     frame = margin_frame()
-    facts = noise.separation(frame).query("kind == 'vision_biased' and statistic == 'mean'")
+    facts = separation(frame).query("kind == 'vision_biased' and statistic == 'mean'")
     kept, without = facts.sort_values("equal_kept", ascending=False).to_dict("records")
     said = [text.get_text() for text in figures.fig4(frame).axes[3].texts]
     area = "AUROC {auroc:.2f} [{auroc_low:.2f}, {auroc_high:.2f}]"
@@ -313,7 +300,8 @@ def test_what_did_not_run_is_said_and_not_drawn():
 def test_a_variant_has_one_colour_with_and_without_lora():
     colours = [figures.variant_colour(name) for name in ("A1", "A1-lora", "dpo")]
     assert colours[0] == colours[1] != colours[2]
-    assert len(set(figures.VARIANT_COLOURS.values())) == len(figures.VARIANT_COLOURS)
+    colours = [entry.colour for entry in VARIANTS.values() if entry.tables]
+    assert all(colours) and len(set(colours)) == len(colours)
 
 
 # --- pictures with text -----------------------------------------------------------------------
@@ -440,7 +428,7 @@ def test_a_users_own_style_changes_no_figure_and_drawing_leaves_it_alone():
 
 def test_drawing_needs_no_pyplot_and_importing_needs_no_torch():
     code = (
-        "import sys; from napo import figures; assert 'torch' not in sys.modules;"
+        "import sys; from napo.results import figures; assert 'torch' not in sys.modules;"
         "import pandas as pd; f = figures.pretraining(pd.DataFrame({'step': [1], 'loss': [1.0]}));"
         "f._repr_png_(); assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -6,12 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from hostile import HOSTILE as ALL_HOSTILE
-from matplotlib.figure import Figure
+from report_fixtures import content, figure
 
 from napo.errors import NapoError
-from napo.results.report import Picture, ReportContent, Section, Table, build, flatten, grid, image
-
-HOSTILE = "</td><script>alert(1)</script> & \"quoted\" <img src='http://x/y.png'>"
+from napo.results.report import ReportContent, Section, Table, build, flatten, grid, image
 
 
 class Page(HTMLParser):
@@ -35,29 +33,6 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.words.append(data)
-
-
-def figure():
-    drawn = Figure(figsize=(2, 1))
-    drawn.subplots().plot([0, 1], [1, 0])
-    return drawn
-
-
-def content(**changes):
-    table = pd.DataFrame({"variant": ["A1", HOSTILE], "LP": [44.0, None]})
-    parts = {
-        "title": f"Title {HOSTILE}",
-        "subtitle": "tiny",
-        "summary": [HOSTILE],
-        "sections": [
-            Section("Figures", [HOSTILE], [Picture("Fig. 3", figure(), HOSTILE)]),
-            Section("Tables", [], [], [Table("Table 4", table, ["a note", HOSTILE])]),
-        ],
-        "settings": {"training": {"beta": 0.1}, "variants": ("dpo", "A1"), "x": HOSTILE},
-        "versions": {"torch": "2.13"},
-        "code": {"this report": "commit abc, clean"},
-    }
-    return ReportContent(**{**parts, **changes})
 
 
 def test_the_report_is_well_formed_and_says_everything():

@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 from results_fixtures import DECODING, drawn, items, write
 
+from napo.config.benchmarks import metrics
+from napo.config.variants import VARIANTS
 from napo.errors import NapoError
-from napo.method.objective import VARIANTS
-from napo.results.collect import METRICS, Results, collect
+from napo.results.collect import Results, collect
 from napo.results.tables import SYMBOLS, Table, published, table, tables
 from napo.results.tex import tex
 
 NOTHING = Results(None, {})
 ROWS = {1: 23, 2: 7, 3: 3, 4: 4}
-SMALL = [metric.name for metric in METRICS[:4]]
+SMALL = [metric.name for metric in metrics()[:4]]
 
 # The paper's numbers a second time, copied out by column: a slip in one place shows.
 BY_COLUMN = {
@@ -51,8 +52,8 @@ def test_every_row_of_the_paper_is_there_with_its_source(number):
     paper = published(number)
     wanted = [f"Table {number}, row {at}" for at in range(1, ROWS[number] + 1)]
     assert list(paper["source"]) == wanted
-    names = [metric.name for metric in METRICS] if number == 1 else SMALL
-    assert [name for name in paper if name in {m.name for m in METRICS}] == names
+    names = [metric.name for metric in metrics()] if number == 1 else SMALL
+    assert [name for name in paper if name in {m.name for m in metrics()}] == names
 
 
 @pytest.mark.parametrize("number", BY_COLUMN)
@@ -62,7 +63,7 @@ def test_the_small_tables_hold_the_papers_numbers(number):
 
 def test_the_rows_that_the_paper_trained_itself_hold_its_numbers():
     paper = published(1).set_index(["model", "variant"])
-    names = [metric.name for metric in METRICS]
+    names = [metric.name for metric in metrics()]
     wanted = {
         ("7B", "base"): [0.0, 0.0, 53.6, 25.2, 7.8, 51.0, 36.4, 4.2, 2.11, 0.54],
         ("7B", "dpo"): [39.4, 25.4, 32.0, 8.5, 4.9, 52.0, 23.4, 1.6, 3.23, 0.38],
@@ -136,7 +137,7 @@ def test_without_runs_our_columns_say_not_run_and_published_stay(number):
 def test_our_numbers_stand_beside_the_published_ones(results):
     made = table(2, results)
     row = made.frame.loc["A1: full method"]
-    found = results.estimate("A1", METRICS[1])
+    found = results.estimate("A1", metrics()[1])
     assert row["VLind LP ↑", "published"] == "44.0"
     assert row["VLind LP ↑", "ours"] == f"{found.value:.1f} ± {found.sd:.1f}"
     cell = row["VLind LP ↑", "ours − our base"]
@@ -156,7 +157,7 @@ def test_at_the_tiny_scale_nothing_is_subtracted_from_published_numbers(results)
 
 def test_at_the_papers_scale_the_difference_is_ours_minus_published(results):
     cell = table(2, results, scale="paper").frame.loc["A1: full method"]
-    found = results.estimate("A1", METRICS[1])
+    found = results.estimate("A1", metrics()[1])
     change = float(cell["VLind LP ↑", "ours − published"].split()[0].replace("−", "-"))
     assert change == pytest.approx(found.value - 44.0, abs=0.051)
 

@@ -6,11 +6,10 @@ import pytest
 
 from napo import stages
 from napo.config.profile import load_profile
-from napo.data import rows as preferences
+from napo.data.rows import load_rows
 from napo.errors import NapoError
-from napo.stages import launch
-from napo.stages import session as notebook
-from napo.stages.session import Session
+from napo.stages import launch, ranks
+from napo.stages.session import Session, open_session
 from napo.workspace.files import read_json
 from napo.workspace.folders import Workspace
 
@@ -30,19 +29,19 @@ def session(root, processes=1, **changes):
 
 
 def give_up(session, why):
-    if launch.worker()[0] == 1:
+    if ranks.worker()[0] == 1:
         raise NapoError(f"Row 7 is bad: {why}.")
 
 
 def vanish(session):
-    if launch.worker()[0] == 1:
+    if ranks.worker()[0] == 1:
         os._exit(3)
 
 
 def test_a_single_process_works_here_and_starts_nothing(tmp_path):
     seen = []
     launch.shared(session(tmp_path), lambda session, word: seen.append(word), word="here")
-    assert seen == ["here"] and launch.worker() == (0, 1)
+    assert seen == ["here"] and ranks.worker() == (0, 1)
 
 
 def test_more_gpus_than_there_are_is_a_sentence(tmp_path, monkeypatch):
@@ -113,17 +112,17 @@ def test_a_stage_that_nobody_shares_does_all_of_it_whatever_a_cluster_has_export
 ):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    made = notebook.session("smoke", str(tmp_path))
+    made = open_session("smoke", str(tmp_path))
     stages.make_rows(made)
-    rows = preferences.load(stages.build_rows(made))
+    rows = load_rows(stages.build_rows(made))
     assert len(rows) == made.profile.data.count
 
 
 def test_a_folder_whose_processes_left_a_part_out_is_not_sealed(tmp_path, monkeypatch):
-    made = notebook.session("smoke", str(tmp_path))
+    made = open_session("smoke", str(tmp_path))
     stages.make_rows(made)
     monkeypatch.setattr("napo.stages.build.launch.shared", lambda session, work, **_: work(session))
-    monkeypatch.setattr("napo.stages.build.launch.worker", lambda: (1, 2))
+    monkeypatch.setattr("napo.stages.build.worker", lambda: (1, 2))
     with pytest.raises(NapoError, match=r"has 1 of 3 parts; what is there is kept, run it again"):
         stages.build_rows(made)
     assert not (made.workspace.rows / "manifest.json").exists()

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import pytest
 
-CONFIGS = files("napo") / "accelerate"
+CONFIGS = files("napo.training") / "accelerate"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from napo.training import checkpoints
-from napo.training.records import Records
+from napo.training.records import Records, read_records
 
 
 def files(folder):
@@ -79,5 +79,5 @@ def test_a_resumed_run_replaces_later_records_part_by_part(tmp_path):
     for step in range(5):
         recorded(shorter, step, 0.0)
     shorter.flush(5, last=True)
-    found = checkpoints.read_records(tmp_path)
+    found = read_records(tmp_path)
     assert found["step"].tolist() == list(range(5)) and not found["loss"].any()

@@ -1,5 +1,7 @@
 """Training on random rows: it learns, repeats itself, and survives a kill byte for byte."""
 
+# ruff: noqa: F401, F811 - fixtures of trainer_fixtures
+
 import hashlib
 import json
 import os
@@ -7,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import engine_fixtures as engine
@@ -15,49 +16,22 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from trainer_fixtures import SETTINGS, base, rows, trainer
 
-from napo.config.profile import Training
+from napo.config.variants import VARIANTS
 from napo.errors import NapoError
-from napo.method import layout as batches
 from napo.method import logprobs
-from napo.method import mask as shared_prefix
-from napo.method.objective import VARIANTS
+from napo.method.objective import Objective
 from napo.models import families
-from napo.models import load as models
+from napo.models.load import load_model, load_processor, unwrap
 from napo.training import checkpoints
+from napo.training.__main__ import main
 from napo.training.records import read_records
 from napo.training.rows import EncodedRows, EpochSampler
-from napo.training.run import main, train_run
+from napo.training.run import train_run
 from napo.training.trainer import NaPOConfig, NaPOTrainer
 from napo.workspace.locks import hold
 from napo.workspace.manifests import require
-
-SETTINGS = Training(
-    learning_rate=3e-3,
-    lora_learning_rate=1e-2,
-    epochs=3,
-    batch_size=8,
-    micro_batch_size=4,
-    warmup_ratio=0.0,
-    save_steps=2,
-    max_length=64,
-    lora_r=4,
-    lora_alpha=8,
-)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return engine.saved(tmp_path_factory.mktemp("trainer") / "base")
-
-
-@pytest.fixture(scope="module")
-def rows(base):
-    model, processor = models.load(base, device="cpu")
-    made = engine.rows(18)
-    responses = (*batches.RESPONSES, batches.CORRUPTED)
-    scored = logprobs.score_reference(model, processor, made, responses)
-    return [row | score for row, score in zip(made, scored, strict=True)]
 
 
 def digest(folder):
@@ -106,15 +80,15 @@ def test_a_run_folder_holds_weights_records_and_no_pickle(finished):
 def test_the_saved_weights_load_and_differ_from_the_base(finished, base):
     tune, folder = finished
     given = {"adapter": folder / "adapter"} if tune == "lora" else {}
-    model, processor = models.load(base if given else folder / "model", device="cpu", **given)
+    model, processor = load_model(base if given else folder / "model", device="cpu", **given)
     batch = logprobs.collate(engine.rows(2), processor)
     with torch.no_grad():
         trained = logprobs.response_logprobs(model, batch).sum
-        start = logprobs.response_logprobs(models.load(base, device="cpu")[0], batch).sum
+        start = logprobs.response_logprobs(load_model(base, device="cpu")[0], batch).sum
     assert (trained - start).abs().max() > 0.1
     if tune == "full":
         frozen = {n: p for n, p in model.named_parameters() if "vision_tower" in n}
-        for name, parameter in models.load(base, device="cpu")[0].named_parameters():
+        for name, parameter in load_model(base, device="cpu")[0].named_parameters():
             if name in frozen:
                 assert torch.equal(parameter, frozen[name])
         assert '"use_cache": false' not in (folder / "model" / "config.json").read_text()
@@ -127,8 +101,8 @@ def test_an_adapter_of_a_fetched_base_names_the_hub_and_no_path(base, rows, tmp_
     told = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (told["base_model_name_or_path"], told["revision"]) == hub
     with pytest.raises(NapoError, match="at 73d3444 is not in the hub's cache; fetch it"):
-        models.load(tmp_path / "adapter")
-    models.load(base, adapter=tmp_path / "adapter", device="cpu")
+        load_model(tmp_path / "adapter")
+    load_model(base, adapter=tmp_path / "adapter", device="cpu")
 
 
 @pytest.mark.parametrize("tune", ["full", "lora"])
@@ -179,7 +153,7 @@ KILLED = """
 import sys; sys.path.insert(0, {tests!r})
 import os, pickle, signal, threading
 from pathlib import Path
-from test_trainer import SETTINGS
+from trainer_fixtures import SETTINGS
 from napo.training.trainer import NaPOTrainer
 from napo.training.run import train_run
 compute = NaPOTrainer.compute_loss
@@ -265,7 +239,7 @@ def test_a_run_folder_of_other_settings_is_refused_and_left_alone(finished, base
 
 
 def test_an_objective_of_ones_own_keeps_its_beta(base, rows, tmp_path):
-    own = replace(VARIANTS["dpo"], beta=0.7)
+    own = Objective(VARIANTS["dpo"], beta=0.7)
     train_run(tmp_path, base, rows, own, SETTINGS.model_copy(update={"epochs": 1}), seed=0)
     told = json.loads((tmp_path / "training.json").read_text())["made_from"]
     assert "beta=0.7" in told["objective"]
@@ -289,24 +263,6 @@ def test_other_variants_train(base, rows, tmp_path, name):
         assert gammas.sum(axis=1).eq(1.0).all()
 
 
-def trainer(base, rows, tmp_path, objective="A1", **changes):
-    model, processor = models.load(base, device="cpu")
-    settings = {
-        "output_dir": str(tmp_path / "checkpoints"),
-        "per_device_train_batch_size": 4,
-        "max_steps": 2,
-        "use_cpu": True,
-        "disable_tqdm": True,
-    }
-    return NaPOTrainer(
-        model=model,
-        args=NaPOConfig(**{**settings, **changes}),
-        objective=VARIANTS[objective],
-        train_dataset=rows,
-        processing_class=processor,
-    )
-
-
 def test_the_trainer_is_a_transformers_trainer_that_scores_rows_without_a_reference(base, tmp_path):
     made = trainer(base, engine.rows(8), tmp_path, logging_steps=1)
     made.train()
@@ -320,7 +276,7 @@ def adapted(base, rows, folder, reference, **changes):
     """A short LoRA run of A1 with the log history of its steps."""
     from peft import LoraConfig
 
-    model, processor = models.load(base, device="cpu")
+    model, processor = load_model(base, device="cpu")
     settings = {"per_device_train_batch_size": 4, "max_steps": 3, "logging_steps": 1}
     args = NaPOConfig(
         output_dir=str(folder),
@@ -334,7 +290,7 @@ def adapted(base, rows, folder, reference, **changes):
     lora = LoraConfig(
         r=4, target_modules=["q_proj"], exclude_modules=families.FAMILIES["llava"].image_parts
     )
-    made = NaPOTrainer(model, args, VARIANTS["A1"], rows, processor, peft_config=lora)
+    made = NaPOTrainer(model, args, Objective(VARIANTS["A1"]), rows, processor, peft_config=lora)
     made.train()
     return [entry for entry in made.state.log_history if "vision_biased_psi_sum" in entry]
 
@@ -377,7 +333,7 @@ def test_bfloat16_autocast_trains_from_a_float32_reference(base, rows, tmp_path)
     final = train_run(tmp_path, base, rows, "A1", settings, seed=0)
     records = read_records(tmp_path)
     assert records["loss"].notna().all()
-    assert models.load(final, device="cpu")[0].dtype == torch.float32
+    assert load_model(final, device="cpu")[0].dtype == torch.float32
 
 
 def test_a_full_model_has_no_adapter_to_switch_off(base, rows, tmp_path):
@@ -392,12 +348,12 @@ def test_qlora_trains_an_adapter_on_a_base_in_four_bits(base, rows, tmp_path):
     final = train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune="qlora")
     records = read_records(tmp_path / "run").groupby("step")["rejected_psi_sum"].mean()
     assert final.name == "adapter" and records.iloc[0] == 0 and records.iloc[-1] > 0.1
-    held, _ = models.load(base, device="cpu", four_bit=True)
+    held, _ = load_model(base, device="cpu", four_bit=True)
     kinds = {name: type(m).__name__ for name, m in held.named_modules() if name.endswith("q_proj")}
     assert {kind for name, kind in kinds.items() if "vision" in name} == {"Linear"}
     assert {kind for name, kind in kinds.items() if "vision" not in name} == {"Linear4bit"}
-    model, _ = models.load(base, device="cpu", adapter=final)  # also on the base as it is
-    assert shared_prefix.unwrap(model).dtype == torch.float32
+    model, _ = load_model(base, device="cpu", adapter=final)  # also on the base as it is
+    assert unwrap(model).dtype == torch.float32
 
 
 def test_rows_too_large_for_memory_are_checked_before_training(base, rows, monkeypatch, tmp_path):
@@ -405,10 +361,10 @@ def test_rows_too_large_for_memory_are_checked_before_training(base, rows, monke
 
     from napo.training import rows as module
 
-    kept = EncodedRows(rows, models.load_processor(base), VARIANTS["mdpo"].responses)
+    kept = EncodedRows(rows, load_processor(base), VARIANTS["mdpo"].responses)
     monkeypatch.setattr(module, "CACHE_BYTES", 0)
     for data in (rows, datasets.Dataset.from_list(rows)):
-        lazy = EncodedRows(data, models.load_processor(base), VARIANTS["mdpo"].responses)
+        lazy = EncodedRows(data, load_processor(base), VARIANTS["mdpo"].responses)
         assert lazy.digest == kept.digest
         (one, scores), (other, same) = lazy[3], kept[3]
         assert one.answers == other.answers and torch.equal(scores.sum, same.sum)
@@ -465,7 +421,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(base, rows, tmp_path
         made.train()
         weights.append(made.model.lm_head.weight.detach().clone())
     assert torch.allclose(*weights, atol=1e-6)
-    start = models.load(base, device="cpu")[0].lm_head.weight
+    start = load_model(base, device="cpu")[0].lm_head.weight
     assert not torch.allclose(weights[0], start, atol=1e-4)
 
 
@@ -537,14 +493,14 @@ def test_the_sampler_shuffles_by_seed_and_pass_and_leaves_incomplete_batches_out
 
 def write_run(base, rows, tmp_path, run_folder, variant="A1", **training):
     """A RUN.yaml with its data beside it."""
-    from napo.data import rows as preferences
+    from napo.data.rows import image_bytes, write_reference, write_shard
 
-    data = [{**row, "image": preferences.image_bytes(row["image"])} for row in rows]
+    data = [{**row, "image": image_bytes(row["image"])} for row in rows]
     scores = [k for k in rows[0] if k.endswith(("_logp", "_tokens"))]
     plain = [{k: v for k, v in row.items() if k not in scores} for row in data]
-    preferences.write_shard(tmp_path / "rows" / "shard-0.parquet", plain)
+    write_shard(tmp_path / "rows" / "shard-0.parquet", plain)
     reference = [{"id": row["id"], **{k: row[k] for k in scores}} for row in rows]
-    preferences.write_reference(tmp_path / "reference" / "shard-0.parquet", reference)
+    write_reference(tmp_path / "reference" / "shard-0.parquet", reference)
     run = {
         "run_folder": str(run_folder),
         "model": str(base),
@@ -618,6 +574,6 @@ def test_two_processes_give_the_losses_of_one_with_the_same_batch(base, rows, tm
         records = read_records(folder)
         assert len(records) == 48
         curves.append(records.groupby("step")["loss"].mean().to_numpy())
-        weights.append(models.load(folder / "model", device="cpu")[0].lm_head.weight)
+        weights.append(load_model(folder / "model", device="cpu")[0].lm_head.weight)
     assert abs(curves[0] - curves[1]).max() < 1e-5
     assert torch.allclose(*weights, atol=1e-4)

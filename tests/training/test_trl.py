@@ -6,9 +6,10 @@ import pytest
 import torch
 from engine_fixtures import model, picture, processor
 
+from napo.config.variants import VARIANTS, Term, Variant
 from napo.errors import NapoError
 from napo.method.logprobs import collate, response_logprobs, score_reference
-from napo.method.objective import VARIANTS, Objective, Term
+from napo.method.objective import Objective
 from napo.method.tensors import LogProbs
 
 trl = pytest.importorskip("trl", reason="TRL is in the lock's development set")
@@ -96,14 +97,14 @@ def same(first, second):
 
 
 def test_dpo_is_trls_dpo_in_loss_and_gradients(setting):
-    same(ours_on(setting, VARIANTS["dpo"]), theirs_on(setting, trl.DPOTrainer))
+    same(ours_on(setting, Objective(VARIANTS["dpo"])), theirs_on(setting, trl.DPOTrainer))
 
 
 @pytest.mark.parametrize("average, alpha", [("sum", 0.01), ("mean", 0.5)])
 def test_napo_in_trl_is_ours_in_loss_and_gradients(setting, average, alpha):
     from napo.training.trl import ObjectiveDPOTrainer
 
-    objective = Objective((Term("rejected", "napo", average, alpha),), gamma="none")
+    objective = Objective(Variant("one", (Term("rejected", "napo", average, alpha),), "none"))
     theirs = theirs_on(setting, ObjectiveDPOTrainer, objective=objective)
     same(ours_on(setting, objective), theirs)
 
@@ -112,4 +113,4 @@ def test_trl_cannot_take_three_pairs(setting):
     from napo.training.trl import ObjectiveDPOTrainer
 
     with pytest.raises(NapoError, match="language_biased"):
-        theirs_on(setting, ObjectiveDPOTrainer, objective=VARIANTS["A1"])
+        theirs_on(setting, ObjectiveDPOTrainer, objective=Objective(VARIANTS["A1"]))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napo.errors import NapoError
-from napo.stages import session as notebook
 from napo.stages.inputs import reference_folder
+from napo.stages.session import open_session
 from napo.workspace.files import atomic_file, fingerprint, finished_files, read_json, write_json
 from napo.workspace.folders import Workspace, run_name
 from napo.workspace.manifests import begin, complete, finish, finished, require, whole
@@ -91,7 +91,7 @@ def test_a_missing_run_or_result_names_its_variant_too(tmp_path):
     workspace = Workspace(tmp_path, "tiny")
     asked = {
         workspace.result("A1/seed-0"): r"06_evaluate.ipynb for A1/seed-0 first",
-        workspace.result("model-x-1"): r"06_evaluate.ipynb first",
+        workspace.result("model-x-1"): r"06_evaluate.ipynb for model-x-1 first",
         workspace.result("base"): r"06_evaluate.ipynb for base first",
         workspace.run("LB-sum", 1, "full"): r"05_train.ipynb for LB-sum/seed-1 first",
         workspace.run("A1", 0, "lora"): r"05_train.ipynb for A1-lora/seed-0 first",
@@ -206,7 +206,7 @@ def test_json_is_the_same_bytes_under_another_locale(tmp_path):
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"folder": 3}'])
 def test_a_damaged_name_of_the_reference_is_a_sentence(tmp_path, content):
-    session = notebook.session("smoke", str(tmp_path))
+    session = open_session("smoke", str(tmp_path))
     current = session.workspace.data / "reference" / "current.json"
     current.parent.mkdir(parents=True)
     current.write_text(content)

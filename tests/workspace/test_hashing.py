@@ -9,8 +9,8 @@ from PIL import Image
 from napo import stages
 from napo.data import sources
 from napo.errors import NapoError
-from napo.stages import session as notebook
-from napo.workspace import hashing as hashes
+from napo.stages.session import open_session
+from napo.workspace import hashing
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def made(tmp_path):
     row = {"idx": "1", "image": "a.png", "question": "What is it?", "chosen": "A cat.",
            "rejected": "A dog.", "language_biased": "A cow.", "vision_biased": "Red."}  # fmt: skip
     (folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    opened = notebook.session("smoke", str(tmp_path / "work"))
+    opened = open_session("smoke", str(tmp_path / "work"))
     data = opened.profile.data.model_copy(update={"source": str(folder), "count": 0})
     asked = type(opened)(opened.profile.model_copy(update={"data": data}), opened.workspace)
     stages.build_rows(asked)
@@ -58,24 +58,24 @@ def test_files_are_read_once_and_again_when_they_change(tmp_path, monkeypatch):
     files = [tmp_path / name for name in ("a", "b")]
     for path in files:
         path.write_text(path.name)
-    read, real = [], hashes.hash_file
-    monkeypatch.setattr(hashes, "hash_file", lambda path: (read.append(path.name), real(path))[1])
+    read, real = [], hashing.hash_file
+    monkeypatch.setattr(hashing, "hash_file", lambda path: (read.append(path.name), real(path))[1])
     memory = tmp_path / "memory.json"
-    first = hashes.content(files, tmp_path, memory)
-    assert hashes.content(files, tmp_path, memory) == first and read == ["a", "b"]
+    first = hashing.content_hash(files, tmp_path, memory)
+    assert hashing.content_hash(files, tmp_path, memory) == first and read == ["a", "b"]
     os.utime(files[0], ns=(1, 1))
-    assert hashes.content(files, tmp_path, memory) == first and read == ["a", "b", "a"]
+    assert hashing.content_hash(files, tmp_path, memory) == first and read == ["a", "b", "a"]
     files[1].write_text("c")
-    assert hashes.content(files, tmp_path, memory) != first
+    assert hashing.content_hash(files, tmp_path, memory) != first
     for damaged in ("[]", "{", '{"a": 3}'):
         memory.write_text(damaged)
         files[1].write_text("b")
-        assert hashes.content(files, tmp_path, memory) == first
+        assert hashing.content_hash(files, tmp_path, memory) == first
 
 
 def test_a_file_that_went_away_is_named(tmp_path):
     with pytest.raises(NapoError, match="gone cannot be read"):
-        hashes.content([tmp_path / "gone"], tmp_path, tmp_path / "memory.json")
+        hashing.content_hash([tmp_path / "gone"], tmp_path, tmp_path / "memory.json")
 
 
 def test_pictures_that_are_missing_or_outside_are_left_to_whoever_reads_the_rows(tmp_path):

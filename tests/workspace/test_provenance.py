@@ -12,7 +12,7 @@ import pytest
 
 from napo.commands.verify import makers, verify
 from napo.results import figures
-from napo.stages import session as notebook
+from napo.stages.session import open_session
 from napo.workspace import provenance
 from napo.workspace.files import hash_file, read_json, write_json
 from napo.workspace.manifests import MANIFEST, begin, finish
@@ -98,7 +98,7 @@ def test_a_copy_inside_somebody_elses_repository_does_not_take_its_commit(checko
 
 
 def test_a_finished_folder_says_code_profile_parameters_and_machine(tmp_path):
-    notebook.session("smoke", str(tmp_path), variant="A1", seeds="0,1")
+    open_session("smoke", str(tmp_path), variant="A1", seeds="0,1")
     made = read_json(stage(tmp_path / "rows") / provenance.FILE)
     assert made["code"] == provenance.code() and made["code"]["version"]
     assert made["profile"]["name"] == "smoke" and len(made["profile"]["fingerprint"]) == 16
@@ -109,8 +109,8 @@ def test_a_finished_folder_says_code_profile_parameters_and_machine(tmp_path):
 
 
 def test_a_session_forgets_the_parameters_of_the_one_before(tmp_path):
-    notebook.session("smoke", str(tmp_path), variant="A1")
-    notebook.session("tiny", str(tmp_path))
+    open_session("smoke", str(tmp_path), variant="A1")
+    open_session("tiny", str(tmp_path))
     assert provenance.record()["parameters"] == {}
     assert provenance.record()["profile"]["name"] == "tiny"
 
@@ -126,7 +126,7 @@ def test_another_commit_and_another_machine_give_the_same_manifest(tmp_path, mon
 
 def test_the_same_commit_on_the_same_machine_gives_the_same_bytes_of_everything(tmp_path):
     for name in ("one", "two"):
-        notebook.session("smoke", str(tmp_path / name), variant="A1")
+        open_session("smoke", str(tmp_path / name), variant="A1")
         stage(tmp_path / name / "rows")
     one, two = ({p.name: p.read_bytes() for p in (tmp_path / name / "rows").iterdir()}
                 for name in ("one", "two"))  # fmt: skip

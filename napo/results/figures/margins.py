@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from napo.data.rows import BIASED
+from napo.config.variants import BIASED
 from napo.noise.separation import ENOUGH, LEFT_OUT, STATISTICS, headline, separation
 from napo.results.figures.style import (
     BLUE,

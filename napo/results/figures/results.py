@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from napo.config.variants import VARIANTS
 from napo.results.figures.style import (
     FAINT,
     INK,
     PAGE,
-    VARIANT_COLOURS,
     new_figure,
     settle,
     style,
@@ -36,7 +36,7 @@ def comparison(summary: pd.DataFrame) -> Figure:
     """
     halves = {name: _half(name, set(summary["metric"])) for name in summary["metric"].unique()}
     metrics = [name for name, half in halves.items() if half is None]
-    order = {name: at for at, name in enumerate(VARIANT_COLOURS)}
+    order = {name: at for at, name in enumerate(("base", *VARIANTS))}
     variants = sorted(
         summary["variant"].unique(),
         key=lambda name: (order.get(name.removesuffix("-lora"), len(order)), name),

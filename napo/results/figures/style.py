@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from napo.config.variants import VARIANTS
 from napo.workspace import provenance
 from napo.workspace.files import atomic_file, hash_file, write_json
 
@@ -39,21 +40,6 @@ TERM_LINES = {
     "vision_biased": (0, (1.2, 1.2)),
     "chosen_corrupted": (0, (5, 1.5, 1.2, 1.5)),
     "anchor": (0, (3, 1, 1, 1, 1, 1)),
-}
-VARIANT_COLOURS = {
-    "base": FAINT,
-    "dpo": INK,
-    "mdpo": PURPLE,
-    "A1": GREEN,
-    "A2": "#33B28F",
-    "A3": "#7FD1BA",
-    "LB1": VERMILION,
-    "LB2": "#E59A66",
-    "LB-sum": "#8C3E00",
-    "VB1": BLUE,
-    "VB2": SKY,
-    "VB-mean": "#004A75",
-    "random": ORANGE,
 }
 _OTHERS = (YELLOW, "#999933", "#882255", "#44AA99", "#AA4499", "#332288")
 
@@ -115,9 +101,10 @@ def style() -> Iterator[None]:
 def variant_colour(name: str) -> str:
     """The colour of a variant, the same in every figure; a run of LoRA has its variant's."""
     name = name.removesuffix("-lora")
-    if name in VARIANT_COLOURS:
-        return VARIANT_COLOURS[name]
-    return _OTHERS[sum(name.encode()) % len(_OTHERS)]
+    entry = VARIANTS.get(name)
+    if entry and entry.colour:
+        return entry.colour
+    return FAINT if name == "base" else _OTHERS[sum(name.encode()) % len(_OTHERS)]
 
 
 class _Shown(Figure):

@@ -7,12 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from napo.config.variants import VARIANTS
 from napo.results.figures.style import (
     INK,
     PAGE,
     TERM_COLOURS,
     TERM_LINES,
-    VARIANT_COLOURS,
     new_figure,
     settle,
     style,
@@ -53,7 +53,7 @@ def training_curves(records: pd.DataFrame) -> Figure:
     """
     steps = per_step(records)
     variants = list(dict.fromkeys(steps["variant"])) if "variant" in steps else [""]
-    order = {name: at for at, name in enumerate(VARIANT_COLOURS)}
+    order = {name: at for at, name in enumerate(("base", *VARIANTS))}
     variants.sort(key=lambda name: order.get(name, len(order)))
     shown = [suffix for suffix in QUANTITIES if _terms(steps, suffix)]
     if len(_terms(steps, "gamma")) == 1 and "gamma" in shown:

@@ -1,0 +1,259 @@
+"""Losses and variants (Eq. 14, Tables 1 to 4), one entry each. No torch is imported here.
+
+A variant is a weighted sum of terms; a term compares the chosen response with another one. To add
+a loss or a variant, write its entry and `register` it; see docs/extend.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+from napo.config.registry import Entry, Registry, register
+from napo.errors import NapoError, unknown
+
+BIASED = ("language_biased", "vision_biased")  # image masked; question masked (Eqs. 7, 8)
+RESPONSES = ("chosen", "rejected", *BIASED)
+CORRUPTED = "chosen_corrupted"  # the chosen response to a corrupted image (mDPO)
+
+MARGINS = ("reward", "log_ratio", "own_reward")
+AVERAGES = ("sum", "mean")
+Q_RULES = ("paper", "released")
+GAMMA_RULES = ("margin", "uniform", "none", "fixed")
+
+
+@dataclass(frozen=True)
+class Loss(Entry):
+    """A loss of one term.
+
+    Attributes:
+        name: how a `Term` calls it.
+        function: "package.module:function". It takes margins of shape (batch,) and, by name, those
+            of `q`, `beta`, `label_smoothing`, `strength` and `average` that it has as parameters
+            (`average` is the mean of a (batch,) tensor over all processes). It returns the loss,
+            shape (batch,).
+        margin: what it takes: "reward" (psi of Eq. 2), "log_ratio" (psi without beta), or
+            "own_reward" (the reward of the term's own response).
+        strength: its default for `Term.strength`.
+    """
+
+    registry: ClassVar[Registry] = Registry("loss")
+
+    name: str
+    function: str
+    margin: str = "reward"
+    strength: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.margin not in MARGINS:
+            raise unknown("margin", self.margin, MARGINS)
+
+
+LOSSES = Loss.registry
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the objective: the chosen response against another one.
+
+    Attributes:
+        response: the dispreferred response; for the loss "anchor" the response that is kept up.
+        loss: a name in `LOSSES`.
+        average: which margin q is computed from, "sum" or "mean" (psi_sum or psi_mean).
+        alpha: scale of that margin (Eq. 12).
+        q: a fixed coefficient in place of Eq. 12.
+        label_smoothing: assumed share of flipped pairs, for "cdpo" and "rdpo".
+        strength: beta' of "drdpo", alpha of "ropo" and "beta-dpo"; the loss's own by default.
+        name: how records call the term; the response by default.
+    """
+
+    response: str
+    loss: str = "dpo"
+    average: str = "sum"
+    alpha: float = 0.01
+    q: float | None = None
+    label_smoothing: float = 0.1
+    strength: float | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        loss = LOSSES[self.loss]
+        if self.average not in AVERAGES:
+            raise unknown("average", self.average, AVERAGES)
+        if self.q is not None and not 0 < self.q <= 1:
+            raise NapoError(f"q is {self.q}; it must lie in (0, 1].")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise NapoError(f"label_smoothing is {self.label_smoothing}; it must lie in [0, 0.5).")
+        if self.strength is None:
+            object.__setattr__(self, "strength", loss.strength)
+        elif self.strength <= 0:
+            raise NapoError(f"strength of {self.loss} is {self.strength}; it must be positive.")
+        if not self.name:
+            object.__setattr__(self, "name", self.response)
+
+
+@dataclass(frozen=True)
+class Variant(Entry):
+    """A training objective (Eq. 14): a weighted sum of preference terms.
+
+    Attributes:
+        name: its name in profiles, folders, tables and figures.
+        terms: the terms, in the order of the weights.
+        gamma: "margin" (Eq. 13), "uniform" (1 / terms), "none" (a plain sum) or "fixed".
+        weights: the weights of "fixed".
+        q_rule: "paper" (Eq. 12) or "released"; empty: the profile's.
+        pick_one: each optimiser step takes one of the terms, with weight 1 (Table 3's "random").
+        sft: weight of a supervised term beside the preferences, minus the mean log-prob of the
+            chosen response's tokens (as in RPO, Pang et al. 2024, Eq. 2); 0 leaves it out.
+        title: its name in words.
+        tables: which of Tables 1 to 4 have a row for it.
+        row: its row in the extra table, with its source; empty: no row there.
+        baseline: trained by `make baselines` only.
+        colour: in figures, such as "#009E73"; empty: one is derived from the name.
+    """
+
+    registry: ClassVar[Registry] = Registry("variant")
+
+    name: str
+    terms: tuple[Term, ...]
+    gamma: str = "margin"
+    weights: tuple[float, ...] = ()
+    q_rule: str = ""
+    pick_one: bool = False
+    sft: float = 0.0
+    title: str = ""
+    tables: tuple[int, ...] = ()
+    row: str = ""
+    baseline: bool = False
+    colour: str = ""
+
+    def __post_init__(self) -> None:
+        if self.gamma not in GAMMA_RULES:
+            raise unknown("gamma rule", self.gamma, GAMMA_RULES)
+        if self.q_rule and self.q_rule not in Q_RULES:
+            raise unknown("q rule", self.q_rule, Q_RULES)
+        if self.gamma == "fixed" and len(self.weights) != len(self.terms):
+            raise NapoError(
+                f"gamma is fixed with {len(self.weights)} weights for {len(self.terms)} terms; "
+                "give one for each term."
+            )
+
+    def definition(self) -> dict[str, Any]:
+        """All that training depends on, as a run's settings keep it; titles and colours do not."""
+        shown = ("name", "title", "tables", "row", "baseline", "colour")
+        return {key: value for key, value in asdict(self).items() if key not in shown}
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """The responses that have to be scored, the chosen one first."""
+        return tuple(dict.fromkeys(("chosen", *(term.response for term in self.terms))))
+
+
+VARIANTS = Variant.registry
+
+for _loss in (
+    Loss("dpo", "napo.method.losses:dpo_loss"),  # Eq. 3
+    Loss("napo", "napo.method.losses:napo_loss"),  # Eq. 9
+    Loss("mae", "napo.method.losses:mae_loss"),  # Eq. 4
+    Loss("anchor", "napo.method.losses:dpo_loss", margin="own_reward"),  # mDPO
+    Loss("cdpo", "napo.method.other_losses:cdpo_loss"),
+    Loss("rdpo", "napo.method.other_losses:rdpo_loss"),
+    Loss("ipo", "napo.method.other_losses:ipo_loss", margin="log_ratio"),
+    Loss("drdpo", "napo.method.other_losses:drdpo_loss", strength=1.0),
+    Loss("ropo", "napo.method.other_losses:ropo_loss", strength=2.0),
+    Loss("beta-dpo", "napo.method.other_losses:beta_dpo_loss", strength=0.6),
+):
+    register(_loss)
+
+_REJECTED = Term("rejected")
+_LB = Term("language_biased", "napo", "mean", 0.5)  # §4.1
+_VB = Term("vision_biased", "napo", "sum", 0.01)  # §4.1
+
+
+def _all_three(loss: str = "napo", **changes: Any) -> tuple[Term, ...]:
+    """A1's terms, both of its NaPO terms changed in the same way."""
+    return (_REJECTED, *(replace(term, loss=loss, **changes) for term in (_LB, _VB)))
+
+
+def _pair(biased: Term, loss: str = "napo", **changes: Any) -> tuple[Term, ...]:
+    """The rejected pair and one biased pair (Tables 2 and 4)."""
+    return (_REJECTED, replace(biased, loss=loss, **changes))
+
+
+# The order is that of the rows in figures and in the extra table.
+for _variant in (
+    Variant(
+        "dpo", (_REJECTED,), "none", title="DPO on RLAIF-V's pairs", tables=(1, 3), colour="#1a1a1a"
+    ),
+    Variant(
+        "mdpo", (_REJECTED, Term(CORRUPTED), Term("chosen", "anchor", name="anchor")), "none",
+        title="mDPO", tables=(1,), colour="#CC79A7",
+    ),
+    Variant(
+        "A1", _all_three(), title="the full method: NaPO on both biased pairs, gamma of Eq. 13",
+        tables=(1, 2, 3, 4), row="NaPO, q of Eq. 12 (A1)", colour="#009E73",
+    ),
+    Variant(
+        "A2", _all_three(), "none", title="A1 without gamma: a plain sum", tables=(2,),
+        colour="#33B28F",
+    ),
+    Variant(
+        "A3", _all_three("dpo"), title="A1 with DPO in NaPO's place", tables=(2,), row="DPO (A3)",
+        colour="#7FD1BA",
+    ),
+    Variant(
+        "LB1", _pair(_LB), "none", title="DPO + NaPO on language-biased pairs", tables=(2, 4),
+        colour="#D55E00",
+    ),
+    Variant(
+        "LB2", _pair(_LB, "dpo"), "none", title="DPO + DPO on language-biased pairs", tables=(2,),
+        colour="#E59A66",
+    ),
+    Variant(
+        "LB-sum", _pair(_LB, average="sum", alpha=0.01), "none", title="LB1 with q from psi_sum",
+        tables=(4,), colour="#8C3E00",
+    ),
+    Variant(
+        "VB1", _pair(_VB), "none", title="DPO + NaPO on vision-biased pairs", tables=(2, 4),
+        colour="#0072B2",
+    ),
+    Variant(
+        "VB2", _pair(_VB, "dpo"), "none", title="DPO + DPO on vision-biased pairs", tables=(2,),
+        colour="#56B4E9",
+    ),
+    Variant(
+        "VB-mean", _pair(_VB, average="mean", alpha=0.5), "none", title="VB1 with q from psi_mean",
+        tables=(4,), colour="#004A75",
+    ),
+    Variant(
+        "random", _all_three(), pick_one=True, title="one of A1's three terms a step, at random",
+        tables=(3,), colour="#E69F00",
+    ),
+    # Beyond the paper's tables
+    Variant("cdpo", _all_three("cdpo"), row="cDPO, ε = 0.1 (Mitchell 2023)", baseline=True),
+    Variant(
+        "rdpo", _all_three("rdpo"), row="rDPO, ε = 0.1 (Chowdhury et al. 2024)", baseline=True
+    ),
+    Variant("ipo", _all_three("ipo"), row="IPO (Azar et al. 2024)", baseline=True),
+    Variant("drdpo", _all_three("drdpo"), row="Dr. DPO, β′ = 1 (Wu et al. 2025)", baseline=True),
+    Variant(
+        "ropo", _all_three("ropo"), row="ROPO's loss, α = 2 (Liang et al. 2024)", baseline=True
+    ),
+    Variant(
+        "beta-dpo", _all_three("beta-dpo"), row="β-DPO, α = 0.6 (Wu et al. 2024)", baseline=True
+    ),
+    Variant("q-0.1", _all_three(q=0.1), row="NaPO, q = 0.1", baseline=True),
+    Variant("q-0.3", _all_three(q=0.3)),
+    Variant("q-0.5", _all_three(q=0.5), row="NaPO, q = 0.5", baseline=True),
+    Variant("q-0.7", _all_three(q=0.7)),
+    Variant("q-0.9", _all_three(q=0.9), row="NaPO, q = 0.9", baseline=True),
+    Variant(
+        "A1-original", (replace(_REJECTED, loss="napo"), _LB, _VB),
+        row="NaPO on the original pair too (Appendix A)", baseline=True,
+    ),
+    Variant(
+        "A1-sft", _all_three(), sft=0.1, row="A1 and 0.1 × SFT on the chosen response",
+        baseline=True,
+    ),
+):  # fmt: skip
+    register(_variant)
