@@ -29,7 +29,7 @@ from napo.progress import duration
 from napo.workspace.files import make_folder, write_json, writing
 from napo.workspace.folders import Workspace, checkout, remove
 from napo.workspace.locks import hold
-from napo.workspace.manifests import MANIFEST, lacking
+from napo.workspace.manifests import MANIFEST, missing_files
 
 # Seconds of one job of each rule at the tiny scale on two cores: the estimate's first guess,
 # corrected by what the jobs of this run really take.
@@ -290,7 +290,7 @@ def _reopened(workspace: Workspace) -> Iterator[Path]:
     Of results alone: rows and weights are large, and whoever deletes them means it.
     """
     for manifest in sorted(workspace.results.rglob(MANIFEST)):
-        lost = lacking(manifest.parent)
+        lost = missing_files(manifest.parent)
         if lost:
             manifest.unlink()
         yield from (manifest.parent / name for name in lost)

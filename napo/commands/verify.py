@@ -16,8 +16,9 @@ from typing import Any
 from napo.config.profile import load_profile
 from napo.errors import NapoError
 from napo.workspace import provenance
-from napo.workspace.files import hash_file, read_json
+from napo.workspace.files import read_json
 from napo.workspace.folders import Workspace
+from napo.workspace.hashing import hash_file
 from napo.workspace.manifests import (
     MANIFEST,
     SETTINGS,

@@ -17,7 +17,8 @@ from napo.config.variants import BIASED
 from napo.data import sources
 from napo.data.sources import BadRow
 from napo.errors import NapoError
-from napo.workspace.files import atomic_file, fingerprint, finished_files, hash_file, write_json
+from napo.workspace.files import atomic_file, finished_files, write_json
+from napo.workspace.hashing import content_hash
 from napo.workspace.manifests import complete, manifest_fingerprint, require
 
 if TYPE_CHECKING:
@@ -298,7 +299,7 @@ def checked_fingerprint(folder: Path) -> str:
     """
     if complete(folder):
         return manifest_fingerprint(require(folder))
-    return fingerprint([(path.name, hash_file(path)) for path in shards(folder)])
+    return content_hash(shards(folder), folder)
 
 
 def _table(path: Path) -> pa.Table:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from napo.errors import NapoError, unknown
 from napo.models import families
+from napo.workspace.hashing import hash_files
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -287,12 +288,8 @@ def model_fingerprint(path: str | Path) -> str:
     files = sorted({file for name in names for file in folder.glob(name) if file.is_file()})
     if not any(file.suffix == ".safetensors" for file in files):
         raise NapoError(f"{path} holds no .safetensors weights; name a model's folder.")
-    whole = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        whole.update(f"{file.name}\0{digest}\n".encode())
-    return whole.hexdigest()[:16]
+    lines = (f"{file.name}\0{digest}\n" for file, digest in hash_files(files).items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 def freeze_vision_tower(model: PreTrainedModel) -> None:

@@ -18,7 +18,6 @@ from napo.stages import launch
 from napo.stages.inputs import (
     CURRENT,
     base_model,
-    hashes_known,
     model_settings,
     source_folder,
 )
@@ -157,7 +156,7 @@ def _all_there(folder: Path, parts: int) -> None:
 def _source_fingerprint(session: Session) -> str:
     if session.profile.data.source:
         folder = source_folder(session)
-        return content_hash(sources.files(folder), folder, hashes_known(session))
+        return content_hash(sources.files(folder), folder)
     return manifest_fingerprint(require(session.workspace.source))
 
 

@@ -66,12 +66,7 @@ def benchmarks_fingerprint(session: Session) -> str:
                 f"{path} is not there; fetch it (make fetch PROFILE={session.profile.name} YES=1)."
             )
     files = sorted(file for path in wanted for file in path.rglob("*") if file.is_file())
-    return content_hash(files, folder, hashes_known(session))
-
-
-def hashes_known(session: Session) -> Path:
-    """The file that remembers the hashes of downloaded files."""
-    return session.workspace.data / ".hashes.json"
+    return content_hash(files, folder)
 
 
 def reference_folder(session: Session) -> Path:

@@ -171,13 +171,16 @@ def main(arguments: list[str]) -> int:
     from napo.config.profile import Profile
     from napo.stages.session import Session
     from napo.workspace.folders import Workspace
+    from napo.workspace.hashing import remember_in
 
     spec = Path(arguments[0])
     content: Mapping[str, Any] = json.loads(spec.read_text(encoding="utf-8"))
     profile = Profile(**content["profile"])
     module, _, name = content["work"].partition(":")
     set_threads(profile.threads)
-    session = Session(profile, Workspace(Path(content["workspace"]), profile.name))
+    workspace = Workspace(Path(content["workspace"]), profile.name)
+    remember_in(workspace.hashes)  # so that each process need not hash the inputs again
+    session = Session(profile, workspace)
     try:
         getattr(import_module(module), name)(session, **content["arguments"])
     except NapoError as error:

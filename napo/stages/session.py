@@ -15,6 +15,7 @@ from napo.stages.ranks import alone, set_threads
 from napo.workspace import provenance
 from napo.workspace.files import fingerprint
 from napo.workspace.folders import Workspace
+from napo.workspace.hashing import remember_in
 
 _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
 _GIVE = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
@@ -85,7 +86,9 @@ def open_session(profile: str, workspace: str = "", **parameters: Any) -> Sessio
     for name in type(settings.world).model_fields:
         settings.world.function(name)  # what is no function is said now, not after hours
     provenance.ask(settings.name, fingerprint(settings.model_dump()), parameters)
-    return Session(settings, Workspace.open(workspace, settings.name))
+    place = Workspace.open(workspace, settings.name)
+    remember_in(place.hashes)
+    return Session(settings, place)
 
 
 def check_parameters(

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
-from napo.workspace.files import hash_file, read_json, sync, write_json, writing
+from napo.workspace.files import read_json, sync, write_json, writing
+from napo.workspace.hashing import hash_file
 from napo.workspace.manifests import keep_only
 
 if TYPE_CHECKING:

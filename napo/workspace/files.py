@@ -1,4 +1,4 @@
-"""Files that are whole or are not there: atomic writes, JSON, hashes.
+"""Files that are whole or are not there: atomic writes, JSON.
 
 A file is written beside its place, flushed to the disk, and renamed.
 """
@@ -57,12 +57,6 @@ def fingerprint(value: Any) -> str:
 def json_value(value: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping as it comes back from a JSON file."""
     return json.loads(json.dumps(dict(value), default=str))
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

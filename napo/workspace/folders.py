@@ -91,6 +91,11 @@ class Workspace:
         return self.data / "notebooks"
 
     @property
+    def hashes(self) -> Path:
+        """The memory of file hashes, see `napo.workspace.hashing`."""
+        return self.data / ".hashes.json"
+
+    @property
     def figures(self) -> Path:
         """Figures of this profile."""
         return self.root / "figures" / self.profile

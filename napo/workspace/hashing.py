@@ -1,46 +1,89 @@
-"""What downloaded files hold, as one hash; files that have not changed since are not read again."""
+"""Hashes of files. A file that has not changed since it was hashed is not read again.
+
+The memory of hashes holds, for each path, the file's size, times of change, inode and SHA-256. It
+lives in this process and, once a workspace is open, in one of its files, for later processes. A
+lost or damaged memory costs time only.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from napo.errors import NapoError
-from napo.workspace.files import fingerprint, hash_file, read_json, write_json
+from napo.workspace.files import fingerprint, read_json, write_json
+
+# Seconds. A younger file is hashed each time: some file systems write down times this coarsely, so
+# it could change once more and keep its time.
+SETTLED = 2.0
+
+_memory: dict[str, Any] = {}  # path -> [size, mtime, ctime, inode, SHA-256]
+_store: Path | None = None
 
 
-def content_hash(files: Iterable[Path], folder: Path, memory: Path) -> str:
-    """A hash of the names and the bytes of files: 16 hexadecimal digits.
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, read now."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    A file is read again when its size, its time of change or its place on the disk is another one.
 
-    Args:
-        files: the files, below `folder`.
-        folder: what their names are relative to.
-        memory: a file that keeps the hashes; its loss costs the time to read everything.
+def hash_files(files: Iterable[Path]) -> dict[Path, str]:
+    """SHA-256 of each file, from memory where its size, times of change and inode are the same.
+
+    A change that keeps all of these is not noticed here; the `verify` command reads every file.
 
     Raises:
         NapoError: when a file cannot be read, naming it.
     """
-    known, now = _known(memory), {}
+    hashes, new = {}, {}
     for path in files:
-        name = path.relative_to(folder).as_posix()
         try:
             state = path.stat()
-            mark = [str(path), state.st_size, state.st_mtime_ns, state.st_ino]
-            there = known.get(name)
-            same = isinstance(there, list) and there[:-1] == mark
-            now[name] = [*mark, there[-1] if same else hash_file(path)]
+            mark = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+            known = _memory.get(str(path.absolute()))
+            if isinstance(known, list) and known[:-1] == mark:
+                hashes[path] = known[-1]
+                continue
+            hashes[path] = hash_file(path)
         except OSError as error:
             raise NapoError(f"{path} cannot be read ({error.strerror}); get it again.") from None
-    if any(known.get(name) != value for name, value in now.items()):
-        write_json(memory, {**known, **now})
-    return fingerprint(sorted((name, value[-1]) for name, value in now.items()))
+        changed = max(state.st_mtime_ns, state.st_ctime_ns)
+        if time.time_ns() - changed > SETTLED * 1e9:
+            new[str(path.absolute())] = [*mark, hashes[path]]
+    _memory.update(new)
+    if new and _store and _store.parent.is_dir():
+        kept = {**_stored(_store), **new}  # another process may have added to it
+        with suppress(NapoError):  # a disk that refuses it costs time only
+            write_json(_store, {"check": fingerprint(kept), "hashes": kept})
+    return hashes
 
 
-def _known(memory: Path) -> dict[str, object]:
+def remember_in(store: Path) -> None:
+    """Keep hashes in this file too, and know those that are in it already."""
+    global _store
+    _store = store
+    _memory.update(_stored(store))
+
+
+def _stored(store: Path) -> dict[str, Any]:
     try:
-        found = read_json(memory) if memory.is_file() else {}
-    except NapoError:  # it only saves time
-        found = {}
-    return found if isinstance(found, dict) else {}
+        content = read_json(store)
+    except NapoError:  # missing or damaged
+        return {}
+    hashes = content.get("hashes") if isinstance(content, dict) else None
+    valid = isinstance(hashes, dict) and content.get("check") == fingerprint(hashes)
+    return hashes if valid else {}
+
+
+def content_hash(files: Iterable[Path], folder: Path) -> str:
+    """A hash of the names and bytes of files below `folder`: 16 hexadecimal digits.
+
+    Raises:
+        NapoError: when a file cannot be read, naming it.
+    """
+    hashes = hash_files(files)
+    return fingerprint(sorted((p.relative_to(folder).as_posix(), h) for p, h in hashes.items()))

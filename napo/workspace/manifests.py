@@ -14,7 +14,8 @@ from typing import Any
 
 from napo.errors import NapoError
 from napo.workspace import provenance
-from napo.workspace.files import fingerprint, hash_file, json_value, read_json, sweep, write_json
+from napo.workspace.files import fingerprint, json_value, read_json, sweep, write_json
+from napo.workspace.hashing import hash_files
 
 MANIFEST = "manifest.json"
 SETTINGS = "settings.json"  # there from the beginning; the manifest seals a finished folder
@@ -91,11 +92,11 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
 
 def whole(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a folder is `finished` and none of its files was deleted since."""
-    return finished(folder, settings) and not lacking(folder)
+    return finished(folder, settings) and not missing_files(folder)
 
 
-def lacking(folder: Path) -> list[str]:
-    """The files of a finished folder that are not there any more."""
+def missing_files(folder: Path) -> list[str]:
+    """The files of a finished folder that are missing now."""
     return [name for name in read_manifest(folder)["files"] if not (folder / name).is_file()]
 
 
@@ -178,7 +179,7 @@ def finish(folder: Path, keep_open: str = "") -> dict[str, Any]:
     manifest = {
         "settings": read_settings(folder),
         "versions": versions(),
-        "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in files},
+        "files": {p.relative_to(folder).as_posix(): h for p, h in hash_files(files).items()},
     }
     write_json(folder / provenance.FILE, provenance.record())
     write_json(folder / MANIFEST, manifest)
@@ -195,15 +196,15 @@ def require(folder: Path) -> dict[str, Any]:
     if not complete(folder):
         raise NapoError(f"{folder} is not there or not finished; run {_maker(folder)} first.")
     manifest = read_manifest(folder)
-    for name, digest in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            problem = "missing"
-        elif hash_file(path) != digest:
-            problem = "damaged (its hash is not the one that was recorded)"
-        else:
-            continue
-        raise NapoError(f"{path} is {problem}; delete {folder} and run {_maker(folder)} again.")
+    again = f"delete {folder} and run {_maker(folder)} again."
+    for name in missing_files(folder):
+        raise NapoError(f"{folder / name} is missing; {again}")
+    hashes = hash_files(folder / name for name in manifest["files"])
+    for name, recorded in manifest["files"].items():
+        if hashes[folder / name] != recorded:
+            raise NapoError(
+                f"{folder / name} is damaged (its hash differs from its record); {again}"
+            )
     return manifest
 
 

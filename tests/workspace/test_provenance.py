@@ -14,7 +14,8 @@ from napo.commands.verify import makers, verify
 from napo.results import figures
 from napo.stages.session import open_session
 from napo.workspace import provenance
-from napo.workspace.files import hash_file, read_json, write_json
+from napo.workspace.files import read_json, write_json
+from napo.workspace.hashing import hash_file
 from napo.workspace.manifests import MANIFEST, begin, finish
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from napo.config.variants import VARIANTS
 from napo.workspace import provenance
-from napo.workspace.files import atomic_file, hash_file, write_json
+from napo.workspace.files import atomic_file, write_json
+from napo.workspace.hashing import hash_file
 
 COLUMN, PAGE = 3.3, 6.9  # inches: one column and both of a two-column paper
 INK, FAINT = "#1a1a1a", "#767676"
