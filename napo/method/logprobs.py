@@ -1,10 +1,10 @@
 """Log-probabilities of several responses to one prompt, in one shared-prefix pass.
 
-All responses of a row answer the same image and question. They are laid out as one sequence
-`prompt | y_1 | y_2 | ...` in which each response attends to the prompt and to itself only, and its
-positions continue from the prompt's end: the image and the prompt are computed once, and the
-vocabulary is projected at response positions only. The numbers equal those of separate sequences
-to rounding. Models whose positions or masks cannot be set this way get padded rows, one a response.
+All responses of a row answer the same image and question. They form one sequence
+`prompt | y_1 | y_2 | ...` in which each response attends to the prompt and to itself only. So the
+image and the prompt are computed once, and the vocabulary is projected at response positions only.
+The numbers equal those of separate sequences to rounding. Models that do not accept such masks or
+positions get padded rows, one a response.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from napo.config.variants import RESPONSES
 from napo.errors import NapoError
-from napo.method.layout import PADDING, Batch, EncodedRow, assemble, encode
+from napo.method.layout import PADDING, Batch, assemble, encode
 from napo.method.mask import attention_mask, choose_layout, position_ids
 from napo.method.tensors import LogProbs
 from napo.models.halving import Halving
@@ -39,20 +39,10 @@ def collate(
     layout: str = "shared",
     corruption: str = "crop",
 ) -> Batch:
-    """Rows of RLAIF-V-Bias as one batch; `encode` and `assemble` in one call.
+    """Rows of RLAIF-V-Bias as one batch: `encode` and `assemble` in one call.
 
-    The reference's log-probs come along where all rows have them.
-
-    Args:
-        rows: the rows, images decoded.
-        processor: the model's processor.
-        responses: which responses to score.
-        max_length: most tokens of a prompt with one response.
-        layout: "shared", or "padded" with a sequence of its own for each response.
-        corruption: how the image of `chosen_corrupted` is corrupted, "crop" or "mask_token".
-
-    Raises:
-        NapoError: as `encode`.
+    The batch has the reference's log-probs if all rows have them. For the arguments and errors see
+    `encode` and `assemble`.
     """
     encoded = [encode(row, processor, responses, max_length, corruption=corruption) for row in rows]
     scored = all(f"{name}_logp" in row for row in rows for name in responses)
@@ -61,15 +51,15 @@ def collate(
 
 
 def response_logprobs(model: nn.Module, batch: Batch, *, logits_mb: float = 256) -> LogProbs:
-    """Log-probabilities of a batch's responses under a model, with gradients where it has them.
+    """Log-probabilities of a batch's responses under a model, with gradients.
 
-    The vocabulary projection happens inside the model's own forward pass, so that the hooks of
-    DDP, FSDP, DeepSpeed and PEFT wrappers see it.
+    The vocabulary projection runs inside the model's own forward pass, so that the hooks of DDP,
+    FSDP, DeepSpeed and PEFT wrappers see it.
 
     Args:
         model: the model, wrapped or not.
         batch: from `collate`, on the model's device.
-        logits_mb: most megabytes of float32 logits held at any time, gradients included.
+        logits_mb: limit for float32 logits in memory, gradients included, in megabytes.
 
     Returns:
         Sums and token counts, shape (batch, responses), sums in float32 or wider.
@@ -83,7 +73,7 @@ def response_logprobs(model: nn.Module, batch: Batch, *, logits_mb: float = 256)
         inputs["attention_mask"] = (batch.segments != PADDING).long()
         if has_axes(inner):
             inputs["position_ids"] = position_ids(batch, inner)
-    with _logprobs_for_logits(inner, batch, logits_mb):
+    with _targets_scored(inner, batch, logits_mb):
         values = model(**inputs).logits
     shape = batch.counted.shape
     # Placing before summing keeps the order of additions fixed, unlike index_add on a GPU.
@@ -101,83 +91,60 @@ def score_reference(
     max_length: int | None = None,
     logits_mb: float = 256,
     corruption: str = "crop",
-    progress: Any = None,
 ) -> list[dict[str, Any]]:
-    """The reference's log-probs of rows, as rows of Parquet.
+    """The reference's log-probs of rows.
 
     Args:
         model: the reference model; set to evaluation mode.
         processor: its processor.
         rows: rows of RLAIF-V-Bias, images decoded.
-        responses: which responses to score; add `chosen_corrupted` for mDPO.
-        batch_size: rows a forward pass; halved, with a warning, where memory runs out (rows of
-            another batch have another padding, which may change the last digits).
-        max_length: most tokens of a prompt with one response.
-        logits_mb: most megabytes of float32 logits held at any time.
-        corruption: how the image of `chosen_corrupted` is corrupted.
-        progress: a `napo.progress.Progress` to advance by each row.
+        responses: responses to score; add `CORRUPTED` for mDPO.
+        batch_size: rows a forward pass. Halved, with a warning, if memory runs out; the other
+            padding may then change the last digits.
+        max_length: as in `encode`.
+        logits_mb: as in `response_logprobs`.
+        corruption: as in `encode`.
 
     Returns:
         For each row, in order: `id`, `<response>_logp`, `<response>_tokens`.
 
     Raises:
-        NapoError: as `encode`, or when memory does not hold one row.
+        NapoError: as `encode`, or if one row does not fit into memory.
     """
     model.eval()
     layout = choose_layout(model)
     encoded = [encode(row, processor, responses, max_length, corruption=corruption) for row in rows]
-    # Rows of like length side by side waste little padding; results go back in the rows' order.
-    order = sorted(range(len(rows)), key=lambda at: _size(encoded[at]))
+    # Neighbours of similar length need little padding. Results keep the order of `rows`.
+    lengths = [
+        len(row.prompts[0].ids) + sum(len(tokens) for _, tokens in row.answers.values())
+        for row in encoded
+    ]
+    order = sorted(range(len(rows)), key=lengths.__getitem__)
     device = next(model.parameters()).device
-    scored: dict[int, dict[str, Any]] = {}
+    scores: dict[int, dict[str, Any]] = {}
     halving = Halving("rows", "lower max_length or logits_mb, or use a larger GPU")
 
-    def scores(chunk: list[int]) -> LogProbs:
-        batch = assemble([encoded[at] for at in chunk], pad_id(processor), layout=layout)
+    def score(indices: list[int]) -> LogProbs:
+        batch = assemble([encoded[index] for index in indices], pad_id(processor), layout=layout)
         with torch.inference_mode():
             return response_logprobs(model, batch.to(device), logits_mb=logits_mb)
 
     for start in range(0, len(order), batch_size):
-        for chunk, found in halving(scores, order[start : start + batch_size]):
-            sums, tokens = found.sum.double().tolist(), found.tokens.tolist()
-            for at, row_sums, row_tokens in zip(chunk, sums, tokens, strict=True):
-                scored[at] = {"id": encoded[at].id}
-                for name, value, count in zip(found.responses, row_sums, row_tokens, strict=True):
-                    scored[at] |= {f"{name}_logp": value, f"{name}_tokens": count}
-            if progress is not None:
-                progress.advance(len(chunk))
-    return [scored[at] for at in range(len(rows))]
-
-
-def check_reference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse reference log-probs that were made from something else.
-
-    Args:
-        found: what the cache was made from (fingerprints of model, data, preprocessing ...).
-        wanted: what this run is made from.
-
-    Raises:
-        NapoError: saying what changed.
-    """
-    changed = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-    if changed:
-        pairs = ", ".join(f"{k} was {found.get(k)} and is {wanted.get(k)}" for k in changed)
-        raise NapoError(
-            f"The reference log-probs are stale: {pairs}; delete them and run "
-            "notebooks/01_build_biased_data.ipynb again."
-        )
-
-
-def _size(row: EncodedRow) -> int:
-    return len(row.prompts[0].ids) + sum(len(tokens) for _, tokens in row.answers.values())
+        for indices, values in halving(score, order[start : start + batch_size]):
+            sums, tokens = values.sum.double().tolist(), values.tokens.tolist()
+            for index, row_sums, row_tokens in zip(indices, sums, tokens, strict=True):
+                scores[index] = {"id": encoded[index].id}
+                for name, value, count in zip(responses, row_sums, row_tokens, strict=True):
+                    scores[index] |= {f"{name}_logp": value, f"{name}_tokens": count}
+    return [scores[index] for index in range(len(rows))]
 
 
 @contextmanager
-def _logprobs_for_logits(model: nn.Module, batch: Batch, logits_mb: float) -> Iterator[None]:
-    """Let the output layer give log-probs of the batch's targets in place of logits.
+def _targets_scored(model: nn.Module, batch: Batch, logits_mb: float) -> Iterator[None]:
+    """Let the output layer return log-probs of the batch's targets instead of logits.
 
-    Replacing what the layer computes, rather than calling it ourselves, leaves the pass inside
-    `forward`: gradients of wrapped models stay in step, and LoRA on this layer still works.
+    The layer is changed, not called from outside, so that the pass stays inside `forward`:
+    gradients of wrapped models stay synchronised, and LoRA on this layer still works.
     """
     head = model.get_output_embeddings()
     if getattr(model.config.get_text_config(), "final_logit_softcapping", None):
@@ -197,7 +164,7 @@ def _logprobs_for_logits(model: nn.Module, batch: Batch, logits_mb: float) -> It
     finally:
         if replaced is None:
             del head.forward
-        else:  # a hook of accelerate's had replaced it before
+        else:  # accelerate had already replaced it by a hook
             head.forward = replaced
 
 
@@ -208,14 +175,14 @@ def token_logprobs(
     vocabulary: int,
     logits_mb: float,
 ) -> Tensor:
-    """Log-probability of each target, the logits made in chunks and again when gradients need them.
+    """Log-probability of each target. Logits are computed in chunks, and again for gradients.
 
     Args:
         project: the output layer, hidden states -> logits.
         hidden: shape (targets, width).
         targets: token ids, shape (targets,).
         vocabulary: number of logits.
-        logits_mb: most megabytes of float32 logits held at any time.
+        logits_mb: limit for float32 logits in memory, in megabytes.
 
     Returns:
         Log-probs, shape (targets,), in float32 or wider.
@@ -226,7 +193,7 @@ def token_logprobs(
         logits = logits.float() if logits.dtype.itemsize < 4 else logits
         return -nn.functional.cross_entropy(logits, tokens, reduction="none")
 
-    # Logits, their log-softmax, and the gradient of either.
+    # Three arrays of this size exist at a time: logits, their log-softmax, its gradient.
     rows = max(1, int(logits_mb * 2**20 / (3 * 4 * vocabulary)))
     if hidden.shape[0] <= rows:
         return score(hidden, targets)

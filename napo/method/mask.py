@@ -1,4 +1,4 @@
-"""What lets responses share a prefix: a mask of their own, positions, and models that take them."""
+"""Attention mask and positions of the shared prefix, and the models that accept them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from napo.models.load import has_axes, unwrap
 
 
 def position_ids(batch: Batch, model: nn.Module) -> Tensor:
-    """Positions of a batch's tokens as the model takes them.
+    """Positions of a batch's tokens in the form that the model takes.
 
     Args:
         batch: from `collate`.
         model: the unwrapped model.
 
     Returns:
-        Shape (sequences, length); for a model with axes and a batch with images (3, sequences,
-        length). An image then takes fewer positions than tokens, and responses go on from there.
+        Shape (sequences, length). For images and a model whose positions have axes: (3, sequences,
+        length); an image then takes fewer positions than tokens, and responses continue from there.
     """
     if not (has_axes(model) and batch.pixels):
         return batch.positions
@@ -39,8 +39,8 @@ def position_ids(batch: Batch, model: nn.Module) -> Tensor:
 def attention_mask(segments: Tensor, model: nn.Module) -> Any:
     """The shared-prefix mask in the form that the model's attention takes.
 
-    A token sees what comes before it in its own response and in the prompt. Padding counts as one
-    more response, so that no token is without anything to attend to.
+    A token attends to earlier tokens of its own response and of the prompt. Padding counts as one
+    more response: a token without anything to attend to would give NaN.
 
     Args:
         segments: shape (sequences, length).
@@ -48,12 +48,18 @@ def attention_mask(segments: Tensor, model: nn.Module) -> Any:
 
     Returns:
         For sdpa a boolean, for eager an additive float mask of shape (sequences, 1, length,
-        length); for flex_attention a `BlockMask`. (A boolean mask under eager is silently wrong.)
+        length); for flex_attention a `BlockMask`. (Under eager, a boolean mask is silently wrong.)
     """
     attention = model.config.get_text_config()._attn_implementation
+    rows, length = segments.shape
     if attention == "flex_attention":
-        return _block_mask(segments)
-    length = segments.shape[1]
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            same = segments[batch, key] == segments[batch, query]
+            return (same | (segments[batch, key] == PROMPT)) & (key <= query)
+
+        return create_block_mask(allowed, rows, None, length, length, device=segments.device)
     places = torch.arange(length, device=segments.device)
     keys, queries = segments[:, None, :], segments[:, :, None]
     visible = ((keys == queries) | (keys == PROMPT)) & (places[None, :] <= places[:, None])
@@ -65,36 +71,24 @@ def attention_mask(segments: Tensor, model: nn.Module) -> Any:
     return hidden.masked_fill(~visible, torch.finfo(dtype).min)
 
 
-def choose_layout(model: nn.Module, *, warn: bool = True) -> str:
-    """ "shared" where the model takes a 4-D mask and positions, else "padded", said in the log."""
+def choose_layout(model: nn.Module) -> str:
+    """ "shared" if the model takes a 4-D mask and positions, else "padded" and a warning."""
     config = unwrap(model).config
     text = config.get_text_config()
-    several = "mrope_section" in (getattr(text, "rope_parameters", None) or {})
+    axes = "mrope_section" in (getattr(text, "rope_parameters", None) or {})
     reason = ""
     if getattr(config, "is_encoder_decoder", False):
         reason = "it is an encoder-decoder"
     elif text._attn_implementation not in ("sdpa", "eager", "flex_attention"):
         reason = f"{text._attn_implementation} takes no mask of four dimensions"
-    elif several and not has_axes(unwrap(model)):
+    elif axes and not has_axes(unwrap(model)):
         reason = "its positions have several axes"
     elif any(kind != "full_attention" for kind in getattr(text, "layer_types", None) or ()):
-        reason = "not all of its layers attend to everything before them"
-    if reason and warn:
+        reason = "some of its layers do not attend to all earlier tokens"
+    if reason:
         logging.getLogger("napo").warning(
             "%s: responses are scored as padded rows, without the shared prefix (%s).",
             type(unwrap(model)).__name__,
             reason,
         )
     return "padded" if reason else "shared"
-
-
-def _block_mask(segments: Tensor) -> Any:
-    """The shared-prefix mask for flex_attention."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        same = segments[batch, key] == segments[batch, query]
-        return (same | (segments[batch, key] == PROMPT)) & (key <= query)
-
-    rows, length = segments.shape
-    return create_block_mask(visible, rows, None, length, length, device=segments.device)

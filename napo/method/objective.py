@@ -1,4 +1,4 @@
-"""The training objective (Eq. 14): the terms of a variant, their weights gamma, and q.
+"""The training objective (Eq. 14): terms of a variant, their weights gamma, and q.
 
 `Objective(VARIANTS["A1"])(policy, reference).loss` is the loss of a batch. The terms of a variant
 stand in its entry (`napo.config.variants`).
@@ -17,22 +17,22 @@ import torch
 from torch import Tensor
 
 from napo.config.registry import look_up
-from napo.config.variants import LOSSES, Term, Variant
+from napo.config.variants import LOSSES, Loss, Term, Variant
 from napo.method import losses
 from napo.method.tensors import LogProbs
 
-ROUNDING = 1e-5  # a total margin below this is float32 noise around 0
+ROUNDING = 1e-5  # a smaller total margin is float32 noise around 0
 
 
 @dataclass(frozen=True)
 class ObjectiveOutput:
-    """What an objective gives for a batch.
+    """Loss and records of a batch.
 
     Attributes:
         loss: a scalar with gradient, the mean over this process's rows.
-        records: without gradient; `<response>_logp` and, for each term, `<term>_psi_sum`,
-            `<term>_psi_mean`, `<term>_loss` of shape (batch,), `<term>_gamma` and (NaPO terms)
-            `<term>_q` scalars; `loss` of shape (batch,).
+        records: without gradient. `<response>_logp` and `loss` have shape (batch,). Each term has
+            `<term>_psi_sum`, `<term>_psi_mean` and `<term>_loss` of shape (batch,), a scalar
+            `<term>_gamma` and, if its loss takes q, a scalar `<term>_q`.
     """
 
     loss: Tensor
@@ -44,9 +44,9 @@ class Objective:
     """A variant as a function of log-probs.
 
     Attributes:
-        variant: the terms and the rule of their weights.
+        variant: the terms and the rule for their weights.
         beta: scale of the reward (§4.1).
-        q_rule: "paper" (Eq. 12) or "released", where the variant does not set its own.
+        q_rule: "paper" (Eq. 12) or "released"; a variant's own rule takes precedence.
     """
 
     variant: Variant
@@ -54,17 +54,12 @@ class Objective:
     q_rule: str = "paper"
 
     @property
-    def terms(self) -> tuple[Term, ...]:
-        """The variant's terms."""
-        return self.variant.terms
-
-    @property
     def responses(self) -> tuple[str, ...]:
-        """The responses that have to be scored, the chosen one first."""
+        """The responses to score, the chosen one first."""
         return self.variant.responses
 
     def definition(self) -> dict[str, Any]:
-        """All that the loss depends on, in JSON's terms."""
+        """Everything that the loss depends on, as values that JSON can hold."""
         q_rule = self.variant.q_rule or self.q_rule
         return {**self.variant.definition(), "beta": self.beta, "q_rule": q_rule}
 
@@ -73,7 +68,7 @@ class Objective:
     ) -> ObjectiveOutput:
         """The loss of a batch and its records.
 
-        q and gamma come from margins averaged over the batch of all processes, and carry no
+        q and gamma come from margins averaged over the batch of all processes. They carry no
         gradient.
 
         Args:
@@ -83,43 +78,28 @@ class Objective:
             seed: the run's seed, for `pick_one`.
 
         Raises:
-            NapoError: when a response was not scored.
+            NapoError: if a response was not scored.
         """
-        psi_sum, psi_mean = zip(
-            *(self._margins(term, policy, reference) for term in self.terms), strict=True
+        terms = self.variant.terms
+        psi_sums, psi_means = zip(
+            *(self.margins(term, policy, reference) for term in terms), strict=True
         )
-        means = _over_processes(
-            torch.stack([margin.detach().mean() for margin in (*psi_sum, *psi_mean)])
+        batch_means = mean_over_processes(
+            torch.stack([psi.detach().mean() for psi in (*psi_sums, *psi_means)])
         )
-        sum_means, mean_means = means.chunk(2)
-        gamma = self._weights(sum_means, step, seed)
+        mean_psi_sums, mean_psi_means = batch_means.chunk(2)
+        gammas = self.weights(mean_psi_sums, step, seed)
         records = {f"{name}_logp": policy.of(name)[0].detach() for name in self.responses}
-        total = torch.zeros_like(psi_sum[0])
-        for at, term in enumerate(self.terms):
-            function, takes = _loss(term.loss)
-            q = None
-            if "q" in takes:
-                q = self._coefficient(
-                    term, (mean_means if term.average == "mean" else sum_means)[at]
-                )
-            given = {
-                "q": q,
-                "beta": self.beta,
-                "label_smoothing": term.label_smoothing,
-                "strength": term.strength,
-                "average": _mean_over_processes,
-            }
-            log_ratio = LOSSES[term.loss].margin == "log_ratio"
-            value = function(
-                psi_sum[at] / self.beta if log_ratio else psi_sum[at],
-                **{name: argument for name, argument in given.items() if name in takes},
-            )
-            total = total + gamma[at] * value
+        total = torch.zeros_like(psi_sums[0])
+        for index, (term, psi, psi_mean) in enumerate(zip(terms, psi_sums, psi_means, strict=True)):
+            averages = mean_psi_means if term.average == "mean" else mean_psi_sums
+            value, q = self.term_loss(term, psi, averages[index])
+            total = total + gammas[index] * value
             records |= {
-                f"{term.name}_psi_sum": psi_sum[at].detach(),
-                f"{term.name}_psi_mean": psi_mean[at].detach(),
+                f"{term.name}_psi_sum": psi.detach(),
+                f"{term.name}_psi_mean": psi_mean.detach(),
                 f"{term.name}_loss": value.detach(),
-                f"{term.name}_gamma": gamma[at],
+                f"{term.name}_gamma": gammas[index],
             }
             if q is not None:
                 records[f"{term.name}_q"] = q
@@ -130,60 +110,81 @@ class Objective:
         records["loss"] = total.detach()
         return ObjectiveOutput(total.mean(), records)
 
-    def _margins(self, term: Term, policy: LogProbs, reference: LogProbs) -> tuple[Tensor, Tensor]:
-        """psi_sum and psi_mean of a term; the anchor's are the reward of its own response."""
-        response, base = policy.of(term.response), reference.of(term.response)
+    def margins(self, term: Term, policy: LogProbs, reference: LogProbs) -> tuple[Tensor, Tensor]:
+        """psi_sum and psi_mean of a term (Eq. 2), or the reward of its response for "own_reward".
+
+        Returns:
+            Two tensors of shape (batch,), in the dtype of the policy's log-probs.
+        """
+        response, response_reference = policy.of(term.response), reference.of(term.response)
         if LOSSES[term.loss].margin == "own_reward":
             return tuple(
-                self.beta * (ours - theirs).to(ours.dtype)
-                for ours, theirs in zip(response, base, strict=True)
+                self.beta * (logp - reference_logp).to(logp.dtype)
+                for logp, reference_logp in zip(response, response_reference, strict=True)
             )
-        chosen, chosen_base = policy.of("chosen"), reference.of("chosen")
+        columns = zip(
+            policy.of("chosen"), response, reference.of("chosen"), response_reference, strict=True
+        )
         return tuple(
-            losses.reward_margin(*pair, beta=self.beta).to(pair[0].dtype)
-            for pair in zip(chosen, response, chosen_base, base, strict=True)
+            losses.reward_margin(*logps, beta=self.beta).to(logps[0].dtype) for logps in columns
         )
 
-    def _weights(self, sum_means: Tensor, step: int, seed: int) -> Tensor:
+    def weights(self, mean_psi_sums: Tensor, step: int = 0, seed: int = 0) -> Tensor:
+        """gamma of each term from the batch averages of psi_sum; both have shape (terms,)."""
         variant = self.variant
         if variant.pick_one:
-            weights = torch.zeros_like(sum_means)
-            weights[_draw(seed, step, len(variant.terms))] = 1.0
+            # All processes and micro-batches of a step draw the same term.
+            digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
+            weights = torch.zeros_like(mean_psi_sums)
+            weights[int.from_bytes(digest[:8], "big") % len(variant.terms)] = 1.0
             return weights
         if variant.gamma == "fixed":
-            return torch.tensor(variant.weights, dtype=sum_means.dtype, device=sum_means.device)
-        return losses.dynamic_weights(sum_means, rule=variant.gamma, floor=ROUNDING)
+            return mean_psi_sums.new_tensor(variant.weights)
+        return losses.dynamic_weights(mean_psi_sums, rule=variant.gamma, floor=ROUNDING)
 
-    def _coefficient(self, term: Term, batch_margin: Tensor) -> Tensor:
-        """q of a term, a scalar."""
-        if term.q is not None:
-            return torch.full_like(batch_margin, term.q)
-        rule = self.variant.q_rule or self.q_rule
-        if rule == "released":  # its margin has no beta
-            batch_margin = batch_margin / self.beta
-        return losses.robustness_coefficient(batch_margin, term.alpha, rule)
+    def term_loss(
+        self, term: Term, psi_sum: Tensor, batch_margin: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Loss of a term, and its q if the loss takes one.
+
+        Args:
+            term: the term.
+            psi_sum: its margins, shape (batch,).
+            batch_margin: batch average of psi_sum or psi_mean, as the term says; a scalar.
+
+        Returns:
+            The loss, shape (batch,), and q, a scalar or None.
+        """
+        entry = LOSSES[term.loss]
+        function, parameters = loss_function(entry)
+        q = None
+        if "q" in parameters and term.q is not None:
+            q = torch.full_like(batch_margin, term.q)
+        elif "q" in parameters:
+            rule = self.variant.q_rule or self.q_rule
+            margin = batch_margin / self.beta if rule == "released" else batch_margin
+            q = losses.robustness_coefficient(margin, term.alpha, rule)
+        arguments = {
+            "q": q,
+            "beta": self.beta,
+            "label_smoothing": term.label_smoothing,
+            "strength": term.strength,
+            "average": lambda values: mean_over_processes(values.detach().mean()),
+        }
+        margins = psi_sum / self.beta if entry.margin == "log_ratio" else psi_sum
+        return function(margins, **{name: arguments[name] for name in parameters}), q
 
 
 @cache
-def _loss(name: str) -> tuple[Callable[..., Tensor], frozenset[str]]:
-    """The function of a loss, and which keyword arguments it takes."""
-    function = look_up(LOSSES[name].function, f"The loss {name}")
-    return function, frozenset(inspect.signature(function).parameters)
+def loss_function(entry: Loss) -> tuple[Callable[..., Tensor], frozenset[str]]:
+    """The function of a loss, and the names of the optional arguments that it takes."""
+    function = look_up(entry.function, f"The loss {entry.name}")
+    known = {"q", "beta", "label_smoothing", "strength", "average"}
+    return function, frozenset(known & set(inspect.signature(function).parameters))
 
 
-def _draw(seed: int, step: int, count: int) -> int:
-    """The term of a step: the same on all processes and micro-batches."""
-    digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % count
-
-
-def _mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of values of shape (batch,) over the batch of all processes, without gradient."""
-    return _over_processes(values.detach().mean())
-
-
-def _over_processes(values: Tensor) -> Tensor:
-    """The average of each value over all processes; batches are equally long on each."""
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The average of each value over all processes, whose batches are equally long."""
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
         return values
@@ -192,10 +193,10 @@ def _over_processes(values: Tensor) -> Tensor:
     return values / distributed.get_world_size()
 
 
-def mean_records(records: Iterable[dict[str, Tensor]]) -> dict[str, float]:
+def mean_records(batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
     """Averages of several batches' records, by column."""
-    gathered: dict[str, list[Tensor]] = {}
-    for batch in records:
-        for name, values in batch.items():
-            gathered.setdefault(name, []).append(values.float().mean())
-    return {name: torch.stack(values).mean().item() for name, values in gathered.items()}
+    columns: dict[str, list[Tensor]] = {}
+    for records in batches:
+        for name, values in records.items():
+            columns.setdefault(name, []).append(values.float().mean())
+    return {name: torch.stack(values).mean().item() for name, values in columns.items()}

@@ -32,12 +32,7 @@ def cdpo_loss(psi: Tensor, label_smoothing: float) -> Tensor:
 def rdpo_loss(psi: Tensor, label_smoothing: float) -> Tensor:
     """Robust DPO: DPO made unbiased under flipped pairs (Chowdhury et al. 2024).
 
-    Args:
-        psi: reward margins, shape (batch,).
-        label_smoothing: assumed share of flipped pairs, in [0, 0.5).
-
-    Returns:
-        The loss, shape (batch,), in float32 or wider.
+    Args and result are those of `cdpo_loss`.
     """
     psi = wide(psi)
     kept = -(1 - label_smoothing) * logsigmoid(psi)
@@ -46,7 +41,7 @@ def rdpo_loss(psi: Tensor, label_smoothing: float) -> Tensor:
 
 
 def ipo_loss(log_ratio_difference: Tensor, beta: float) -> Tensor:
-    """IPO, the squared distance of the margin to 1 / (2 beta) (Azar et al. 2024, Eq. 17).
+    """IPO: squared distance of the margin to 1 / (2 beta) (Azar et al. 2024, Eq. 17).
 
     Args:
         log_ratio_difference: the margin without beta (`reward_margin` with beta=1), shape
@@ -62,15 +57,15 @@ def ipo_loss(log_ratio_difference: Tensor, beta: float) -> Tensor:
 def drdpo_loss(
     psi: Tensor, strength: float, average: Callable[[Tensor], Tensor] = torch.mean
 ) -> Tensor:
-    """Dr. DPO, -beta' log mean exp(log sigmoid(psi) / beta') (Wu et al. 2025, Eq. 12).
+    """Dr. DPO: -beta' log mean exp(log sigmoid(psi) / beta') (Wu et al. 2025, Eq. 12).
 
-    The source's loss belongs to a batch: pairs that the model finds improbable count less. Every
-    example gets the batch's value, and the gradient of its own share of it.
+    The source defines one loss for the batch, in which improbable pairs count less. Every example
+    gets the batch's value and the gradient of its own share.
 
     Args:
         psi: reward margins, shape (batch,).
-        strength: beta', how far the weights may lean; DPO as it grows.
-        average: the mean of a (batch,) tensor, in training over the batch of all processes.
+        strength: beta'; the loss tends to DPO as it grows.
+        average: the mean of a (batch,) tensor; in training over all processes.
 
     Returns:
         The loss, shape (batch,), in float32 or wider.
@@ -82,14 +77,14 @@ def drdpo_loss(
 
 
 def ropo_loss(psi: Tensor, strength: float) -> Tensor:
-    """ROPO's loss: DPO and alpha times the mean absolute error, scaled (Liang et al. 2024).
+    """ROPO's loss: a scaled sum of DPO and the mean absolute error (Liang et al. 2024).
 
-    The scale 4 alpha / (1 + alpha)^2 makes the largest weight that a pair can get equal to 1. The
-    source's other half, sampling and dropping pairs, is not part of a loss.
+    The scale 4 alpha / (1 + alpha)^2 limits the weight of a pair to 1. ROPO's second part, which
+    samples and drops pairs, is no loss and is left out.
 
     Args:
         psi: reward margins, shape (batch,).
-        strength: alpha, share of the noise-tolerant part, at least 1.
+        strength: alpha, the factor of the mean absolute error, at least 1.
 
     Returns:
         The loss, shape (batch,), in float32 or wider.
@@ -100,32 +95,18 @@ def ropo_loss(psi: Tensor, strength: float) -> Tensor:
 def beta_dpo_loss(
     psi: Tensor, strength: float, average: Callable[[Tensor], Tensor] = torch.mean
 ) -> Tensor:
-    """beta-DPO: DPO with beta scaled by the batch's margin (Wu et al. 2024).
+    """beta-DPO: beta is scaled by 1 + strength * M, M the batch margin (Wu et al. 2024).
+
+    The source subtracts a running threshold from M and filters pairs. Both are left out, so that
+    the loss depends on its batch only. The factor is at least 0.001: no pair changes its sign.
 
     Args:
         psi: reward margins, shape (batch,).
-        strength: alpha of the source, how much beta follows the margin.
-        average: the mean of a (batch,) tensor, in training over the batch of all processes.
+        strength: alpha of the source; 0 gives DPO.
+        average: the mean of a (batch,) tensor; in training over all processes.
 
     Returns:
         The loss, shape (batch,), in float32 or wider.
     """
-    return dpo_loss(dynamic_beta(average(psi.detach()), strength) * psi)
-
-
-def dynamic_beta(margin: Tensor | float, strength: float, threshold: float = 0.0) -> Tensor:
-    """beta-DPO's factor on beta, 1 + strength (M - M0) (Wu et al. 2024).
-
-    The source moves the threshold M0 along with the run; here it is a constant, so that a loss
-    depends on its batch alone. Its filter of pairs is left out.
-
-    Args:
-        margin: the batch-average reward margin M; anything longer is averaged first.
-        strength: how much beta follows the margin (alpha in the source).
-        threshold: the margin M0 at which beta stays as it is.
-
-    Returns:
-        The factor, a scalar without gradient, at least 0.001 so that no pair is turned round.
-    """
-    margin = wide(torch.as_tensor(margin)).detach().mean()
-    return (1 + strength * (margin - threshold)).clamp_min(1e-3)
+    factor = (1 + strength * wide(average(psi.detach()))).clamp_min(1e-3)
+    return dpo_loss(factor * psi)

@@ -1,4 +1,4 @@
-"""`LogProbs`: what the objective takes, as tensors."""
+"""`LogProbs`, the input of an objective."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class LogProbs:
         """Sum and mean of one response, shape (batch,) each.
 
         Raises:
-            NapoError: when the response was not scored.
+            NapoError: if the response was not scored.
         """
         if response not in self.responses:
             raise unknown("response", response, self.responses)
-        at = self.responses.index(response)
-        return self.sum[:, at], self.sum[:, at] / self.tokens[:, at]
+        column = self.responses.index(response)
+        return self.sum[:, column], self.sum[:, column] / self.tokens[:, column]
 
     def to(self, device: Any, non_blocking: bool = False) -> LogProbs:
         """The same numbers on another device."""
-        moved = (x.to(device, non_blocking=non_blocking) for x in (self.sum, self.tokens))
+        moved = (part.to(device, non_blocking=non_blocking) for part in (self.sum, self.tokens))
         return LogProbs(*moved, self.responses)
 
     @classmethod
@@ -55,7 +55,7 @@ class LogProbs:
         """The reference's log-probs from the columns `<response>_logp` and `<response>_tokens`.
 
         Raises:
-            NapoError: when a row lacks one of them.
+            NapoError: if a row lacks one of them.
         """
         try:
             sums = [[float(row[f"{name}_logp"]) for name in responses] for row in rows]

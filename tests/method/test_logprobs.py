@@ -278,13 +278,6 @@ def test_rows_with_reference_columns_carry_them_into_the_batch(processor, model)
         LogProbs.from_rows(rows)
 
 
-def test_a_stale_reference_says_what_changed():
-    made = {"model": "aa", "rows": "bb", "max_length": 512}
-    logprobs.check_reference(made, dict(made))
-    with pytest.raises(NapoError, match="model was aa and is cc"):
-        logprobs.check_reference(made, {**made, "model": "cc"})
-
-
 def test_asking_for_a_response_that_was_not_scored_names_those_that_were():
     found = LogProbs(torch.zeros(1, 1), torch.ones(1, 1), ("chosen",))
     with pytest.raises(NapoError, match="Unknown response 'rejected'"):

@@ -211,7 +211,8 @@ def test_ropo_mixes_dpo_and_mae_and_weighs_no_pair_above_one(alpha):
     assert gradient.min().item() == pytest.approx(-1, abs=1e-3)
 
 
-def test_dynamic_beta_follows_the_margin_and_never_turns_a_pair_round():
-    assert other_losses.dynamic_beta(column([0.5, 1.5]), 0.6).item() == pytest.approx(1.6)
-    assert other_losses.dynamic_beta(1.0, 0.6, threshold=1.0).item() == pytest.approx(1.0)
-    assert other_losses.dynamic_beta(-50.0, 0.6).item() == pytest.approx(1e-3)
+def test_beta_dpo_scales_the_margins_by_their_mean_and_keeps_their_sign():
+    psi = column([0.5, 1.5])
+    matches(other_losses.beta_dpo_loss(psi, 0.6), losses.dpo_loss(1.6 * psi))  # 1 + 0.6 * 1
+    psi = column([-60.0, -40.0])  # 1 - 0.6 * 50 would turn the pairs round
+    matches(other_losses.beta_dpo_loss(psi, 0.6), losses.dpo_loss(1e-3 * psi))
