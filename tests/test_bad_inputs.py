@@ -189,7 +189,7 @@ COMMANDS = {
     "check, unknown profile": (check.main, ["--profile", "llava-1.5-7c"], "llava-1.5-7b"),
     "fetch, unknown profile": (fetch.main, ["--profile", "llava-1.5-7c"], "llava-1.5-7b"),
     "verify, nothing there": (verify, ["--profile", "smoke"], "run make reproduce first"),
-    "figures, unknown": (redraw.main, ["fig5"], "known are fig3 and fig4"),
+    "figures, unknown": (redraw.main, ["fig5"], "Known: fig3, fig4"),
     "figures, no margins": (redraw.main, ["fig4"], "fig4.csv is missing"),
     "figures, no such place": (redraw.main, ["fig3", "--workspace", "/proc/none"], "/proc/none"),
     "label studio, no rows": (label_studio.main, ["export", "s.json"], "01_build_biased_data"),

@@ -498,7 +498,7 @@ def test_figures_cannot_be_drawn_again_from_nothing(tmp_path, capsys):
     assert main(["fig4", *place]) == 1
     assert "fig4.csv is missing; run notebooks/04" in capsys.readouterr().err
     assert main(["fig5", *place]) == 1
-    assert "There is no figure 'fig5'" in capsys.readouterr().err
+    assert "Unknown figure 'fig5'" in capsys.readouterr().err
     (tmp_path / "figures" / "smoke").mkdir(parents=True)
     for content in (b"", b"id,kind\na,b\n", b"\xff\xfe", b"id,margin_sum\na,x\n"):
         (tmp_path / "figures" / "smoke" / "fig4.csv").write_bytes(content)
