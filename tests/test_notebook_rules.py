@@ -55,4 +55,4 @@ def test_a_figure_is_followed_by_a_reading_note(path):
             if cell.source.startswith("from "):
                 continue
             later = [c for c in cells[at + 1 : at + 4] if c.cell_type == "markdown"]
-            assert any("How to read this" in c.source for c in later), cell.source
+            assert any(c.source.startswith("**Reading the ") for c in later), cell.source
