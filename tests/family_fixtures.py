@@ -74,7 +74,7 @@ def _qwen():
 
     from napo.models import families
 
-    kind = families.image_only_processor(families.FAMILIES["qwen2_5_vl"])
+    kind = families.FAMILIES["qwen2_5_vl"].processor_class()
     names = ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|fim_pad|>")
     return kind(
         Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16}),

@@ -1,9 +1,7 @@
-"""The model families that napo knows, one small entry each.
+"""Model families: one short entry each, with the facts that differ between them.
 
-An entry says what differs between families: which parts the image runs through, which token may
-stand for [MASK], what the image processor has to be asked, which linear layers LoRA adapts. What a
-family's own processor knows (its chat template, how many visual tokens an image makes) is asked of
-the processor. `napo.register` adds a family.
+The family's own processor already knows its chat template and how many visual tokens an image
+makes. `napo.register(napo.Family(...))` adds a family; docs/extend.md shows a whole entry.
 """
 
 from __future__ import annotations
@@ -17,9 +15,9 @@ from napo.config.registry import Entry, Registry, register
 from napo.errors import NapoError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+    from transformers import PreTrainedConfig, ProcessorMixin
 
-# USER and ASSISTANT of Vicuna, which LLaVA-1.5 was tuned from, for folders without a template.
+# LLaVA-1.5 was tuned from Vicuna; this is Vicuna's format, for folders without a template.
 VICUNA_TEMPLATE = (
     "{% for turn in messages %}"
     "{{ 'USER: ' if turn['role'] == 'user' else 'ASSISTANT: ' }}"
@@ -32,21 +30,23 @@ VICUNA_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Family(Entry):
-    """What napo has to know of a model family.
+    """A model family. The first four fields are enough for most; patterns match whole names.
 
     Attributes:
-        model_type: as in the model's config.json.
-        processor: name of its processor's class.
-        frozen: the parts that full tuning leaves as they are (a regular expression of names).
-        image_parts: the parts that adapters and quantisation leave alone.
-        lora_targets: the language model's linear layers.
-        mask_tokens: what stands for [MASK] where the tokenizer has no `<unk>`: a token of the
-            vocabulary that texts do not hold.
-        image_arguments: what its image processor is asked besides the image.
-        layout: what the image processor returns for the prompt's text and not for the model.
-        shares_features: whether image features can be put in place of image tokens by hand, so
-            that several prompts share one pass of the vision tower.
-        template: the chat template of folders that have none.
+        model_type: `model_type` in the model's config.json.
+        processor: class name of its processor in transformers.
+        frozen: pattern of the parameters that full tuning freezes (the vision tower).
+        image_parts: pattern of the modules without LoRA and 4-bit weights (tower and projector).
+        lora_targets: linear layers of the language model.
+        mask_tokens: candidates for [MASK] if the tokenizer has no `<unk>`: tokens of the
+            vocabulary that never occur in texts. The first one in the vocabulary is used.
+        image_arguments: further arguments for the image processor.
+        layout: outputs of the image processor that describe the prompt's text, not model inputs.
+        shares_features: image features can replace image tokens, so that several prompts share
+            one pass of the vision tower.
+        image_token: set only if the processor has a video part, which needs torchvision. napo
+            then builds the processor without that part, with this image token.
+        template: chat template for folders that have none.
     """
 
     registry: ClassVar[Registry] = Registry("model family")
@@ -60,16 +60,41 @@ class Family(Entry):
     image_arguments: Mapping[str, Any] = field(default_factory=dict)
     layout: tuple[str, ...] = ()
     shares_features: bool = False
+    image_token: str = ""
     template: str = ""
 
     @property
     def name(self) -> str:
-        """Its name in the registry."""
+        """The entry's name in the registry."""
         return self.model_type
 
-    def is_frozen(self, name: str) -> bool:
-        """Whether full tuning leaves this parameter as it is."""
-        return re.fullmatch(self.frozen, name) is not None
+    def is_frozen(self, parameter: str) -> bool:
+        """Whether full tuning freezes the parameter of this name."""
+        return re.fullmatch(self.frozen, parameter) is not None
+
+    def processor_class(self) -> Any:
+        """The class whose `from_pretrained` loads the processor."""
+        import transformers
+
+        if not self.image_token:
+            return transformers.AutoProcessor
+
+        # transformers reads this signature to know which parts to load and to save.
+        def build(
+            processor: Any,
+            image_processor: Any = None,
+            tokenizer: Any = None,
+            chat_template: Any = None,
+        ) -> None:
+            processor.image_token = self.image_token
+            processor.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+            transformers.ProcessorMixin.__init__(
+                processor, image_processor, tokenizer, chat_template=chat_template
+            )
+
+        # Same name as the parent: it is written into processor_config.json.
+        parent = getattr(transformers, self.processor)
+        return type(self.processor, (parent,), {"__init__": build})
 
 
 FAMILIES = Family.registry
@@ -90,7 +115,7 @@ register(
         processor="LlavaNextProcessor",
         frozen=r".*\bvision_tower\b.*",
         image_parts=r".*\b(vision_tower|multi_modal_projector)\b.*",
-        mask_tokens=("<|fim_pad|>", "<|reserved_special_token_0|>"),  # with Qwen's, with Llama 3's
+        mask_tokens=("<|fim_pad|>", "<|reserved_special_token_0|>"),  # Qwen's; Llama 3's
     )
 )
 register(
@@ -108,10 +133,10 @@ register(
     Family(
         model_type="qwen2_5_vl",
         processor="Qwen2_5_VLProcessor",
-        # Its merger is the projector, inside the tower's module.
-        frozen=r".*\bvisual\.(?!merger\b).*",
+        frozen=r".*\bvisual\.(?!merger\b).*",  # the merger is the projector, inside the tower
         image_parts=r".*\bvisual\b.*",
         mask_tokens=("<|fim_pad|>",),
+        image_token="<|image_pad|>",
     )
 )
 
@@ -120,71 +145,30 @@ def of_config(config: PreTrainedConfig) -> Family:
     """The family of a model, by its config.
 
     Raises:
-        NapoError: for a family that napo does not know, saying what its entry would have to hold.
+        NapoError: for an unknown family, with the entry to register.
     """
-    if config.model_type not in FAMILIES:
-        raise _unknown(f"model type {config.model_type!r}")
-    return FAMILIES[config.model_type]
+    for family in FAMILIES.values():
+        if family.model_type == config.model_type:
+            return family
+    raise _unknown(f"model type {config.model_type!r}")
 
 
 def of_processor(processor: ProcessorMixin) -> Family:
-    """The family of a processor, by its class.
+    """The family of a processor, by its class or a parent's.
 
     Raises:
-        NapoError: for a family that napo does not know.
+        NapoError: for an unknown family, with the entry to register.
     """
-    names = {kind.__name__ for kind in type(processor).__mro__}
+    classes = {kind.__name__ for kind in type(processor).__mro__}
     for family in FAMILIES.values():
-        if family.processor in names:
+        if family.processor in classes:
             return family
     raise _unknown(f"processor {type(processor).__name__}")
 
 
-def _unknown(what: str) -> NapoError:
-    known = ", ".join(sorted(FAMILIES))
+def _unknown(subject: str) -> NapoError:
     return NapoError(
-        f"napo has no entry for the {what} (it knows {known}); register one with "
-        "napo.register(napo.Family(...)): its processor's class, the parts to freeze, the "
-        "parts that adapters leave alone, and a token that stands for [MASK]."
+        f"No model family is registered for the {subject} (known: {', '.join(sorted(FAMILIES))}); "
+        "add it with napo.register(napo.Family(model_type=..., processor=..., frozen=..., "
+        "image_parts=...)), as docs/extend.md shows."
     )
-
-
-def examine(model: PreTrainedModel, processor: ProcessorMixin) -> list[str]:
-    """What a model and its processor lack of what napo needs, a sentence each; empty: nothing."""
-    family, tokenizer = of_config(model.config), processor.tokenizer
-    lacks = []
-    if not any(family.is_frozen(name) for name, _ in model.named_parameters()):
-        lacks.append(
-            f"No parameter is called {family.frozen}, so full tuning cannot freeze vision."
-        )
-    modules = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    if not modules & set(family.lora_targets.split(",")):
-        lacks.append(f"No module is called one of {family.lora_targets}, so LoRA has no target.")
-    if not getattr(processor, "image_token", None):
-        lacks.append("The processor names no image token.")
-    if not (processor.chat_template or family.template):
-        lacks.append("The processor has no chat template; add a chat_template.jinja to its folder.")
-    if not getattr(tokenizer, "is_fast", False):
-        lacks.append("The tokenizer is not a fast one, so a question cannot be masked by token.")
-    if model.get_output_embeddings() is None:
-        lacks.append("The model has no output layer (get_output_embeddings).")
-    return lacks
-
-
-def image_only_processor(family: Family) -> type[ProcessorMixin] | None:
-    """The family's processor without its video part, which needs torchvision; None: as it is."""
-    if family.model_type != "qwen2_5_vl":
-        return None
-    from transformers import Qwen2_5_VLProcessor
-    from transformers.processing_utils import ProcessorMixin
-
-    # Its signature tells transformers which parts there are to load and to save.
-    def make(
-        self: Any, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None
-    ) -> None:
-        self.image_token = "<|image_pad|>"
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-
-    # The parent's name is what is written beside weights, and what others look up.
-    return type(family.processor, (Qwen2_5_VLProcessor,), {"__init__": make})

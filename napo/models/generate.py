@@ -1,19 +1,21 @@
 """Batched generation: left-padded, sorted by length, one pass of the vision tower per image.
 
-Greedy answers in float32 do not depend on the batch size, and a sampled answer depends on the seed
-and the prompt's key (or place in the list) only.
+Greedy answers in float32 do not depend on the batch size. A sampled answer depends only on the seed
+and on the prompt's key (or its index).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import BatchFeature, DynamicCache
 
 from napo.models import families
 from napo.models.halving import Halving
@@ -22,6 +24,7 @@ from napo.models.prompts import (
     PromptInputs,
     image_pixels,
     mask_image,
+    never_answered,
     pad_id,
     prompt_inputs,
     stack_pixels,
@@ -34,21 +37,20 @@ if TYPE_CHECKING:
 
     from napo.config.profile import Decoding
 
-FEATURE_BYTES = 2**28  # image features held at a time
+FEATURE_BYTES = 2**28  # of image features held at a time
 IMAGE_BATCH = 64
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question, with or without an image, and what is hidden of it.
+    """A question, with or without an image, and the masks on them.
 
     Attributes:
         text: the user's text.
         image: the image.
-        image_mask: one of `napo.models.prompts.IMAGE_MASKS`, or None.
-        text_mask: one of `napo.models.prompts.TEXT_MASKS`, or None.
-        key: what its random numbers are drawn for, where decoding samples: with a row's id they
-            are the same whatever is asked beside it; empty: its place among the prompts.
+        image_mask: one of `napo.config.settings.IMAGE_MASKS`, or None.
+        text_mask: one of `napo.config.settings.TEXT_MASKS`, or None.
+        key: seeds this prompt's random numbers, such as a row's id; empty: its index does.
     """
 
     text: str
@@ -57,11 +59,18 @@ class Prompt:
     text_mask: str | None = None
     key: str = ""
 
-    def entropy(self, place: int) -> int:
-        """A number of 64 bits for its key, or its place among the prompts."""
+    def entropy(self, index: int) -> int:
+        """A 64-bit number from the key, or else the prompt's index."""
         if not self.key:
-            return place
+            return index
         return int.from_bytes(hashlib.sha256(self.key.encode()).digest()[:8])
+
+    def inputs(
+        self, processor: ProcessorMixin, pixels: dict[str, Any] | None = None
+    ) -> PromptInputs:
+        """Token ids and pixels, see `napo.models.prompts.prompt_inputs`."""
+        masks = {"image_mask": self.image_mask, "text_mask": self.text_mask}
+        return prompt_inputs(processor, self.text, self.image, pixels=pixels, **masks)
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,8 @@ class Generated:
     """An answer.
 
     Attributes:
-        text: the decoded answer, without special tokens and white space around it.
-        tokens: how many tokens were generated, the end token not counted.
+        text: the decoded answer, without special tokens and outer white space.
+        tokens: number of generated tokens, without the end token.
         cut: whether the length limit stopped it, so that it has no end token.
     """
 
@@ -94,67 +103,105 @@ def generate(
     Args:
         model: a Hugging Face model of images and text, wrapped or not; set to evaluation mode.
         processor: its processor.
-        prompts: rows with and without an image may be mixed.
+        prompts: with and without images, mixed at will.
         decoding: `max_new_tokens`, `min_new_tokens`, `num_beams`, `temperature` (0: greedy),
-            `top_p`. Sampling inside beams draws per batch, so there the batch size matters.
-        batch_size: prompts answered at a time; fewer, with a warning, once memory runs out.
+            `top_p`. Beams with sampling draw per batch, so their answers depend on the batch size.
+        batch_size: prompts in a batch; halved, with a warning, when memory runs out.
         seed: for sampling.
         progress: a `napo.progress.Progress` to advance by each prompt.
 
     Raises:
-        NapoError: for an unknown mask, one that this tokenizer cannot make, or a prompt that alone
-            does not fit into memory.
+        NapoError: for an unknown mask, a tokenizer without a mask token, or a prompt that does not
+            fit into memory alone.
     """
     if not prompts:
         return []
     model.eval()
-    drawn_for = [prompt.entropy(at) for at, prompt in enumerate(prompts)]
-    answer = _Answerer(model, processor, decoding, [(seed, number) for number in drawn_for])
+    seeds = [(seed, prompt.entropy(index)) for index, prompt in enumerate(prompts)]
+    decoder = Decoder(model, processor, decoding, seeds)
     halving = Halving("prompts", "lower max_new_tokens, or use a larger GPU or a smaller dtype")
-    found: dict[int, list[int]] = {}
+    ids: dict[int, list[int]] = {}
     with torch.inference_mode():
-        for window in _windows(prompts, answer.images_at_a_time):
-            inputs = _encode(processor, prompts, window)
-            features = answer.image_features(inputs)
-            lengths = {at: len(inputs[at][0].ids) for at in window}
-            batches = _batches(lengths, batch_size, equal=answer.device.type == "cpu")
-            found |= _answered(answer, inputs, features, batches, halving, progress)
-    limit, tokenizer = decoding.max_new_tokens, processor.tokenizer
-    texts = tokenizer.batch_decode(
-        [found[at] for at in range(len(prompts))], skip_special_tokens=True
-    )
+        for window in _windows(prompts, decoder.images_at_a_time):
+            inputs, images = _encode(processor, prompts, window)
+            answer = partial(decoder, inputs, decoder.image_features(inputs, images))
+            lengths = {index: len(inputs[index].ids) for index in window}
+            for batch in batches(lengths, batch_size, equal=decoder.device.type == "cpu"):
+                for part, answers in halving(answer, batch):
+                    ids |= answers
+                    if progress is not None:
+                        progress.advance(len(part))
+    in_order = [ids[index] for index in range(len(prompts))]
+    texts = processor.tokenizer.batch_decode(in_order, skip_special_tokens=True)
+    ended = [tokens[-1] in decoder.ends for tokens in in_order]
     return [
-        Generated(text.strip(), len(ids) - (ended := ids[-1] in answer.ends), not ended)
-        if (ids := found[at][:limit])
-        else Generated("", 0, False)
-        for at, text in enumerate(texts)
+        Generated(text.strip(), len(tokens) - end, not end)
+        for text, tokens, end in zip(texts, in_order, ended, strict=True)
     ]
 
 
-def _answered(
-    answer: _Answerer,
-    inputs: dict[int, tuple[PromptInputs, str]],
-    features: dict[str, Tensor],
-    batches: Iterable[list[int]],
-    halving: Halving,
-    progress: Any,
-) -> dict[int, list[int]]:
-    """Token ids of the answers to batches of places."""
-
-    def work(part: list[int]) -> dict[int, list[int]]:
-        return answer([inputs[at] for at in part], part, features)
-
-    found: dict[int, list[int]] = {}
-    for batch in batches:
-        for part, ids in halving(work, batch):
-            found |= ids
-            if progress is not None:
-                progress.advance(len(part))
-    return found
+def _windows(prompts: Sequence[Prompt], images: int) -> Iterator[list[int]]:
+    """Consecutive indices of prompts with at most `images` distinct image objects."""
+    window: list[int] = []
+    seen: set[int] = set()
+    for index, prompt in enumerate(prompts):
+        if prompt.image is not None and id(prompt.image) not in seen:
+            if len(seen) == images:
+                yield window
+                window, seen = [], set()
+            seen.add(id(prompt.image))
+        window.append(index)
+    if window:
+        yield window
 
 
-class _Answerer:
-    """A model and its decoding settings, ready to answer batches of prompts."""
+def batches(lengths: Mapping[int, int], size: int, *, equal: bool) -> Iterator[list[int]]:
+    """Indices of prompts of similar length, so that a batch has little padding.
+
+    Args:
+        lengths: tokens of each prompt, by its index.
+        size: most prompts in a batch.
+        equal: no padding at all, with batches that are not full: 25 % faster on a CPU, while a GPU
+            wants full batches.
+    """
+    batch: list[int] = []
+    for index in sorted(lengths, key=lengths.__getitem__):
+        if len(batch) == size or (equal and batch and lengths[index] != lengths[batch[0]]):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _encode(
+    processor: ProcessorMixin, prompts: Sequence[Prompt], window: Sequence[int]
+) -> tuple[dict[int, PromptInputs], dict[int, str]]:
+    """A window's inputs and image keys, by index. Equal images are processed once, and equal keys
+    share features."""
+    pixels: dict[str, dict[str, Any]] = {}
+    inputs, images = {}, {}
+    for index in window:
+        prompt, images[index] = prompts[index], ""
+        if prompt.image is not None and prompt.image_mask != "drop":
+            image = mask_image(prompt.image, prompt.image_mask).convert("RGB")
+            key = f"{image.size}{hashlib.sha256(image.tobytes()).hexdigest()}"
+            if key not in pixels:
+                pixels[key] = image_pixels(processor, image)
+            images[index] = key
+        inputs[index] = prompt.inputs(processor, pixels.get(images[index]))
+    return inputs, images
+
+
+class Decoder:
+    """A model with its decoding settings; answers one batch of prompts per call.
+
+    Args:
+        model: as in `generate`.
+        processor: its processor.
+        decoding: as in `generate`.
+        seeds: seed and entropy of each prompt, by its index.
+    """
 
     def __init__(
         self,
@@ -166,17 +213,13 @@ class _Answerer:
         self.model, self.decoding, self.seeds = model, decoding, seeds
         self.inner = unwrap(model)
         self.device = next(model.parameters()).device
-        tokenizer = processor.tokenizer
         ends = self.inner.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
-        self.ends = sorted({e for e in (*ends, tokenizer.eos_token_id) if e is not None})
+        self.ends = sorted({*ends, processor.tokenizer.eos_token_id} - {None})
         self.visual = processor.image_token_id
         self.pad = pad_id(processor)
-        # No answer consists of these, and one that did would decode to nothing.
-        never = {self.visual, tokenizer.unk_token_id, tokenizer.bos_token_id, self.pad}
-        self.never = sorted(never - {None} - set(self.ends))
+        self.never = never_answered(processor, self.ends)
         self.shares = families.of_config(self.inner.config).shares_features
-        self.typed = has_axes(self.inner)
         self.images_at_a_time = IMAGE_BATCH
         if self.shares:
             config = self.inner.config
@@ -184,207 +227,138 @@ class _Answerer:
             tokens = getattr(config, "image_seq_length", 576)
             self.images_at_a_time = max(IMAGE_BATCH, FEATURE_BYTES // (tokens * width))
 
-    def image_features(self, inputs: dict[int, tuple[PromptInputs, str]]) -> dict[str, Tensor]:
-        """Features of each distinct image of these prompts, by the image's key."""
+    def image_features(
+        self, inputs: Mapping[int, PromptInputs], images: Mapping[int, str]
+    ) -> dict[int, Tensor]:
+        """Image features of each prompt, by index; empty if the family cannot share them."""
         if not self.shares:
             return {}
-        pixels = {key: prompt.pixels for prompt, key in inputs.values() if prompt.pixels}
+        shown = {index: images[index] for index, prompt in inputs.items() if prompt.pixels}
+        pixels = {key: inputs[index].pixels for index, key in shown.items()}
         keys, features = list(pixels), {}
         for start in range(0, len(keys), IMAGE_BATCH):
             chunk = keys[start : start + IMAGE_BATCH]
-            stacked = self._move(stack_pixels([pixels[key] for key in chunk]))
+            stacked = self._on_device([pixels[key] for key in chunk])
             outputs = self.inner.get_image_features(**stacked).pooler_output
             features |= dict(zip(chunk, outputs, strict=True))
-        return features
+        return {index: features[key] for index, key in shown.items()}
 
     def __call__(
         self,
-        inputs: Sequence[tuple[PromptInputs, str]],
-        places: Sequence[int],
-        features: dict[str, Tensor],
+        inputs: Mapping[int, PromptInputs],
+        features: Mapping[int, Tensor],
+        indices: Sequence[int],
     ) -> dict[int, list[int]]:
-        """Token ids of the answers to a batch, by the prompts' places in the whole list."""
-        length = max(len(prompt.ids) for prompt, _ in inputs)
-        ids = torch.tensor([[self.pad] * (length - len(p.ids)) + p.ids for p, _ in inputs])
-        seen = torch.tensor([[0] * (length - len(p.ids)) + [1] * len(p.ids) for p, _ in inputs])
-        ids, seen = ids.to(self.device), seen.to(self.device)
+        """Token ids of the answers to a batch, end token included, by the prompts' indices."""
+        rows = [inputs[index].ids for index in indices]
+        length = max(map(len, rows))
+        ids = torch.tensor([[self.pad] * (length - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+        ids, mask = ids.to(self.device), mask.to(self.device)
         if self.shares:
             embeddings = self.inner.get_input_embeddings()(ids)
-            held = [features[key] for prompt, key in inputs if prompt.pixels]
-            if held:
-                visual = (ids == self.visual) & seen.bool()
-                merged = torch.cat(held).to(embeddings.dtype)
+            images = [features[index] for index in indices if index in features]
+            if images:
+                visual = (ids == self.visual) & mask.bool()
+                merged = torch.cat(images).to(embeddings.dtype)
                 embeddings = embeddings.masked_scatter(visual[..., None], merged)
             if self.decoding.num_beams == 1:
-                return self._decode(embeddings, seen, places)
-            model_inputs = {"inputs_embeds": embeddings, "attention_mask": seen}
+                return self.decode(embeddings, mask, indices)
+            model_inputs = {"inputs_embeds": embeddings, "attention_mask": mask}
         else:
-            stacked = stack_pixels([prompt.pixels for prompt, _ in inputs])
-            model_inputs = {"input_ids": ids, "attention_mask": seen, **self._move(stacked)}
-            if self.typed:  # from these, and nothing else, it makes its positions
+            model_inputs = {"input_ids": ids, "attention_mask": mask}
+            model_inputs |= self._on_device([inputs[index].pixels for index in indices])
+            if has_axes(self.inner):  # it computes its positions from these only
                 model_inputs["mm_token_type_ids"] = (ids == self.visual).int()
-        return self._library(model_inputs, places)
+        return self.search(model_inputs, indices)
 
-    def _decode(
-        self, embeddings: Tensor, seen: Tensor, places: Sequence[int]
+    def decode(
+        self, embeddings: Tensor, mask: Tensor, indices: Sequence[int]
     ) -> dict[int, list[int]]:
-        """Greedy or sampled answers; rows that have ended leave the batch."""
-        from transformers import DynamicCache
+        """Greedy or sampled answers; a row leaves the batch when it ends.
 
-        alive, answers = list(places), {at: [] for at in places}
+        Args:
+            embeddings: (batch, length, width), images merged in.
+            mask: (batch, length), 0 for padding.
+            indices: the prompts' indices.
+        """
+        decoding, alive, answers = self.decoding, list(indices), {n: [] for n in indices}
         cache = DynamicCache(config=self.inner.config.get_text_config())
-        positions = (seen.cumsum(-1) - 1).clamp(min=0)
-        padded = not bool(seen.all())  # without padding the kernels need no mask
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        padded = not bool(mask.all())  # without padding the kernels need no mask
         step_inputs: dict[str, Tensor] = {"inputs_embeds": embeddings}
-        draws = self._draws(places)
-        for step in range(self.decoding.max_new_tokens):
+        draws = None  # one random number for each row and step
+        if decoding.temperature > 0:
+            generators = [np.random.default_rng(self.seeds[index]) for index in indices]
+            numbers = np.stack([each.random(decoding.max_new_tokens) for each in generators])
+            draws = torch.tensor(numbers, dtype=torch.float32, device=self.device)
+        for step in range(decoding.max_new_tokens):
             logits = self.model(
                 **step_inputs,
-                attention_mask=seen if padded else None,
+                attention_mask=mask if padded else None,
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-            chosen = self._choose(logits, step, draws)
+            logits[:, self.never] = -torch.inf
+            if step < decoding.min_new_tokens:
+                logits[:, self.ends] = -torch.inf
+            chosen = logits.argmax(-1) if draws is None else self.sample(logits, draws[:, step])
             tokens = chosen.tolist()
-            for at, token in zip(alive, tokens, strict=True):
-                answers[at].append(token)
-            going = [n for n, token in enumerate(tokens) if token not in self.ends]
+            for index, token in zip(alive, tokens, strict=True):
+                answers[index].append(token)
+            going = [row for row, token in enumerate(tokens) if token not in self.ends]
             if not going:
                 break
             if len(going) < len(alive):
                 kept = torch.tensor(going, device=self.device)
                 cache.batch_select_indices(kept)
-                chosen, seen, positions = chosen[kept], seen[kept], positions[kept]
-                alive = [alive[n] for n in going]
+                chosen, mask, positions = chosen[kept], mask[kept], positions[kept]
+                alive = [alive[row] for row in going]
                 draws = None if draws is None else draws[kept]
             step_inputs = {"input_ids": chosen[:, None]}
-            seen = torch.cat([seen, seen.new_ones(len(alive), 1)], dim=1)
+            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
             positions = positions[:, -1:] + 1
         return answers
 
-    def _choose(self, logits: Tensor, step: int, draws: Tensor | None) -> Tensor:
-        """The next token of each row: the likeliest, or the one its random number falls on."""
-        logits[:, self.never] = -torch.inf
-        if step < self.decoding.min_new_tokens:
-            logits[:, self.ends] = -torch.inf
-        if draws is None:
-            return logits.argmax(-1)
+    def sample(self, logits: Tensor, draws: Tensor) -> Tensor:
+        """The token at each row's random number in its cumulative distribution, cut at `top_p`."""
         scaled = logits.float() / self.decoding.temperature
         chances, tokens = scaled.softmax(-1).sort(descending=True, stable=True)
         below = chances.cumsum(-1) - chances
         chances = chances.masked_fill(below >= self.decoding.top_p, 0.0)
         total = chances.cumsum(-1)
-        target = draws[:, step, None] * total[:, -1:]
-        picked = torch.searchsorted(total, target, right=True)
+        picked = torch.searchsorted(total, draws[:, None] * total[:, -1:], right=True)
         last = (chances > 0).sum(-1, keepdim=True) - 1
         return tokens.gather(-1, picked.minimum(last)).squeeze(-1)
 
-    def _draws(self, places: Sequence[int]) -> Tensor | None:
-        """A random number for each row and step, from the seed and the prompt's key or place."""
-        if self.decoding.temperature == 0:
-            return None
-        steps = self.decoding.max_new_tokens
-        numbers = [np.random.default_rng(self.seeds[at]).random(steps) for at in places]
-        return torch.tensor(np.stack(numbers), dtype=torch.float32, device=self.device)
-
-    def _library(self, inputs: dict[str, Tensor], places: Sequence[int]) -> dict[int, list[int]]:
-        """Answers by `model.generate`: beams, and families with features of their own."""
-        decoding, sample = self.decoding, self.decoding.temperature > 0
-        settings = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
-        drawn_for = [number for at in places for number in self.seeds[at]]
-        entropy = np.random.SeedSequence(drawn_for).generate_state(1)
+    def search(self, inputs: dict[str, Tensor], indices: Sequence[int]) -> dict[int, list[int]]:
+        """Answers by `model.generate`: beams, and families that cannot share image features."""
+        decoding, sampling = self.decoding, {}
+        if decoding.temperature > 0:
+            sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+        seeds = [number for index in indices for number in self.seeds[index]]
         with torch.random.fork_rng():
-            torch.manual_seed(int(entropy[0]))
+            torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
             output = self.model.generate(
                 **inputs,
                 max_new_tokens=decoding.max_new_tokens,
                 min_new_tokens=decoding.min_new_tokens,
                 num_beams=decoding.num_beams,
-                do_sample=sample,
+                do_sample=bool(sampling),
                 suppress_tokens=self.never or None,
                 eos_token_id=self.ends,
                 pad_token_id=self.pad,
-                **(settings if sample else {}),
+                **sampling,
             )
         if "input_ids" in inputs:
             output = output[:, inputs["input_ids"].shape[1] :]
-        return {at: self._whole(ids) for at, ids in zip(places, output.tolist(), strict=True)}
+        answers = {}
+        for index, ids in zip(indices, output.tolist(), strict=True):
+            lengths = (n for n, token in enumerate(ids, start=1) if token in self.ends)
+            answers[index] = ids[: next(lengths, len(ids))]  # up to the first end token
+        return answers
 
-    def _whole(self, ids: list[int]) -> list[int]:
-        """Ids up to the first end token, which is kept."""
-        ends = [n for n, token in enumerate(ids) if token in self.ends]
-        return ids[: ends[0] + 1] if ends else ids
-
-    def _move(self, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            name: value.to(self.device, self.inner.dtype)
-            if value.is_floating_point()
-            else value.to(self.device)
-            for name, value in pixels.items()
-        }
-
-
-def _windows(prompts: Sequence[Prompt], images: int) -> Iterator[list[int]]:
-    """Runs of prompts with at most so many distinct image objects, whose features are kept."""
-    window: list[int] = []
-    seen: set[int] = set()
-    for at, prompt in enumerate(prompts):
-        if prompt.image is not None and id(prompt.image) not in seen:
-            if len(seen) == images:
-                yield window
-                window, seen = [], set()
-            seen.add(id(prompt.image))
-        window.append(at)
-    if window:
-        yield window
-
-
-def _batches(lengths: Mapping[int, int], size: int, *, equal: bool) -> Iterator[list[int]]:
-    """Prompts of like length together, so that little of a batch is padding.
-
-    Args:
-        lengths: tokens of each prompt, by its place.
-        size: most prompts of a batch.
-        equal: no padding at all, at the price of batches that are not full. A CPU is a quarter
-            faster so, while a GPU wants its batches full.
-    """
-    batch: list[int] = []
-    for at in sorted(lengths, key=lengths.__getitem__):
-        if len(batch) == size or (equal and batch and lengths[at] != lengths[batch[0]]):
-            yield batch
-            batch = []
-        batch.append(at)
-    if batch:
-        yield batch
-
-
-def _encode(
-    processor: ProcessorMixin, prompts: Sequence[Prompt], window: Sequence[int]
-) -> dict[int, tuple[PromptInputs, str]]:
-    """Inputs of the prompts of a window and the key of each one's image; like images once."""
-    made: dict[str, dict[str, Tensor]] = {}
-    keys: dict[tuple[int, str | None], str] = {}
-    encoded = {}
-    for at in window:
-        prompt, key = prompts[at], ""
-        if prompt.image is not None and prompt.image_mask != "drop":
-            same = (id(prompt.image), prompt.image_mask)
-            if same not in keys:
-                image = mask_image(prompt.image, prompt.image_mask).convert("RGB")
-                digest = hashlib.sha256(image.tobytes()).hexdigest()
-                keys[same] = f"{image.size}{digest}"
-                if keys[same] not in made:
-                    made[keys[same]] = image_pixels(processor, image)
-            key = keys[same]
-        inputs = prompt_inputs(
-            processor,
-            prompt.text,
-            prompt.image,
-            image_mask=prompt.image_mask,
-            text_mask=prompt.text_mask,
-            pixels=made.get(key),
-        )
-        encoded[at] = inputs, key
-    return encoded
+    def _on_device(self, pixels: Sequence[dict[str, Any]]) -> BatchFeature:
+        return BatchFeature(stack_pixels(pixels)).to(self.device, self.inner.dtype)

@@ -11,28 +11,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+import transformers
+from torch import nn
+
+from napo.config.settings import Model
 from napo.errors import NapoError, unknown
 from napo.models import families
 from napo.workspace.hashing import hash_files
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
-    from torch import nn
-    from transformers import (
-        BitsAndBytesConfig,
-        PreTrainedConfig,
-        PreTrainedModel,
-        ProcessorMixin,
-    )
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
-_AGAIN = " (get its files again if they are damaged)"
-_PROCESSOR_FILES = (
+DAMAGED = " (get its files again if they are damaged)"
+FINGERPRINTED = (
     "config.json",
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
     "*processor_config.json",
     "chat_template*",
+    "*.safetensors",
+    "adapter_config.json",
 )
 
 
@@ -49,103 +50,67 @@ def load_model(
     """A model in evaluation mode and its processor.
 
     Args:
-        path: a Hugging Face folder or hub id; the folder of a LoRA adapter also works and loads
-            the base that the adapter names.
+        path: a Hugging Face folder or hub id, or the folder of a LoRA adapter, which then loads on
+            the base model that it names.
         dtype: "float32", "bfloat16" or "float16".
         attention: "sdpa", "eager" or "flex_attention".
-        device: where the model goes; by default this process's GPU, or the CPU.
-        adapter: the folder of a LoRA adapter to put on top.
-        image_mode: "crop" or "pad", see `napo.models.prompts.image_pixels`.
+        device: the model's device; by default this process's GPU, or the CPU.
+        adapter: the folder of a LoRA adapter to load on top.
+        image_mode: "crop" or "pad", see `napo.models.prompts.prepared`.
         four_bit: hold the language model's linear layers in 4 bits (NF4, Dettmers et al. 2023).
 
     Raises:
-        NapoError: when the folder does not load, its family is not known, a weight is missing or
-            unexpected, or 4 bits are asked for without bitsandbytes.
+        NapoError: when the files do not load, the family is unknown, a weight is missing or
+            unexpected, or bitsandbytes is missing for 4 bits.
     """
-    import torch
-    from transformers import AutoModelForImageTextToText
-
     path = str(path)
     if adapter is None and (Path(path) / "adapter_config.json").is_file():
         path, adapter = _base_of(Path(path)), path
     if device is None:
-        mine = os.environ.get("LOCAL_RANK", "0")  # of several processes, each has a GPU
-        device = f"cuda:{mine}" if torch.cuda.is_available() else "cpu"
-    family = family_of(path)
-    extra = {}
+        rank = os.environ.get("LOCAL_RANK", "0")  # several processes have a GPU each
+        device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
+    family, quantised = families.of_config(config_of(path)), {}
     if four_bit:
-        extra = {"quantization_config": _four_bits(dtype, family), "device_map": device}
-    with _told(f"The model {path} does not load{_AGAIN}"), without_bars():
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        if not transformers.utils.is_bitsandbytes_available():
+            raise NapoError(
+                "tune qlora needs bitsandbytes: pip install bitsandbytes, or tune lora."
+            )
+        quantised["device_map"] = device
+        quantised["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=["lm_head", family.image_parts],
+        )
+    with _reported(f"The model {path} does not load{DAMAGED}"), without_bars():
+        model, report = transformers.AutoModelForImageTextToText.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
             attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            **extra,
+            **quantised,
         )
-    _refuse_incomplete(path, report)
+    for problem in ("missing", "unexpected", "mismatched"):
+        _refuse_weights(path, problem, report.get(f"{problem}_keys") or ())
     processor = load_processor(path, image_mode=image_mode)
-    asked, known = processor.image_token_id, getattr(model.config, "image_token_id", None)
-    if asked != known:
+    image_token = getattr(model.config, "image_token_id", None)
+    if processor.image_token_id != image_token:
         raise NapoError(
-            f"{path}: its processor's image token has id {asked} and its config.json says {known}; "
-            "get the model's files again."
+            f"{path}: its processor's image token has id {processor.image_token_id} and its "
+            f"config.json says {image_token}; get the model's files again."
         )
     if adapter is not None:
-        model = with_adapter(model, adapter)
+        from peft import get_peft_model
+
+        config = _adapter_config(Path(adapter))
+        config.inference_mode = True
+        with _reported(f"The adapter {adapter} does not fit this model"):
+            model = get_peft_model(model, config)
+        load_adapter_weights(model, Path(adapter))
     return (model if four_bit else model.to(device)).eval(), processor
-
-
-def family_of(path: str | Path) -> families.Family:
-    """The family of a model folder or hub id.
-
-    Raises:
-        NapoError: when it has no config.json, or its family is not known.
-    """
-    with _told(f"The model {path} does not load{_AGAIN}"):
-        config = config_of(path)
-    return families.of_config(config)
-
-
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Tell what a library says of a model's files in one sentence.
-
-    Damaged files make it say nearly anything: safetensors and tokenizers derive their errors from
-    `Exception` itself, and a field of another type is a KeyError or TypeError inside it.
-    """
-    try:
-        yield
-    except NapoError:
-        raise
-    except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), "")
-        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
-        raise NapoError(f"{what}: {kind}{first[:300]}") from None
-
-
-def config_of(path: str | Path) -> PreTrainedConfig:
-    """A model's config.json, its own code left alone; without the word transformers would ask."""
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(str(path), trust_remote_code=False)
-
-
-def _four_bits(dtype: str, family: families.Family) -> BitsAndBytesConfig:
-    from transformers import BitsAndBytesConfig
-    from transformers.utils import is_bitsandbytes_available
-
-    if not is_bitsandbytes_available():
-        raise NapoError("tune qlora needs bitsandbytes: pip install bitsandbytes, or tune lora.")
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["lm_head", family.image_parts],
-    )
 
 
 def load_processor(path: str | Path, *, image_mode: str = "crop") -> ProcessorMixin:
@@ -154,14 +119,11 @@ def load_processor(path: str | Path, *, image_mode: str = "crop") -> ProcessorMi
     Raises:
         NapoError: when it does not load.
     """
-    from transformers import AutoProcessor
-
-    family = family_of(path)
-    kind = families.image_only_processor(family) or AutoProcessor
-    with _told(f"The processor of {path} does not load{_AGAIN}"), warnings.catch_warnings():
-        # Without torchvision the image processor's Pillow version is the one that is meant.
-        warnings.simplefilter("ignore")
-        processor = kind.from_pretrained(str(path), trust_remote_code=False)
+    family = families.of_config(config_of(path))
+    with _reported(f"The processor of {path} does not load{DAMAGED}"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without torchvision the Pillow version is the right one
+        loader = family.processor_class()
+        processor = loader.from_pretrained(str(path), trust_remote_code=False)
     if getattr(processor, "image_processor", None) is None:
         raise NapoError(f"{path} has no image processor; it is not a model for images and text.")
     processor.chat_template = processor.chat_template or family.template or None
@@ -169,25 +131,31 @@ def load_processor(path: str | Path, *, image_mode: str = "crop") -> ProcessorMi
     return processor
 
 
-def with_adapter(
-    model: PreTrainedModel, adapter: str | Path, *, trainable: bool = False
-) -> PreTrainedModel:
-    """The model with a LoRA adapter on top, as plain `peft` loads it.
+def config_of(path: str | Path) -> PreTrainedConfig:
+    """A model's config.json, without running code that comes with the model.
 
     Raises:
-        NapoError: when the folder holds no adapter, or its weights do not fit the model.
+        NapoError: when it does not load.
     """
-    from peft import PeftConfig, get_peft_model
+    with _reported(f"The model {path} does not load{DAMAGED}"):
+        return transformers.AutoConfig.from_pretrained(str(path), trust_remote_code=False)
 
-    folder = Path(adapter)
-    _refuse_without_weights(folder)
-    with _told(f"The adapter {folder} does not load{_AGAIN}"):
-        config = PeftConfig.from_pretrained(str(folder))
-    config.inference_mode = not trainable
-    with _told(f"The adapter {folder} does not fit this model"):
-        wrapped = get_peft_model(model, config)
-    load_adapter_weights(wrapped, folder)
-    return wrapped
+
+@contextmanager
+def _reported(problem: str) -> Iterator[None]:
+    """Turn any error of a library about a model's files into one sentence.
+
+    Damaged files raise nearly anything: safetensors and tokenizers derive their errors from
+    `Exception` itself, and a field of another type raises KeyError or TypeError inside a library.
+    """
+    try:
+        yield
+    except NapoError:
+        raise
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "")
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        raise NapoError(f"{problem}: {kind}{first[:300]}") from None
 
 
 def load_adapter_weights(model: PeftModel, folder: Path) -> None:
@@ -196,38 +164,34 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
     Raises:
         NapoError: when a weight is missing, unexpected or of another shape, or all are pickled.
     """
-    _refuse_without_weights(folder)  # peft would take a pickle, or look on the hub
     from peft import set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
-    with _told(f"The adapter {folder} does not load{_AGAIN}"):
+    _refuse_without(folder, "adapter_model.safetensors")  # peft would take a pickle
+    with _reported(f"The adapter {folder} does not load{DAMAGED}"):
         weights = load_peft_weights(str(folder), device="cpu")
-    with _told(f"The adapter {folder} does not fit this model"):
+    with _reported(f"The adapter {folder} does not fit this model"):
         result = set_peft_model_state_dict(model, weights)
-    _refuse(str(folder), "missing", [name for name in result.missing_keys if "lora_" in name])
-    _refuse(str(folder), "unexpected", result.unexpected_keys)
-
-
-def _refuse_without_weights(folder: Path) -> None:
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise NapoError(f"{folder} holds no adapter_model.safetensors; name a LoRA run's folder.")
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    _refuse_weights(str(folder), "missing", missing)
+    _refuse_weights(str(folder), "unexpected", result.unexpected_keys)
 
 
 def add_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
-    """The model with a fresh adapter, its first weights drawn from the seed.
+    """The model with a fresh adapter, its initial weights drawn from the seed.
 
     Raises:
-        NapoError: when a target module does not exist, is no linear layer, or is the image's.
+        NapoError: when a target module does not exist, is not linear, or belongs to the image part.
     """
-    import torch
     from peft import get_peft_model
 
     targets = config.target_modules
     if not isinstance(targets, str):
-        known = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+        layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
         for target in targets or ():
-            if target.rpartition(".")[2] not in known:
-                raise unknown("LoRA target", target, {name for name in known if "proj" in name})
+            if target.rpartition(".")[2] not in layers:
+                raise unknown("LoRA target", target, {name for name in layers if "proj" in name})
+        targets = ",".join(sorted(targets or ()))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -235,31 +199,28 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftMo
         except ValueError as problem:
             first = " ".join(str(problem).split()).partition(". ")[0]
             raise NapoError(
-                f"training.lora_targets is {_named(targets)!r}, and LoRA cannot go around it "
-                f"({first}); name linear layers of the language model, such as q_proj,v_proj."
+                f"training.lora_targets is {targets!r}, and peft cannot adapt it ({first}); "
+                "name linear layers of the language model, such as q_proj,v_proj."
             ) from None
 
 
-def _named(targets: Iterable[str] | str | None) -> str:
-    return targets if isinstance(targets, str) else ",".join(sorted(targets or ()))
-
-
 def merge_adapter(adapter: str | Path, folder: str | Path, *, base: str | Path = "") -> Path:
-    """Write a model that a LoRA adapter is merged into, in its base's precision.
+    """Merge a LoRA adapter into its base and write the model, in the base's precision.
 
     Args:
         adapter: the adapter's folder, such as a run's `adapter/`.
-        folder: where the model goes; it must not exist.
+        folder: the folder to write; it must not exist.
         base: the base model; by default the one that the adapter names.
 
     Raises:
-        NapoError: when the folder exists, or either does not load.
+        NapoError: when the folder exists, or base or adapter do not load.
     """
     folder, adapter = Path(folder), Path(adapter)
     if folder.exists():
         raise NapoError(f"{folder} exists; name another folder for the merged model.")
     path = str(base) or _base_of(adapter)
-    model, processor = load_model(path, dtype=_stored_dtype(path), device="cpu", adapter=adapter)
+    dtype = str(getattr(config_of(path), "dtype", None) or "float32").rpartition(".")[2]
+    model, processor = load_model(path, dtype=dtype, device="cpu", adapter=adapter)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     with without_bars():
@@ -269,9 +230,35 @@ def merge_adapter(adapter: str | Path, folder: str | Path, *, base: str | Path =
     return folder
 
 
-def _stored_dtype(path: str) -> str:
-    stored = getattr(config_of(path), "dtype", None)
-    return str(stored or "float32").rpartition(".")[2]
+def _base_of(adapter: Path) -> str:
+    """The base model that an adapter names; for a hub id with a revision, its local snapshot."""
+    config = _adapter_config(adapter)
+    base, revision = config.base_model_name_or_path, config.revision
+    if not base:
+        raise NapoError(f"{adapter} does not name its base model; load the base with `adapter`.")
+    return Model(path=base, revision=revision).location if revision else base
+
+
+def _adapter_config(folder: Path) -> PeftConfig:
+    from peft import PeftConfig
+
+    _refuse_without(folder, "adapter_config.json")  # peft would look on the hub
+    with _reported(f"The adapter {folder} does not load{DAMAGED}"):
+        return PeftConfig.from_pretrained(str(folder))
+
+
+def _refuse_without(folder: Path, name: str) -> None:
+    if not (folder / name).is_file():
+        raise NapoError(f"{folder} holds no {name}; name a LoRA run's folder.")
+
+
+def _refuse_weights(path: str, problem: str, names: Iterable[object]) -> None:
+    weights = sorted(str(name) for name in names)
+    if weights:
+        raise NapoError(
+            f"{path} has {len(weights)} {problem} weight{'s' * (len(weights) > 1)} "
+            f"({', '.join(weights[:3])}{' ...' * (len(weights) > 3)}); get its files again."
+        )
 
 
 def model_fingerprint(path: str | Path) -> str:
@@ -283,9 +270,15 @@ def model_fingerprint(path: str | Path) -> str:
     Raises:
         NapoError: when there are no weights.
     """
-    folder = _folder(path)
-    names = (*_PROCESSOR_FILES, "*.safetensors", "adapter_config.json")
-    files = sorted({file for name in names for file in folder.glob(name) if file.is_file()})
+    folder = Path(path)
+    if not folder.is_dir():
+        try:
+            folder = Path(transformers.utils.cached_file(str(path), "config.json")).parent
+        except OSError:
+            raise NapoError(
+                f"{path} is neither a folder nor a model in the cache or hub."
+            ) from None
+    files = sorted({file for name in FINGERPRINTED for file in folder.glob(name) if file.is_file()})
     if not any(file.suffix == ".safetensors" for file in files):
         raise NapoError(f"{path} holds no .safetensors weights; name a model's folder.")
     lines = (f"{file.name}\0{digest}\n" for file, digest in hash_files(files).items())
@@ -293,72 +286,33 @@ def model_fingerprint(path: str | Path) -> str:
 
 
 def freeze_vision_tower(model: PreTrainedModel) -> None:
-    """Keep the vision tower as it is; the language model and the projector are trained."""
-    family, frozen = families.of_config(model.config), False
-    for name, parameter in model.named_parameters():
-        if family.is_frozen(name):
-            parameter.requires_grad_(False)
-            frozen = True
+    """Freeze the vision tower; language model and projector are trained.
+
+    Raises:
+        NapoError: when no parameter matches the family's pattern.
+    """
+    family = families.of_config(model.config)
+    frozen = [p for name, p in model.named_parameters() if family.is_frozen(name)]
     if not frozen:
         raise NapoError(
             f"{type(model).__name__} has no parameter called {family.frozen} to freeze; "
             "use tune: lora."
         )
+    for parameter in frozen:
+        parameter.requires_grad_(False)
 
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """No progress bars of transformers within: napo has a line of its own."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
+    """Switch the progress bars of transformers off; napo has its own progress line."""
+    logging = transformers.utils.logging
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             logging.enable_progress_bar()
-
-
-def _folder(path: str | Path) -> Path:
-    """The folder that holds a model's files; for a hub id, its snapshot in the cache."""
-    if Path(path).is_dir():
-        return Path(path)
-    from transformers.utils import cached_file
-
-    try:
-        return Path(cached_file(str(path), "config.json")).parent
-    except OSError:
-        raise NapoError(f"{path} is neither a folder nor a model in the cache or hub.") from None
-
-
-def _base_of(adapter: Path) -> str:
-    from peft import PeftConfig
-
-    with _told(f"The adapter {adapter} does not load{_AGAIN}"):
-        config = PeftConfig.from_pretrained(str(adapter))
-    base, revision = config.base_model_name_or_path, config.revision
-    if not base:
-        raise NapoError(f"{adapter} does not name its base model; load the base with `adapter`.")
-    if revision:
-        from napo.config.profile import Model
-
-        return Model(path=base, revision=revision).location
-    return base
-
-
-def _refuse_incomplete(path: str, report: dict[str, Iterable[object]]) -> None:
-    for problem in ("missing", "unexpected", "mismatched"):
-        _refuse(path, problem, report.get(f"{problem}_keys") or ())
-
-
-def _refuse(path: str, problem: str, names: Iterable[object]) -> None:
-    found = sorted(str(name) for name in names)
-    if found:
-        raise NapoError(
-            f"{path} has {len(found)} {problem} weight{'s' * (len(found) > 1)} "
-            f"({', '.join(found[:3])}{' ...' * (len(found) > 3)}); it is not whole."
-        )
 
 
 def has_axes(model: nn.Module) -> bool:
@@ -368,8 +322,6 @@ def has_axes(model: nn.Module) -> bool:
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The Hugging Face model inside DDP, DeepSpeed, torch.compile and PEFT wrappers."""
-    from torch import nn
-
     while True:
         if hasattr(model, "get_base_model"):
             model = model.get_base_model()

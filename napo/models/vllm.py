@@ -1,9 +1,8 @@
 """Generate the biased responses with vLLM; `bench/vllm_parity.py` compares it with Hugging Face.
 
-vLLM runs the model's own image processor, so it is given each prompt with one image token, and the
-image as `image_mode` prepares it; a masked image is `<unk>` tokens and no image. Sums are made in
-another order there, so near ties between tokens may fall otherwise: the share of equal greedy
-answers says how often.
+vLLM runs the model's own image processor. Each request therefore has one image token and the image
+prepared for `image_mode`; a masked image is `<unk>` tokens and no image. vLLM sums in another
+order, so near ties between tokens can fall differently.
 """
 
 from __future__ import annotations
@@ -16,49 +15,42 @@ from typing import TYPE_CHECKING, Any
 from napo.errors import NapoError
 from napo.models import families
 from napo.models.generate import Generated, Prompt
-from napo.models.prompts import mask_image, pad_id, prepared, prompt_inputs
+from napo.models.load import load_processor
+from napo.models.prompts import mask_image, never_answered, prepared
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
     from napo.config.profile import Decoding, Profile
 
-MEMORY = 0.85  # of a GPU
+MEMORY = 0.85  # share of the GPU
 
 
 def vllm_requests(processor: ProcessorMixin, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-    """Prompts as vLLM takes them: `prompt_token_ids`, and `multi_modal_data` with the image.
+    """vLLM's form of prompts: `prompt_token_ids`, and `multi_modal_data` with the image.
 
     Raises:
-        NapoError: for a family whose image is more than one run of image tokens.
+        NapoError: for a family that splits an image into several runs of image tokens.
     """
-    made = []
+    requests = []
     for prompt in prompts:
-        inputs = prompt_inputs(
-            processor,
-            prompt.text,
-            prompt.image,
-            image_mask=prompt.image_mask,
-            text_mask=prompt.text_mask,
-        )
+        inputs, image_id = prompt.inputs(processor), processor.image_token_id
         runs = [(token, len(list(run))) for token, run in itertools.groupby(inputs.ids)]
-        visual = [count for token, count in runs if token == processor.image_token_id]
-        if len(visual) > 1:
+        parts = sum(token == image_id for token, _ in runs)
+        if parts > 1:
             raise NapoError(
-                f"{families.of_processor(processor).model_type} lays out an image in {len(visual)} "
-                "parts, which the vLLM engine cannot fold; set masks.engine to transformers."
+                f"{families.of_processor(processor).model_type} splits an image into {parts} "
+                "parts, which the vLLM engine cannot do; set masks.engine to transformers."
             )
-        folded = [
-            token
-            for token, count in runs
-            for _ in range(1 if token == processor.image_token_id else count)
+        one_image_token = [
+            token for token, count in runs for _ in range(1 if token == image_id else count)
         ]
-        request: dict[str, Any] = {"prompt_token_ids": folded}
+        request: dict[str, Any] = {"prompt_token_ids": one_image_token}
         if inputs.pixels:
             masked = mask_image(prompt.image, prompt.image_mask)
             request["multi_modal_data"] = {"image": prepared(processor, masked)}
-        made.append(request)
-    return made
+        requests.append(request)
+    return requests
 
 
 class Engine:
@@ -76,43 +68,39 @@ class Engine:
     def __call__(
         self, prompts: Sequence[Prompt], decoding: Decoding, *, seed: int = 0
     ) -> list[Generated]:
-        """The answers, in the prompts' order.
+        """Answer prompts, in their order.
 
         Raises:
             NapoError: for beams, which vLLM's engine does not search.
         """
+        from vllm import SamplingParams
+
         if decoding.num_beams > 1:
             raise NapoError(
-                f"masks.decoding.num_beams is {decoding.num_beams}, which the vLLM engine does not "
-                "search; set it to 1 or masks.engine to transformers."
+                f"masks.decoding.num_beams is {decoding.num_beams}, and the vLLM engine has no "
+                "beams; set it to 1 or masks.engine to transformers."
             )
-        asked = vllm_requests(self._processor, prompts)
-        numbers = [prompt.entropy(at) for at, prompt in enumerate(prompts)]
-        sampling = [self._sampling(decoding, (seed + number) % 2**31) for number in numbers]
-        outputs = self._llm.generate(asked, sampling, use_tqdm=False)
-        found = []
-        for output in outputs:
+        never = never_answered(self._processor, self._ends)
+        sampling = [
+            SamplingParams(
+                temperature=decoding.temperature,
+                top_p=decoding.top_p,
+                max_tokens=decoding.max_new_tokens,
+                min_tokens=decoding.min_new_tokens,
+                stop_token_ids=self._ends,
+                logit_bias=dict.fromkeys(never, -100.0),
+                seed=(seed + prompt.entropy(index)) % 2**31,
+            )
+            for index, prompt in enumerate(prompts)
+        ]
+        requests = vllm_requests(self._processor, prompts)
+        generated = []
+        for output in self._llm.generate(requests, sampling, use_tqdm=False):
             answer = output.outputs[0]
             ids = [token for token in answer.token_ids if token not in self._ends]
             text = self._processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
-            found.append(Generated(text, len(ids), answer.finish_reason == "length"))
-        return found
-
-    def _sampling(self, decoding: Decoding, seed: int) -> Any:
-        from vllm import SamplingParams
-
-        tokenizer = self._processor.tokenizer
-        never = {self._processor.image_token_id, pad_id(self._processor)}
-        never |= {tokenizer.unk_token_id, tokenizer.bos_token_id}
-        return SamplingParams(
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            max_tokens=decoding.max_new_tokens,
-            min_tokens=decoding.min_new_tokens,
-            stop_token_ids=self._ends,
-            logit_bias={token: -100.0 for token in never - {None} - set(self._ends)},
-            seed=seed,
-        )
+            generated.append(Generated(text, len(ids), answer.finish_reason == "length"))
+        return generated
 
 
 def load_engine(profile: Profile) -> Engine:
@@ -121,7 +109,7 @@ def load_engine(profile: Profile) -> Engine:
     Raises:
         NapoError: when vLLM is not installed.
     """
-    if "LOCAL_RANK" in os.environ:  # of several processes, each has a GPU and an engine
+    if "LOCAL_RANK" in os.environ:  # several processes have a GPU and an engine each
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ["LOCAL_RANK"])
     try:
         from vllm import LLM
@@ -130,8 +118,6 @@ def load_engine(profile: Profile) -> Engine:
             "masks.engine is vllm, which is not installed: pip install vllm, or set it to "
             "transformers."
         ) from None
-    from napo.models.load import load_processor
-
     settings = profile.model
     processor = load_processor(settings.location, image_mode=settings.image_mode)
     llm = LLM(

@@ -1,4 +1,4 @@
-"""Every family that napo knows: masks, answers, log-probs, a training step, and a way back."""
+"""Every registered family: masks, answers, log-probs, one training step, save and reload."""
 
 import family_fixtures as fixtures
 import pytest
@@ -14,12 +14,11 @@ from napo.models import families
 from napo.models.generate import Prompt, generate
 from napo.models.load import has_axes, load_model
 from napo.models.prompts import mask_token_id, prompt_inputs, render, response_ids, stack_pixels
+from napo.training.run import lora_config
 from napo.training.trainer import NaPOConfig, NaPOTrainer
 
-FAMILIES = sorted(families.FAMILIES)
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=sorted(families.FAMILIES))
 def family(request):
     return request.param
 
@@ -34,110 +33,96 @@ def model(family, processor):
     return fixtures.model(family, processor)
 
 
-def official(model, processor, row, response=""):
-    """What the family's own processor makes of a prompt (and response), as it is called by hand."""
-    text = render(processor, row["question"], image=True) + response
-    return processor(
-        images=[row["image"]], text=[text], return_tensors="pt", add_special_tokens=True
-    )
+def scores(model, processor, rows, **options):
+    with torch.no_grad():
+        batch = logprobs.collate(rows, processor, **options)
+        return logprobs.response_logprobs(model, batch).sum
 
 
-def test_a_prompt_is_what_the_familys_own_processor_makes(family, model, processor):
+def test_a_prompt_equals_the_output_of_the_familys_own_processor(family, processor):
     for row in fixtures.rows(family, 3):
+        text = render(processor, row["question"], image=True)
         try:
-            expected = official(model, processor, row)
-        except (ImportError, AttributeError, TypeError) as error:  # its video part is not there
+            expected = processor(
+                images=[row["image"]], text=[text], return_tensors="pt", add_special_tokens=True
+            )
+        except (ImportError, AttributeError, TypeError) as error:  # its video part is missing
             pytest.skip(f"the processor's own call needs torchvision: {error}")
-        made = prompt_inputs(processor, row["question"], row["image"])
-        assert made.ids == expected["input_ids"][0].tolist()
-        for name, value in stack_pixels([made.pixels]).items():
+        prompt = prompt_inputs(processor, row["question"], row["image"])
+        assert prompt.ids == expected["input_ids"][0].tolist()
+        for name, value in stack_pixels([prompt.pixels]).items():
             assert torch.equal(value, expected[name]), name
 
 
-def test_logprobs_are_those_of_plain_calls_one_response_at_a_time(family, model, processor):
+def test_shared_and_padded_logprobs_equal_plain_calls_for_each_response(family, model, processor):
     rows = fixtures.rows(family, 3)
-    batch = logprobs.collate(rows, processor)
     assert choose_layout(model) == "shared"
-    with torch.no_grad():
-        shared = logprobs.response_logprobs(model, batch)
-        padded = logprobs.response_logprobs(
-            model, logprobs.collate(rows, processor, layout="padded")
-        )
-    torch.testing.assert_close(shared.sum, padded.sum, rtol=1e-4, atol=1e-4)
+    shared = scores(model, processor, rows)
+    padded = scores(model, processor, rows, layout="padded")
+    torch.testing.assert_close(shared, padded, rtol=1e-4, atol=1e-4)
+    responses = logprobs.collate(rows, processor).responses
     for number, row in enumerate(rows):
         prompt = prompt_inputs(processor, row["question"], row["image"])
         text = render(processor, row["question"], image=True)
-        for at, name in enumerate(batch.responses):
+        for column, name in enumerate(responses):
             (ids,) = response_ids(processor, text, [row[name]])
             if not row.get(f"{name}_cut"):
                 ids = [*ids, processor.tokenizer.eos_token_id]
-            whole = torch.tensor([prompt.ids + ids])
-            inputs = {"input_ids": whole, **stack_pixels([prompt.pixels])}
+            sequence = torch.tensor([prompt.ids + ids])
+            inputs = {"input_ids": sequence, **stack_pixels([prompt.pixels])}
             if has_axes(model):
-                inputs["mm_token_type_ids"] = (whole == processor.image_token_id).int()
+                inputs["mm_token_type_ids"] = (sequence == processor.image_token_id).int()
             with torch.no_grad():
-                logits = model(**inputs, attention_mask=torch.ones_like(whole)).logits[0]
-            known = logits.log_softmax(-1)[len(prompt.ids) - 1 : -1]
-            expected = known.gather(-1, torch.tensor(ids)[:, None]).sum()
-            torch.testing.assert_close(shared.sum[number, at], expected, rtol=1e-4, atol=1e-4)
+                logits = model(**inputs, attention_mask=torch.ones_like(sequence)).logits[0]
+            logps = logits.log_softmax(-1)[len(prompt.ids) - 1 : -1]
+            expected = logps.gather(-1, torch.tensor(ids)[:, None]).sum()
+            torch.testing.assert_close(shared[number, column], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_picture_counts(family, model, processor):
+def test_another_image_gives_other_logprobs(family, model, processor):
     first, second = fixtures.rows(family, 2)
     other = {**first, "image": second["image"].resize(first["image"].size)}
-    with torch.no_grad():
-        seen = [
-            logprobs.response_logprobs(model, logprobs.collate([row], processor)).sum
-            for row in (first, other)
-        ]
-    assert not torch.allclose(*seen, atol=1e-3)
+    pair = [scores(model, processor, [row]) for row in (first, other)]
+    assert not torch.allclose(*pair, atol=1e-3)
 
 
 def test_masks_hide_one_modality_and_keep_the_other(family, processor):
     row = fixtures.rows(family, 1)[0]
     plain = prompt_inputs(processor, row["question"], row["image"])
     visual, mask = processor.image_token_id, mask_token_id(processor)
-    blind = prompt_inputs(processor, row["question"], row["image"], image_mask="mask_token")
-    assert blind.ids == [mask if token == visual else token for token in plain.ids]
-    assert not blind.pixels and visual in plain.ids
-    mute = prompt_inputs(processor, row["question"], row["image"], text_mask="mask_token")
-    changed = [
-        at for at, pair in enumerate(zip(plain.ids, mute.ids, strict=True)) if len({*pair}) > 1
-    ]
+    no_image = prompt_inputs(processor, row["question"], row["image"], image_mask="mask_token")
+    assert no_image.ids == [mask if token == visual else token for token in plain.ids]
+    assert not no_image.pixels and visual in plain.ids
+    no_text = prompt_inputs(processor, row["question"], row["image"], text_mask="mask_token")
+    pairs = zip(plain.ids, no_text.ids, strict=True)
+    changed = [(before, after) for before, after in pairs if before != after]
     words = processor.tokenizer(row["question"], add_special_tokens=False)["input_ids"]
-    assert [plain.ids[at] for at in changed] == words
-    assert {mute.ids[at] for at in changed} == {mask}
-    without = prompt_inputs(processor, row["question"], row["image"], image_mask="drop")
-    assert visual not in without.ids and not without.pixels
+    assert changed == [(word, mask) for word in words]
+    dropped = prompt_inputs(processor, row["question"], row["image"], image_mask="drop")
+    assert visual not in dropped.ids and not dropped.pixels
 
 
 @pytest.mark.parametrize("beams", [1, 2])
-def test_answers_in_a_batch_are_those_one_by_one(family, model, processor, beams):
+def test_answers_in_a_batch_equal_answers_one_by_one(family, model, processor, beams):
     rows = fixtures.rows(family, 4)
-    prompts = [Prompt(row["question"], row["image"]) for row in rows]
-    prompts[1] = Prompt(rows[1]["question"], rows[1]["image"], image_mask="mask_token")
-    prompts[2] = Prompt(rows[2]["question"], rows[2]["image"], text_mask="drop")
+    masks = [{}, {"image_mask": "mask_token"}, {"text_mask": "drop"}, {}]
+    prompts = [
+        Prompt(row["question"], row["image"], **mask) for row, mask in zip(rows, masks, strict=True)
+    ]
     prompts.append(Prompt(rows[3]["question"]))
     decoding = Decoding(max_new_tokens=6, num_beams=beams)
     together = generate(model, processor, prompts, decoding, batch_size=8)
-    alone = [generate(model, processor, [p], decoding)[0] for p in prompts]
-    assert [g.text for g in together] == [g.text for g in alone]
-    assert len({g.text for g in together}) > 2
+    assert together == [generate(model, processor, [p], decoding)[0] for p in prompts]
+    assert len({answer.text for answer in together}) > 2
 
 
 @pytest.mark.parametrize("tune", ["full", "lora"])
 def test_a_training_step_learns_and_spares_the_vision_tower(family, processor, tmp_path, tune):
-    from peft import LoraConfig
+    from napo.config.profile import Training
 
     entry = families.FAMILIES[family]
     fresh = fixtures.model(family, processor)
     before = {name: value.clone() for name, value in fresh.named_parameters()}
-    lora = LoraConfig(
-        r=2,
-        target_modules=entry.lora_targets.split(","),
-        exclude_modules=entry.image_parts,
-        init_lora_weights="gaussian",
-    )
     trainer = NaPOTrainer(
         model=fresh,
         args=NaPOConfig(
@@ -152,7 +137,7 @@ def test_a_training_step_learns_and_spares_the_vision_tower(family, processor, t
         objective=Objective(VARIANTS["A1"]),
         train_dataset=fixtures.rows(family, 4),
         processing_class=processor,
-        peft_config=lora if tune == "lora" else None,
+        peft_config=lora_config(Training(lora_r=2), entry) if tune == "lora" else None,
     )
     trainer.train()
     if tune == "lora":
@@ -169,38 +154,27 @@ def test_a_training_step_learns_and_spares_the_vision_tower(family, processor, t
 def test_a_saved_model_comes_back_through_napos_loader(family, model, processor, tmp_path):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    loaded, again = load_model(tmp_path, device="cpu")
-    assert not families.examine(loaded, again)
     rows = fixtures.rows(family, 2)
-    with torch.no_grad():
-        found, expected = (
-            logprobs.response_logprobs(m, logprobs.collate(rows, p)).sum
-            for m, p in ((loaded, again), (model, processor))
-        )
-    assert torch.equal(found, expected)
+    loaded = scores(*load_model(tmp_path, device="cpu"), rows)
+    assert torch.equal(loaded, scores(model, processor, rows))
 
 
-def test_an_unknown_family_says_what_its_entry_would_hold(tmp_path):
+def test_an_unknown_family_says_how_to_register_one(tmp_path):
     from transformers import LlamaConfig
 
-    with pytest.raises(NapoError, match=r"'llama'.*idefics3.*register.*\[MASK\]"):
-        families.of_config(LlamaConfig())
     LlamaConfig().save_pretrained(tmp_path)
-    with pytest.raises(NapoError, match="no entry for the model type 'llama'"):
+    sentence = r"registered for the model type 'llama' \(known: idefics3.*register.*docs/extend.md"
+    with pytest.raises(NapoError, match=sentence):
         load_model(tmp_path)
 
 
-def test_a_registered_family_is_known(monkeypatch):
-    entry = families.Family("mine", "MyProcessor", frozen="vision.*", image_parts="vision.*")
-    monkeypatch.setitem(families.FAMILIES, "mine", entry)  # removed again after the test
-    assert families.register(entry) is families.FAMILIES["mine"]
+def test_a_family_registered_from_outside_is_found_by_config_and_processor(monkeypatch):
+    from types import SimpleNamespace
 
+    import napo
 
-def test_what_a_model_lacks_is_named(processor, family, model):
-    template, processor.chat_template = processor.chat_template, None
-    try:
-        lacks = families.examine(model, processor)
-    finally:
-        processor.chat_template = template
-    known = bool(families.FAMILIES[family].template)
-    assert ["chat template" in sentence for sentence in lacks] == ([] if known else [True])
+    monkeypatch.setattr(napo.Family, "registry", type(families.FAMILIES)("model family"))
+    monkeypatch.setattr(families, "FAMILIES", napo.Family.registry)
+    entry = napo.register(napo.Family("mine", "MyProcessor", "vision.*", image_parts="vision.*"))
+    assert families.of_config(SimpleNamespace(model_type="mine")) is entry
+    assert families.of_processor(type("MyProcessor", (), {})()) is entry

@@ -1,6 +1,7 @@
 """Batched generation against one prompt at a time by `model.generate`."""
 
 from dataclasses import replace
+from functools import partial
 
 import engine_fixtures as engine
 import pytest
@@ -10,6 +11,7 @@ import napo.models.generate
 from napo.config.profile import Decoding
 from napo.models import families
 from napo.models.generate import Prompt, generate
+from napo.models.prompts import prompt_inputs, render
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def model(processor):
 
 
 def ending_model(processor):
-    """A model that ends some answers early: its end token stands out, one way or the other."""
+    """A model that ends some answers early: its end token has a large weight."""
     model = engine.model(processor, seed=1)
     with torch.no_grad():
         model.lm_head.weight[processor.tokenizer.eos_token_id] *= 4
@@ -34,19 +36,17 @@ def ending_model(processor):
 def prompts():
     """Prompts of many lengths, with shared images, without images, and with masks."""
     pictures = [engine.picture(n) for n in range(3)]
-    made = []
+    prompts = []
     for number, row in enumerate(engine.rows(14, seed=5)):
         image = None if number % 5 == 4 else pictures[number % 3]
         masks = {"image_mask": "mask_token"} if number % 4 == 1 else {}
         masks |= {"text_mask": "mask_token"} if number % 7 == 2 else {}
-        made.append(Prompt(row["question"], image, **(masks if image else {})))
-    return made
+        prompts.append(Prompt(row["question"], image, **(masks if image else {})))
+    return prompts
 
 
 def by_the_library(model, processor, prompt, **settings):
     """One prompt alone through the processor and `model.generate`."""
-    from napo.models.prompts import render
-
     text = render(processor, prompt.text, image=prompt.image is not None)
     images = [prompt.image] if prompt.image else None
     inputs = processor(text=[text], images=images, return_tensors="pt")
@@ -63,29 +63,29 @@ def by_the_library(model, processor, prompt, **settings):
 
 @pytest.fixture(params=["equal lengths", "padded"])
 def batches(request, monkeypatch):
-    """Both ways of making batches: a CPU's, without padding, and a GPU's, full."""
-    whole = napo.models.generate._batches
+    """Both kinds of batches: without padding (CPU), and full with padding (GPU)."""
+    original = napo.models.generate.batches
     if request.param == "padded":
         monkeypatch.setattr(
             napo.models.generate,
-            "_batches",
-            lambda lengths, size, equal: whole(lengths, size, equal=False),
+            "batches",
+            lambda lengths, size, equal: original(lengths, size, equal=False),
         )
 
 
 @pytest.mark.usefixtures("batches")
 @pytest.mark.parametrize("beams", [1, 3])
-def test_answers_are_those_of_the_library_one_at_a_time(processor, model, prompts, beams):
+def test_answers_equal_model_generate_for_one_prompt_at_a_time(processor, model, prompts, beams):
     plain = [p for p in prompts if not p.image_mask and not p.text_mask]
-    found = generate(model, processor, plain, Decoding(max_new_tokens=6, num_beams=beams))
+    answers = generate(model, processor, plain, Decoding(max_new_tokens=6, num_beams=beams))
     lengths = set()
-    for prompt, answer in zip(plain, found, strict=True):
+    for prompt, answer in zip(plain, answers, strict=True):
         ids = by_the_library(model, processor, prompt, max_new_tokens=6, num_beams=beams)
         assert answer.text == processor.tokenizer.decode(ids, skip_special_tokens=True)
         ended = processor.tokenizer.eos_token_id in ids
         assert answer.cut is not ended
         lengths.add(answer.tokens)
-    assert len(lengths) > 1 or beams > 1  # rows did leave the batch at different steps
+    assert len(lengths) > 1 or beams > 1  # rows left the batch at different steps
 
 
 @pytest.mark.usefixtures("batches")
@@ -100,7 +100,7 @@ def test_answers_do_not_depend_on_the_batch_size(processor, model, prompts, deco
         assert generate(model, processor, prompts, decoding, batch_size=size, seed=4) == alone
 
 
-def test_sampling_follows_seed_and_place(processor, model, prompts):
+def test_sampling_depends_on_seed_and_index(processor, model, prompts):
     decoding = Decoding(max_new_tokens=7, temperature=1.0)
     first = generate(model, processor, prompts, decoding, seed=0)
     assert generate(model, processor, prompts, decoding, seed=0) == first
@@ -110,17 +110,15 @@ def test_sampling_follows_seed_and_place(processor, model, prompts):
 
 
 @pytest.mark.parametrize("beams", [1, 2])
-def test_sampling_follows_the_key_whatever_is_asked_beside_it(processor, model, prompts, beams):
+def test_keyed_sampling_does_not_depend_on_the_other_prompts(processor, model, prompts, beams):
     decoding = Decoding(max_new_tokens=7, temperature=1.0, num_beams=beams)
-    keyed = [replace(prompt, key=f"row-{at}") for at, prompt in enumerate(prompts)]
-    whole = generate(model, processor, keyed, decoding, batch_size=1)
-    halves = [generate(model, processor, part, decoding, batch_size=1)
-              for part in (keyed[:5], keyed[5:])]  # fmt: skip
-    assert [*halves[0], *halves[1]] == whole
-    assert generate(model, processor, keyed[::-1], decoding, batch_size=1) == whole[::-1]
-    twins = [replace(prompts[0], key=key) for key in "aabcdef"]
-    answers = generate(model, processor, twins, decoding, batch_size=1)
-    assert answers[0] == answers[1] and len({answer.text for answer in answers}) > 1
+    keyed = [replace(prompt, key=f"row-{index}") for index, prompt in enumerate(prompts)]
+    answers = partial(generate, model, processor, decoding=decoding, batch_size=1)
+    expected = answers(keyed)
+    assert answers(keyed[:5]) + answers(keyed[5:]) == expected
+    assert answers(keyed[::-1]) == expected[::-1]
+    first, second, *others = answers([replace(prompts[0], key=key) for key in "aabcdef"])
+    assert first == second and len({answer.text for answer in (first, *others)}) > 1
 
 
 def test_sampling_leaves_the_global_random_state_alone(processor, model, prompts):
@@ -131,10 +129,8 @@ def test_sampling_leaves_the_global_random_state_alone(processor, model, prompts
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_sampled_tokens_are_as_frequent_as_the_model_says(processor, model):
+def test_sampled_tokens_have_the_models_probabilities(processor, model):
     prompt = Prompt("is the cat red ?")
-    from napo.models.prompts import prompt_inputs
-
     ids = torch.tensor([prompt_inputs(processor, prompt.text).ids])
     logits = model(input_ids=ids).logits[0, -1]
     tokenizer = processor.tokenizer
@@ -169,17 +165,17 @@ def test_masks_change_answers_and_a_dropped_image_is_no_image(processor, model):
     assert texts(image_mask="drop") == [a.text for a in without]
 
 
-def test_an_answer_is_never_empty_and_the_limit_is_said(processor, model, prompts):
+def test_an_answer_is_never_empty_and_says_whether_it_was_cut(processor, model, prompts):
     answers = generate(model, processor, prompts, Decoding(max_new_tokens=4))
     assert all(answer.text and 1 <= answer.tokens <= 4 for answer in answers)
     assert any(answer.cut for answer in answers)
     assert all(answer.tokens == 4 for answer in answers if answer.cut)
 
 
-def test_batches_hold_like_lengths_and_are_full_unless_they_have_to_be_equal():
+def test_batches_group_similar_lengths_and_are_full_unless_equal_is_set():
     lengths = {0: 5, 1: 3, 2: 5, 3: 4, 4: 3, 5: 5}
-    assert list(napo.models.generate._batches(lengths, 4, equal=False)) == [[1, 4, 3, 0], [2, 5]]
-    assert list(napo.models.generate._batches(lengths, 2, equal=True)) == [[1, 4], [3], [0, 2], [5]]
+    assert list(napo.models.generate.batches(lengths, 4, equal=False)) == [[1, 4, 3, 0], [2, 5]]
+    assert list(napo.models.generate.batches(lengths, 2, equal=True)) == [[1, 4], [3], [0, 2], [5]]
 
 
 def test_each_image_passes_the_vision_tower_once(processor, model, prompts, monkeypatch):
@@ -195,7 +191,7 @@ def test_each_image_passes_the_vision_tower_once(processor, model, prompts, monk
     assert sum(seen) == 3
 
 
-def test_few_images_at_a_time_give_the_same_answers(processor, model, prompts, monkeypatch):
+def test_a_small_feature_memory_gives_the_same_answers(processor, model, prompts, monkeypatch):
     decoding = Decoding(max_new_tokens=5)
     expected = generate(model, processor, prompts, decoding)
     monkeypatch.setattr("napo.models.generate.FEATURE_BYTES", 0)
@@ -203,7 +199,9 @@ def test_few_images_at_a_time_give_the_same_answers(processor, model, prompts, m
     assert generate(model, processor, prompts, decoding) == expected
 
 
-def test_other_families_go_through_the_library(processor, model, prompts, monkeypatch):
+def test_a_family_that_cannot_share_features_gives_the_same_answers(
+    processor, model, prompts, monkeypatch
+):
     decoding = Decoding(max_new_tokens=5)
     expected = generate(model, processor, prompts, decoding)
     other = replace(families.FAMILIES["llava"], shares_features=False)

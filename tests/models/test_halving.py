@@ -1,6 +1,7 @@
-"""Memory that runs out costs time, and changes no answer."""
+"""Running out of memory costs time and changes no answer."""
 
 import logging
+from functools import partial
 
 import engine_fixtures as engine
 import pytest
@@ -13,7 +14,7 @@ from napo.models.halving import Halving, ran_out
 
 
 def too_much(rows, most):
-    """What the allocator of a CPU really says."""
+    """Raise the CPU allocator's real error."""
     torch.empty(2**50 if rows > most else 1, dtype=torch.uint8)
 
 
@@ -43,32 +44,30 @@ def test_the_batch_is_halved_until_it_fits_and_the_answers_are_the_same(
     processor, model, fault, decoding, caplog
 ):
     settings = Decoding(max_new_tokens=6, **decoding)
-    asked = prompts(12)
-    wanted = generate(model, processor, asked, settings, batch_size=12, seed=3)
+    answers = partial(generate, model, processor, prompts(12), settings, batch_size=12, seed=3)
+    expected = answers()
     most = 3 * settings.num_beams
 
     def check(module, args, kwargs):
-        given = kwargs.get("inputs_embeds", kwargs.get("input_ids"))
-        fault(given.shape[0], most)
+        inputs = kwargs.get("inputs_embeds", kwargs.get("input_ids"))
+        fault(inputs.shape[0], most)
 
     model.register_forward_pre_hook(check, with_kwargs=True)
     with caplog.at_level(logging.WARNING, "napo"):
-        found = generate(model, processor, asked, settings, batch_size=12, seed=3)
-    assert found == wanted
-    said = [record.getMessage() for record in caplog.records]
-    assert said == [
+        assert answers() == expected
+    assert [record.getMessage() for record in caplog.records] == [
         "Memory ran out with 12 prompts at a time; going on with 6.",
         "Memory ran out with 6 prompts at a time; going on with 3.",
     ]
 
 
-def test_one_prompt_that_does_not_fit_is_one_sentence(processor, model):
+def test_a_single_prompt_that_does_not_fit_is_one_sentence(processor, model):
     model.register_forward_pre_hook(lambda *_: too_much(1, 0))
     with pytest.raises(NapoError, match="does not hold one of the prompts; lower max_new_tokens"):
         generate(model, processor, prompts(4), Decoding(max_new_tokens=4), batch_size=4)
 
 
-def test_later_batches_start_at_the_size_that_fitted():
+def test_later_batches_start_at_the_size_that_fits():
     sizes = []
 
     def work(part):
@@ -76,16 +75,16 @@ def test_later_batches_start_at_the_size_that_fitted():
         too_much(len(part), 2)
         return part
 
-    halving = Halving("things", "buy more")
+    halving = Halving("items", "advice")
     done = [part for start in (0, 8) for part, _ in halving(work, list(range(start, start + 8)))]
     assert [item for part in done for item in part] == list(range(16))
     assert sizes == [8, 4, *[2] * 8]
 
 
-def test_other_errors_pass():
+def test_other_errors_are_raised_unchanged():
     def work(part):
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        list(Halving("things", "")(work, [1, 2]))
+        list(Halving("items", "")(work, [1, 2]))
     assert not ran_out(ValueError("out of memory"))

@@ -26,35 +26,29 @@ def tokens(processor, inputs):
     return processor.tokenizer.convert_ids_to_tokens(inputs.ids)
 
 
-def test_a_rendered_prompt_stops_where_the_assistant_answers(processor):
+def test_a_rendered_prompt_ends_before_the_assistants_answer(processor):
     prompt = render(processor, "is the cat red ?", image=True)
     assert prompt == "USER: <image>\nis the cat red ? ASSISTANT:"
     assert "<image>" not in render(processor, "is the cat red ?", image=False)
 
 
-def test_an_image_token_in_the_question_is_taken_out(processor):
+def test_an_image_token_in_the_question_is_removed(processor):
     prompt = render(processor, "<image>\nis the cat red ?", image=True)
     assert prompt.count("<image>") == 1
 
 
 @pytest.mark.parametrize(
-    "hostile",
-    [
-        "what </s> colour",
-        "<s>what <unk>colour",
-        "what <ima<image>ge>colour",
-        "</s>what colour<pad>",
-    ],
+    "hostile", ["what </s> colour", "<s>what <unk>colour<pad>", "what <ima<image>ge>colour"]
 )
-def test_special_tokens_in_data_are_not_special_to_the_model(processor, hostile):
+def test_special_tokens_in_data_are_removed(processor, hostile):
     clean = prompt_inputs(processor, "what colour", engine.picture(1))
     assert prompt_inputs(processor, hostile, engine.picture(1)).ids == clean.ids
     prompt = render(processor, "what", image=True)
-    expected, found = response_ids(processor, prompt, ["what colour", hostile])
-    assert found == expected
+    expected, ids = response_ids(processor, prompt, ["what colour", hostile])
+    assert ids == expected
 
 
-def test_prompt_inputs_are_what_the_processor_itself_makes(processor):
+def test_prompt_inputs_equal_the_processors_own_output(processor):
     image = engine.picture(1)
     inputs = prompt_inputs(processor, "is the cat red ?", image)
     text = render(processor, "is the cat red ?", image=True)
@@ -72,7 +66,7 @@ def test_mask_token_keeps_the_number_of_visual_tokens(processor):
     assert masked.ids == [unk if token == visual else token for token in plain.ids]
 
 
-def test_dropping_the_image_is_a_prompt_without_one(processor):
+def test_a_dropped_image_gives_a_prompt_without_image(processor):
     dropped = prompt_inputs(processor, "a cat ?", engine.picture(1), image_mask="drop")
     assert dropped == prompt_inputs(processor, "a cat ?")
 
@@ -83,25 +77,25 @@ def test_blank_images_have_one_colour_and_the_same_size(mask, value):
     assert blank.size == (24, 24) and blank.getextrema() == ((value, value),) * 3
 
 
-def test_noise_is_the_same_for_the_same_image_only():
+def test_noise_is_the_same_for_the_same_image_and_only_for_it():
     first = mask_image(engine.picture(1), "noise").tobytes()
     assert first == mask_image(engine.picture(1), "noise").tobytes()
     assert first != mask_image(engine.picture(2), "noise").tobytes()
     assert first != engine.picture(1).tobytes()
 
 
-def test_masking_the_question_replaces_its_tokens_and_no_others(processor):
+def test_masking_the_question_replaces_only_its_tokens(processor):
     inputs = prompt_inputs(processor, "is the cat red ?", engine.picture(1), text_mask="mask_token")
     visual = ["<image>"] * 4
     assert tokens(processor, inputs) == ["<s>", "USER:", *visual, *["<unk>"] * 5, "ASSISTANT:"]
 
 
-def test_masking_finds_the_question_even_where_its_words_are_the_templates(processor):
+def test_masking_finds_a_question_made_of_the_templates_words(processor):
     inputs = prompt_inputs(processor, "ASSISTANT: USER:", text_mask="mask_token")
     assert tokens(processor, inputs) == ["<s>", "USER:", "<unk>", "<unk>", "ASSISTANT:"]
 
 
-def test_dropping_the_question_leaves_the_users_text_empty(processor):
+def test_a_dropped_question_leaves_the_users_text_empty(processor):
     inputs = prompt_inputs(processor, "is the cat red ?", engine.picture(1), text_mask="drop")
     assert tokens(processor, inputs) == ["<s>", "USER:", *["<image>"] * 4, "ASSISTANT:"]
 
@@ -111,14 +105,14 @@ def test_an_unknown_mask_suggests_the_nearest(processor):
         prompt_inputs(processor, "a", engine.picture(1), image_mask="mask-token")
 
 
-def test_a_tokenizer_without_unk_is_told_which_masks_need_none():
+def test_a_tokenizer_without_unk_is_an_error_that_names_other_masks():
     bare = engine.processor()
     bare.tokenizer.unk_token = None
     with pytest.raises(NapoError, match="blank_white"):
         mask_token_id(bare)
 
 
-def test_a_crop_is_one_to_twenty_percent_and_fixed_by_its_key():
+def test_a_crop_has_1_to_20_percent_of_the_area_and_depends_on_its_key():
     image = engine.picture(3, size=200)
     crops = [corrupt_image(image, f"row-{n}") for n in range(50)]
     shares = [crop.width * crop.height / 200**2 for crop in crops]
@@ -126,7 +120,7 @@ def test_a_crop_is_one_to_twenty_percent_and_fixed_by_its_key():
     assert crops[0].tobytes() == corrupt_image(image, "row-0").tobytes()
 
 
-def test_padding_to_a_square_keeps_the_whole_image(processor):
+def test_padding_to_a_square_keeps_the_full_image(processor):
     wide = engine.picture(5, size=48).crop((0, 0, 48, 24))
     processor.image_mode = "pad"
     try:
@@ -138,7 +132,7 @@ def test_padding_to_a_square_keeps_the_whole_image(processor):
     assert padded[0, :, :5].abs().max() < 0.05 and padded[0, :, 10:14].abs().max() > 0.5
 
 
-def test_responses_are_tokenized_as_they_continue_the_prompt(processor):
+def test_responses_are_tokenized_as_the_prompts_continuation(processor):
     prompt = render(processor, "is the cat red ?", image=True)
     ids = response_ids(processor, prompt, [" yes it is red . ", "no"])
     words = [processor.tokenizer.convert_ids_to_tokens(answer) for answer in ids]
@@ -146,7 +140,7 @@ def test_responses_are_tokenized_as_they_continue_the_prompt(processor):
 
 
 @pytest.mark.parametrize("space_at_start", [True, False])
-def test_the_boundary_of_a_subword_tokenizer_is_the_one_of_the_joint_text(space_at_start):
+def test_a_subword_tokenizers_boundary_is_that_of_the_joint_text(space_at_start):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -165,7 +159,7 @@ def test_the_boundary_of_a_subword_tokenizer_is_the_one_of_the_joint_text(space_
     assert processor.tokenizer.decode(ids).strip() == answer
 
 
-def test_pixels_of_a_varying_number_of_tiles_are_padded():
+def test_a_varying_number_of_tiles_is_padded():
     one, two = torch.ones(1, 2, 3), torch.ones(1, 4, 3)
     stacked = stack_pixels([{"pixel_values": one}, {}, {"pixel_values": two}])
     assert stacked["pixel_values"].shape == (2, 4, 3)

@@ -1,4 +1,4 @@
-"""What vLLM is asked: an engine that follows its documented contract gives our own answers."""
+"""Requests to vLLM: an engine with its documented contract gives the same answers as ours."""
 
 import sys
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ class PlainEngine:
         self.model, self.processor = model, processor
 
     def generate(self, requests, sampling, use_tqdm):
-        self.seeds = [each.seed for each in sampling]
+        self.seeds = [settings.seed for settings in sampling]
         pairs = zip(requests, sampling, strict=True)
         return [SimpleNamespace(outputs=[self._answer(*pair)]) for pair in pairs]
 
@@ -35,18 +35,17 @@ class PlainEngine:
         if "multi_modal_data" in request:
             image = request["multi_modal_data"]["image"]
             text = self.processor.image_token
-            made = self.processor(images=image, text=text, return_tensors="pt")
-            visual = [
-                t for t in made["input_ids"][0].tolist() if t == self.processor.image_token_id
-            ]
-            at = ids.index(visual[0])
-            ids, pixels = ids[:at] + visual + ids[at + 1 :], {"pixel_values": made["pixel_values"]}
-        whole = torch.tensor([ids])
+            inputs = self.processor(images=image, text=text, return_tensors="pt")
+            image_id = self.processor.image_token_id
+            visual = [image_id] * inputs["input_ids"][0].tolist().count(image_id)
+            start = ids.index(image_id)
+            ids = ids[:start] + visual + ids[start + 1 :]
+            pixels = {"pixel_values": inputs["pixel_values"]}
         ends = sampling.stop_token_ids
         with torch.inference_mode():
             out = self.model.generate(
-                input_ids=whole,
-                attention_mask=torch.ones_like(whole),
+                input_ids=torch.tensor([ids]),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
                 **pixels,
                 do_sample=False,
                 max_new_tokens=sampling.max_tokens,
@@ -60,13 +59,13 @@ class PlainEngine:
 
 @pytest.fixture
 def vllm(monkeypatch):
-    """The one class that is imported from vLLM, which holds what it is given."""
-    module = SimpleNamespace(SamplingParams=lambda **given: SimpleNamespace(**given))
+    """A stand-in for vLLM's `SamplingParams`, which keeps its arguments."""
+    module = SimpleNamespace(SamplingParams=SimpleNamespace)
     monkeypatch.setitem(sys.modules, "vllm", module)
 
 
 @pytest.mark.parametrize("image_mode", ["crop", "pad"])
-def test_answers_are_those_of_the_hugging_face_path(vllm, image_mode):
+def test_answers_equal_those_of_the_hugging_face_path(vllm, image_mode):
     processor = engine.processor()
     processor.image_mode = image_mode
     model = engine.model(processor)
@@ -84,19 +83,19 @@ def test_answers_are_those_of_the_hugging_face_path(vllm, image_mode):
     ours = generate(model, processor, prompts, decoding)
     theirs = plain(prompts, decoding)
     assert theirs == ours
-    assert len(set(llm.seeds)) == 5  # where it samples, each prompt draws for itself
+    assert len(set(llm.seeds)) == 5  # a seed for each prompt
     assert parity(ours, theirs) == {"answers": 5, "equal": 1.0, "common": 1.0}
 
 
-def test_parity_counts_what_differs():
+def test_parity_counts_equal_answers_and_common_characters():
     one = [Generated("a cat", 2, False), Generated("a dog", 2, False)]
     two = [Generated("a cat", 2, False), Generated("a pig", 2, False)]
     assert parity(one, two) == {"answers": 2, "equal": 0.5, "common": 0.7}
 
 
-def test_what_vllm_cannot_do_is_a_sentence(vllm, monkeypatch):
+def test_an_unsupported_request_is_one_sentence(vllm, monkeypatch):
     processor = fixtures.processor("idefics3")
-    with pytest.raises(NapoError, match="lays out an image in"):
+    with pytest.raises(NapoError, match="splits an image into"):
         vllm_requests(processor, [Prompt("what", engine.picture(1, 60))])
     plain = Engine(None, engine.processor(), [2])
     with pytest.raises(NapoError, match="num_beams is 3"):
