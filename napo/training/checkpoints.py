@@ -1,120 +1,107 @@
-"""Checkpoints that are whole or are not there, and the per-example records of a run.
+"""Checkpoints and final weights that are complete or absent.
 
-A checkpoint folder is written beside its place, hashed into a manifest, and renamed. Resuming
-accepts only such a folder, and only one that the same run wrote.
+A folder is written beside its place as a draft, flushed, and renamed. A checkpoint has a manifest
+with hashes; a run resumes only from a complete checkpoint that the same run wrote.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napo.errors import NapoError
-from napo.workspace.files import read_json, sync, write_json, writing
+from napo.workspace.files import read_json, sync, write_json
 from napo.workspace.hashing import hash_file
 from napo.workspace.manifests import keep_only
 
-if TYPE_CHECKING:
-    pass
-
 MANIFEST = "checkpoint.json"
-_NAME = re.compile(r"checkpoint-(\d+)")
 
 
-def draft(folder: Path) -> Path:
-    """An empty folder beside `folder` to write a checkpoint into."""
+def draft(folder: Path, create: bool = True) -> Path:
+    """The folder beside `folder` to write into, made empty by the process that creates it."""
     path = folder.with_name(folder.name + ".part")
-    shutil.rmtree(path, ignore_errors=True)
-    with writing(path):
+    if create:
+        shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
     return path
 
 
 def seal(path: Path, folder: Path, run: Mapping[str, Any]) -> None:
-    """Make a draft the checkpoint `folder`: manifest, flush, rename.
+    """Turn a draft into the checkpoint `folder`, and remove all other checkpoints and drafts.
 
     Args:
-        path: what `draft` gave.
+        path: the draft.
         folder: its place.
-        run: what the run is made from; a run that differs will not resume from it.
+        run: identity of the run; another run will not resume from this checkpoint.
     """
-    files = {
-        file.relative_to(path).as_posix(): hash_file(file)
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-    }
-    for name in files:
-        sync(path / name)
-    write_json(path / MANIFEST, {"run": dict(run), "files": files})
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    hashes = {file.relative_to(path).as_posix(): hash_file(file) for file in files}
+    for file in files:
+        sync(file)
+    write_json(path / MANIFEST, {"run": dict(run), "files": hashes})
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(path, folder)
     sync(folder.parent)
+    for other in folder.parent.glob("checkpoint-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
 
 
-def settle(path: Path, folder: Path) -> None:
-    """Put a draft of final weights in its place, once the disk has it.
+def install(path: Path, folder: Path) -> None:
+    """Move a draft of final weights to `folder` once it is on the disk.
 
-    What an interrupted run left there is replaced file by file: a whole model is never gone.
+    Files that an interrupted run left there are replaced one by one, so the model stays complete.
     """
-    for each in (*path.rglob("*"), path):
-        sync(each)
+    for part in (*path.rglob("*"), path):
+        sync(part)
     if folder.is_dir():
-        new = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
-        for name in new:
+        names = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
+        for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(path / name, folder / name)
-        keep_only(folder, [folder / name for name in new])
+        keep_only(folder, [folder / name for name in names])
         shutil.rmtree(path)
     else:
         os.replace(path, folder)
     sync(folder.parent)
 
 
-def prune(parent: Path, keep: Path) -> None:
-    """Remove all checkpoints and drafts but one."""
-    for path in parent.glob("checkpoint-*"):
-        if path != keep:
-            shutil.rmtree(path, ignore_errors=True)
-
-
 def latest(parent: Path, run: Mapping[str, Any] | None = None) -> Path | None:
-    """The whole checkpoint with the highest step, or None.
+    """The complete checkpoint with the highest step, or None.
 
     Args:
-        parent: the folder that holds `checkpoint-<step>` folders.
-        run: what this run is made from, compared with what the checkpoint was made from.
+        parent: the folder with the `checkpoint-<step>` folders.
+        run: as in `require`.
 
     Raises:
-        NapoError: as `verify`.
+        NapoError: as `require`.
     """
-    found = [path for path in parent.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
-    for path in sorted(found, key=step_of, reverse=True):
+    steps = [path.name.removeprefix("checkpoint-") for path in parent.glob("checkpoint-*")]
+    for step in sorted((int(step) for step in steps if step.isdecimal()), reverse=True):
+        path = parent / f"checkpoint-{step}"
         if (path / MANIFEST).is_file():
-            verify(path, run)
+            require(path, run)
             return path
     return None
 
 
-def step_of(path: Path) -> int:
-    """The optimiser step of a checkpoint folder."""
-    return int(_NAME.fullmatch(path.name)[1])
+def require(path: Path, run: Mapping[str, Any] | None = None) -> None:
+    """Stop unless a checkpoint is complete and undamaged.
 
-
-def verify(path: Path, run: Mapping[str, Any] | None = None) -> None:
-    """Stop unless a checkpoint is whole and this run's.
+    Args:
+        path: the checkpoint.
+        run: identity of the run that resumes; None: any.
 
     Raises:
-        NapoError: when it has no manifest, a file is missing or changed, its optimiser state is
-            missing, or another run wrote it.
+        NapoError: if it has no manifest, a file is missing or changed, or another run wrote it.
     """
     if not (path / MANIFEST).is_file():
         raise NapoError(
             f"{path} is not a complete checkpoint (no {MANIFEST}); delete it to start from the "
-            "one before, or from the beginning."
+            "previous one or from the beginning."
         )
     manifest = read_json(path / MANIFEST)
     parts = manifest if isinstance(manifest, dict) else {}
@@ -123,9 +110,9 @@ def verify(path: Path, run: Mapping[str, Any] | None = None) -> None:
     for name, digest in manifest["files"].items():
         if not (path / name).is_file() or hash_file(path / name) != digest:
             raise NapoError(f"{path}: {name} is missing or damaged; delete this checkpoint.")
-    if run is not None and manifest["run"] != dict(run):
-        there = manifest["run"]
-        changed = sorted(k for k in {*there, *run} if there.get(k) != run.get(k))
+    written_by = manifest["run"]
+    if run is not None and written_by != dict(run):
+        changed = sorted(k for k in {*written_by, *run} if written_by.get(k) != run.get(k))
         raise NapoError(
             f"{path} belongs to another run ({', '.join(changed)} differ); "
             "use another output folder, or delete it."

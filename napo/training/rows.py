@@ -1,14 +1,14 @@
-"""What a run trains on: rows as token ids and pixels, and the order in which they come."""
+"""Training data: rows as token ids and pixels, and their order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import TrainerCallback
 
 from napo.config.variants import CORRUPTED
 from napo.errors import NapoError
@@ -25,19 +25,21 @@ CACHE_BYTES = 2**30  # encoded rows up to this size stay in memory for all epoch
 class EncodedRows(Dataset):
     """Rows as token ids and pixels, with the reference's log-probs.
 
-    Rows that fit into memory are encoded once. Of larger data the texts are checked first, so that
-    no row stops the run later for its length or an empty response, and rows are encoded when they
-    are needed.
+    Rows that fit into memory are encoded once. Larger data is encoded when it is needed; its texts
+    are checked first, so that no row stops the run later.
 
     Args:
         rows: a Hugging Face dataset or a sequence of dicts.
-        processor: the processor.
+        processor: the model's processor.
         responses: responses to score.
-        max_length: most tokens of a prompt with one response.
+        max_length: maximum number of tokens of a prompt with one response.
         corruption: how mDPO's image is corrupted.
-        scorer: scores the rows first if they have no reference columns.
+        scorer: the model that scores rows without reference columns.
         logits_mb: for that scoring.
-        reference: whether the reference's log-probs come along.
+        reference: whether the reference's log-probs are needed.
+
+    Raises:
+        NapoError: without rows, or as `napo.method.layout.encode`.
     """
 
     def __init__(
@@ -52,88 +54,93 @@ class EncodedRows(Dataset):
         logits_mb: float = 256,
         reference: bool = True,
     ) -> None:
-        self._rows, self._processor, self._responses = rows, processor, tuple(responses)
-        self._settings: dict[str, Any] = {"max_length": max_length, "corruption": corruption}
-        self._kept: list[EncodedRow] | None = None
         if len(rows) == 0:
             raise NapoError("There are no rows to train on.")
-        first = self._encode(0)
-        held = [value for prompt in first.prompts for value in prompt.pixels.values()]
-        pixels = sum(value.nbytes for value in held if isinstance(value, Tensor))
-        if len(rows) * (pixels + 4096) <= CACHE_BYTES:
-            self._kept = [first, *(self._encode(at) for at in range(1, len(rows)))]
+        self.rows, self.processor, self.responses = rows, processor, tuple(responses)
+        self.settings: dict[str, Any] = {"max_length": max_length, "corruption": corruption}
+        self.encoded: list[EncodedRow] | None = None
+        # Rows without their images, which a dataset then does not decode.
+        self.texts = rows.remove_columns("image") if hasattr(rows, "remove_columns") else rows
+        first = self.encode(0)
+        pixels = [value for prompt in first.prompts for value in prompt.pixels.values()]
+        row_bytes = 4096 + sum(value.nbytes for value in pixels if isinstance(value, Tensor))
+        if len(rows) * row_bytes <= CACHE_BYTES:
+            self.encoded = [first, *(self.encode(index) for index in range(1, len(rows)))]
         else:
-            self._check(first)
-        self._reference = self._scores(scorer, logits_mb) if reference else None
-        self.digest = self._digest()
+            self.check_texts(first)
+        self.reference = self.reference_scores(scorer, logits_mb) if reference else None
+        if self.reference is not None:
+            self.digest = fingerprint([len(rows), self.reference.sum.tolist()])
+        else:
+            columns = dict.fromkeys("chosen" if r == CORRUPTED else r for r in self.responses)
+            names = ("id", "question", *columns)
+            self.digest = fingerprint([[row[name] for name in names] for row in self.texts])
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
-    def __getitem__(self, at: int) -> tuple[EncodedRow, LogProbs | None]:
-        encoded = self._kept[at] if self._kept is not None else self._encode(at)
-        one, reference = slice(at, at + 1), self._reference
-        if reference is None:
-            return encoded, None
-        return encoded, LogProbs(reference.sum[one], reference.tokens[one], self._responses)
+    def __getitem__(self, index: int) -> tuple[EncodedRow, LogProbs | None]:
+        row = self.encoded[index] if self.encoded is not None else self.encode(index)
+        if self.reference is None:
+            return row, None
+        sums, tokens = self.reference.sum[[index]], self.reference.tokens[[index]]
+        return row, LogProbs(sums, tokens, self.responses)
+
+    def encode(self, index: int) -> EncodedRow:
+        """A row as token ids and pixels."""
+        return encode(self.rows[index], self.processor, self.responses, **self.settings)
 
     def collate(self, items: Sequence[tuple[EncodedRow, LogProbs | None]], layout: str) -> Batch:
-        """A batch of rows, laid out as `batches.assemble` does it."""
-        encoded, scores = zip(*items, strict=True)
+        """A batch of rows (see `napo.method.layout.assemble`)."""
+        rows, scores = zip(*items, strict=True)
         reference = None
-        if self._reference is not None:
+        if self.reference is not None:
             sums, tokens = (torch.cat([getattr(s, n) for s in scores]) for n in ("sum", "tokens"))
-            reference = LogProbs(sums, tokens, self._responses)
-        pad = pad_id(self._processor)
-        return assemble(encoded, pad, layout=layout, reference=reference)
+            reference = LogProbs(sums, tokens, self.responses)
+        return assemble(rows, pad_id(self.processor), layout=layout, reference=reference)
 
-    def _encode(self, at: int) -> EncodedRow:
-        return encode(self._rows[at], self._processor, self._responses, **self._settings)
+    def check_texts(self, first: EncodedRow) -> None:
+        """Encode every row once and keep nothing, to find an empty response or a long prompt.
 
-    def _check(self, first: EncodedRow) -> None:
-        """Encode every row once and keep nothing; without its image where all are equally long."""
-        pixels, image = first.prompts[0].pixels, self._rows[0]["image"]
-        spared = bool(pixels) and same_length_for_all_images(self._processor)
-        # The corrupted image's prompt is then as long as the other, and its response the chosen.
-        names = [name for name in self._responses if not spared or name != CORRUPTED]
-        with Progress(len(self), "check the rows") as progress:
-            for row in self._texts() if spared else self._rows:
-                row = {**row, "image": image} if spared else row
-                given = pixels if spared else None
-                encode(row, self._processor, names, pixels=given, **self._settings)
+        If all images have equally many tokens, the first row's image stands for all of them.
+
+        Raises:
+            NapoError: as `napo.method.layout.encode`.
+        """
+        rows, responses, pixels, image = self.rows, self.responses, None, {}
+        if first.prompts[0].pixels and same_length_for_all_images(self.processor):
+            rows, pixels, image = self.texts, first.prompts[0].pixels, {"image": rows[0]["image"]}
+            # The corrupted image has as many tokens, and its response is the chosen one.
+            responses = tuple(name for name in responses if name != CORRUPTED)
+        with Progress(len(rows), "check the rows") as progress:
+            for row in rows:
+                encode(row | image, self.processor, responses, pixels=pixels, **self.settings)
                 progress.advance()
 
-    def _texts(self) -> Any:
-        """The rows, their images not decoded where the dataset can do without."""
-        removable = hasattr(self._rows, "remove_columns")
-        return self._rows.remove_columns("image") if removable else self._rows
+    def reference_scores(self, scorer: nn.Module | None, logits_mb: float) -> LogProbs:
+        """The reference's log-probs, from columns of the rows or from the scorer.
 
-    def _scores(self, scorer: nn.Module | None, logits_mb: float) -> LogProbs:
-        columns = getattr(self._rows, "column_names", None) or self._rows[0]
-        needed = [f"{name}_{kind}" for name in self._responses for kind in ("logp", "tokens")]
+        Raises:
+            NapoError: without these columns and without a scorer.
+        """
+        columns = getattr(self.rows, "column_names", None) or self.rows[0]
+        needed = [f"{name}_{kind}" for name in self.responses for kind in ("logp", "tokens")]
         if all(name in columns for name in needed):
-            if hasattr(self._rows, "select_columns"):  # spares decoding the images
-                return LogProbs.from_rows(self._rows.select_columns(needed), self._responses)
-            return LogProbs.from_rows(self._rows, self._responses)
+            select = getattr(self.rows, "select_columns", None)  # decodes no images
+            return LogProbs.from_rows(select(needed) if select else self.rows, self.responses)
         if scorer is None:
             raise NapoError(f"The rows lack the reference columns {', '.join(needed)}.")
-        rows = [self._rows[at] for at in range(len(self._rows))]
-        scored = logprobs.score_reference(
-            scorer, self._processor, rows, self._responses, logits_mb=logits_mb, **self._settings
+        rows = [self.rows[index] for index in range(len(self.rows))]
+        scores = logprobs.score_reference(
+            scorer, self.processor, rows, self.responses, logits_mb=logits_mb, **self.settings
         )
-        return LogProbs.from_rows(scored, self._responses)
-
-    def _digest(self) -> str:
-        if self._reference is not None:
-            return fingerprint([len(self), self._reference.sum.tolist()])
-        columns = {"chosen" if r == CORRUPTED else r: 0 for r in self._responses}
-        return fingerprint(
-            [[row[c] for c in ("id", "question", *columns)] for row in self._texts()]
-        )
+        return LogProbs.from_rows(scores, self.responses)
 
 
 class EpochSampler(Sampler[int]):
-    """Rows in a new order every epoch, from the seed; rows that fill no whole batch are left out.
+    """Rows in a new order in every epoch. Rows that do not fill a batch are left out.
+
+    Set `epoch` before each pass; `napo.training.trainer` does so.
 
     Args:
         count: number of rows.
@@ -142,26 +149,13 @@ class EpochSampler(Sampler[int]):
     """
 
     def __init__(self, count: int, batch: int, seed: int) -> None:
-        self._count, self._used, self._seed = count, count - count % batch, seed
+        self.count, self.used, self.seed = count, count - count % batch, seed
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self._used
+        return self.used
 
     def __iter__(self) -> Iterator[int]:
-        import numpy as np
-
         # A seed of two numbers: seed 0 in epoch 1 is not seed 1 in epoch 0.
-        order = np.random.default_rng([self._seed, self.epoch]).permutation(self._count)
-        return iter(order[: self._used].tolist())
-
-
-class Epochs(TrainerCallback):
-    """Tells the sampler which epoch it is, also when a run resumes in its middle."""
-
-    def __init__(self, sampler: EpochSampler) -> None:
-        self._sampler = sampler
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called by `transformers.Trainer`."""
-        self._sampler.epoch = int(state.epoch or 0)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        return iter(order[: self.used].tolist())

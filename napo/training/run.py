@@ -1,10 +1,9 @@
-"""A whole run in one call: from base model and rows to sealed weights, resumed where it stopped."""
+"""One training run: from base model and rows to final weights, resumed after an interruption."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from napo.progress import Progress
 from napo.training import checkpoints
 from napo.training.trainer import NaPOConfig, NaPOTrainer
 from napo.workspace import provenance
-from napo.workspace.files import fingerprint, json_value, read_json, sweep, write_json, writing
+from napo.workspace.files import fingerprint, json_value, read_json, sweep, write_json
 from napo.workspace.locks import work_on
 
 if TYPE_CHECKING:
@@ -32,29 +31,35 @@ if TYPE_CHECKING:
     from napo.config.settings import Run
 
 
-class _Line(TrainerCallback):
-    """The progress line of a run; the last step writes no checkpoint, but the final weights."""
+class ProgressLine(TrainerCallback):
+    """The progress line of a run. The last step writes final weights instead of a checkpoint.
 
-    def __init__(self, label: str, rows: int) -> None:
-        self._label, self._rows = label, rows
-        self._progress: Progress | None = None
+    Args:
+        label: the run's name in the line.
+        batch: rows of one optimiser step.
+    """
+
+    def __init__(self, label: str, batch: int) -> None:
+        self.label, self.batch = label, batch
+        self.progress: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        done = state.global_step * self._rows
-        total = state.max_steps * self._rows
+        """Start the line in the first process."""
         if state.is_world_process_zero:
-            self._progress = Progress(total, self._label, done=done)
-            self._progress.__enter__()
+            done, total = state.global_step * self.batch, state.max_steps * self.batch
+            self.progress = Progress(total, self.label, done=done)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._progress is not None:
-            self._progress.advance(self._rows)
+        """Advance the line."""
+        if self.progress is not None:
+            self.progress.advance(self.batch)
         if state.global_step >= state.max_steps:
             control.should_save = False
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._progress is not None:
-            self._progress.__exit__(None, None, None)
+        """End the line."""
+        if self.progress is not None:
+            self.progress.__exit__(None, None, None)
 
 
 def train_run(
@@ -70,37 +75,35 @@ def train_run(
     attention: str = "sdpa",
     image_mode: str = "crop",
     hub: tuple[str, str] | None = None,
-    label: str = "",
     data_workers: int = 0,
 ) -> Path:
-    """Train one variant with one seed; an interrupted call goes on from its last checkpoint.
+    """Train one variant with one seed. An interrupted run continues from its last checkpoint.
 
-    In the run folder: `model/` (full) or `adapter/` (LoRA), `records/`, `training.json`.
+    The run folder gets `model/` (full) or `adapter/` (LoRA), `records/` and `training.json`.
 
     Args:
         run_folder: the run's folder.
         model_path: the base model.
         rows: RLAIF-V-Bias with the reference's columns (a dataset or a sequence of dicts).
-        variant: a name in `VARIANTS`, which takes `beta` and `q_rule` from the settings, or an
-            objective of one's own, which is taken as it is.
-        settings: a `napo.config.profile.Training`.
-        seed: decides the order of the rows and an adapter's first weights.
-        tune: "full" (vision tower frozen), "lora", or "qlora": LoRA on a base whose language model
-            is held in 4 bits. That base is another reference than the rows', so it is scored anew
-            at each step, the adapter switched off.
-        dtype: of the weights in training; full tuning with `settings.bf16` keeps them in float32.
+        variant: a name in `VARIANTS`, trained with the settings' `beta` and `q_rule`; or an
+            objective, used as it is.
+        settings: the training section of a profile.
+        seed: for the order of the rows and the initial weights of an adapter.
+        tune: "full" (vision tower frozen), "lora", or "qlora" (LoRA on a language model in 4
+            bits). The 4-bit base is another reference than that of the rows, so qlora computes the
+            reference in each step with the adapter switched off.
+        dtype: of the weights in training. Full tuning with `settings.bf16` keeps float32 weights.
         attention: "sdpa", "eager" or "flex_attention".
         image_mode: "crop" or "pad".
-        hub: id and revision on the hub that an adapter names as its base, in place of the path.
-        label: how the progress line calls the run.
-        data_workers: processes that encode the rows of coming steps, where these are too many to
-            stay in memory; the run's bytes do not depend on it.
+        hub: id and revision on the hub that an adapter names as its base, instead of the path.
+        data_workers: processes that encode rows, if these are too large for memory; the result
+            does not depend on it.
 
     Returns:
         The folder of the final weights.
 
     Raises:
-        NapoError: for an unknown variant, settings that do not fit, a run folder that was finished
+        NapoError: for an unknown variant, settings that do not fit together, a finished run folder
             with other settings, or as `NaPOTrainer`.
     """
     if tune not in TUNES:
@@ -113,7 +116,7 @@ def train_run(
     made_from = json_value(
         {
             **settings.model_dump(),
-            "objective": repr(objective),
+            "objective": objective.definition(),
             "seed": seed,
             "tune": tune,
             "dtype": dtype,
@@ -121,13 +124,19 @@ def train_run(
         }
     )
     if (folder / "training.json").is_file() and final.is_dir():
-        _refuse_other(folder, made_from)
+        earlier = read_json(folder / "training.json")["made_from"]
+        changed = sorted(k for k in {*earlier, *made_from} if earlier.get(k) != made_from.get(k))
+        if changed:
+            raise NapoError(
+                f"{folder} was trained with other settings ({', '.join(changed)} differ); "
+                "use another run folder, or delete this one."
+            )
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return final
     sweep(folder)
-    args = _arguments(folder / "checkpoints", settings, seed, tune, data_workers)
+    args = trainer_arguments(folder / "checkpoints", settings, seed, tune, data_workers)
     if tune == "full" and settings.bf16:
-        dtype = "float32"  # a step of 5e-7 is lost in weights of 8 bits; products are in bfloat16
+        dtype = "float32"  # bfloat16 weights lose a step of 5e-7; products are in bfloat16
     model, processor = load_model(
         model_path,
         dtype=dtype,
@@ -136,56 +145,42 @@ def train_run(
         device=str(args.device) if tune == "qlora" else "cpu",
         four_bit=tune == "qlora",
     )
-    family = families.of_config(model.config)
-    lora = None if tune == "full" else lora_config(settings, family)
     trainer = NaPOTrainer(
         model=model,
         args=args,
         objective=objective,
         train_dataset=rows,
         processing_class=processor,
-        peft_config=lora,
+        peft_config=None
+        if tune == "full"
+        else lora_config(settings, families.of_config(model.config)),
     )
     if hub and tune != "full":
         adapter = trainer.model.peft_config["default"]
         adapter.base_model_name_or_path, adapter.revision = hub
+    q_batch = args.per_device_train_batch_size * args.world_size
+    batch = q_batch * args.gradient_accumulation_steps
     trainer.remove_callback(PrinterCallback)
-    name = variant if isinstance(variant, str) else "objective"
-    label = label or f"train {name} seed {seed}"
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    trainer.add_callback(_Line(label, batch))
-    start = checkpoints.latest(folder / "checkpoints", trainer.run_identity)
-    trainer.train(resume_from_checkpoint=str(start) if start else None)
-    _write_weights(trainer, final)
+    trainer.add_callback(ProgressLine(f"train {objective.variant.name} seed {seed}", batch))
+    checkpoint = checkpoints.latest(folder / "checkpoints", trainer.run_identity)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.write_weights(final)
     if args.should_save:
-        _describe(folder, trainer, batch, made_from)
+        summary = {
+            "steps": trainer.state.global_step,
+            "batch": batch,
+            # q averages one micro-batch over all processes; accumulation does not widen it.
+            "q_batch": q_batch,
+            "trained_parameters": trainer.run_identity["trained"],
+            "made_from": made_from,
+        }
+        write_json(folder / "training.json", summary)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return final
 
 
-def _write_weights(trainer: NaPOTrainer, final: Path) -> None:
-    """The trained weights, put into their folder when they are whole."""
-    part = final.with_name(final.name + ".part")
-    if trainer.args.should_save:
-        checkpoints.draft(final)
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_fsdp_enabled:  # of shards alone, Trainer saves no model
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    with writing(final):
-        trainer.save_model(str(part), _internal_call=True)
-    if not trainer.args.should_save:
-        return
-    if not list(part.glob("*.safetensors")):
-        raise NapoError(
-            f"No weights were written to {part}; the checkpoints in {trainer.args.output_dir} "
-            "are kept. Check the launcher's settings for saving."
-        )
-    with writing(final):
-        checkpoints.settle(part, final)
-
-
-def _arguments(
+def trainer_arguments(
     output: Path, settings: Training, seed: int, tune: str, data_workers: int
 ) -> NaPOConfig:
     """`NaPOConfig` of a profile's training settings."""
@@ -225,7 +220,7 @@ def _arguments(
 
 
 def lora_config(settings: Training, family: families.Family) -> Any:
-    """The adapter that the settings ask for, around what the family says LoRA goes around."""
+    """LoRA on the settings' target modules (by default the family's), outside the image parts."""
     from peft import LoraConfig
 
     targets = settings.lora_targets or family.lora_targets
@@ -238,33 +233,8 @@ def lora_config(settings: Training, family: families.Family) -> Any:
     )
 
 
-def _refuse_other(folder: Path, made_from: Mapping[str, Any]) -> None:
-    there = read_json(folder / "training.json")["made_from"]
-    changed = sorted(k for k in {*there, *made_from} if there.get(k) != made_from.get(k))
-    if changed:
-        raise NapoError(
-            f"{folder} was trained with other settings ({', '.join(changed)} differ); "
-            "use another run folder, or delete this one."
-        )
-
-
-def _describe(folder: Path, trainer: NaPOTrainer, batch: int, made_from: Mapping[str, Any]) -> None:
-    args = trainer.args
-    write_json(
-        folder / "training.json",
-        {
-            "steps": trainer.state.global_step,
-            "batch": batch,
-            # q averages one micro-batch over all processes (accumulation does not widen it).
-            "q_batch": args.per_device_train_batch_size * args.world_size,
-            "trained_parameters": trainer.run_identity["trained"],
-            "made_from": dict(made_from),
-        },
-    )
-
-
 def run_from_file(run: Run) -> Path:
-    """The run that a file describes: claimed, trained, and sealed with what made it."""
+    """Train the run of a file; its folder is claimed before and sealed with a manifest after."""
     rows, reference = Path(run.rows), Path(run.reference)
     settings = {
         **run.model_dump(exclude={"run_folder", "model", "rows", "reference", "data_workers"}),
@@ -273,7 +243,7 @@ def run_from_file(run: Run) -> Path:
         "reference": checked_fingerprint(reference),
     }
     provenance.ask("run file", fingerprint(settings), {"variant": run.variant, "seed": run.seed})
-    first = int(os.environ.get("RANK", "0")) == 0  # of several processes, one claims the folder
+    first = int(os.environ.get("RANK", "0")) == 0  # only one process claims the folder
     with work_on(Path(run.run_folder), settings) if first else nullcontext():
         return train_run(
             run.run_folder,

@@ -1,17 +1,13 @@
-"""Train a variant: a thin subclass of `transformers.Trainer`.
+"""`NaPOTrainer`: a thin subclass of `transformers.Trainer`.
 
-    accelerate launch -m napo.training.trainer RUN.yaml      a whole run, see `napo.training.run`
-
-The subclass runs the shared-prefix pass, the objective, and keeps per-example records; everything
-else (optimiser, schedule, precision, processes) is the ecosystem's.
+It runs the shared-prefix pass and the objective, and keeps per-example records. Optimiser, schedule,
+precision and processes are those of `transformers` and `accelerate`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,15 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from napo.errors import NapoError, unknown
 from napo.method import logprobs
-from napo.method.layout import Batch
 from napo.method.mask import choose_layout
 from napo.method.objective import Objective, mean_records
-from napo.method.tensors import LogProbs
 from napo.models.halving import ran_out
 from napo.models.load import (
     add_adapter,
@@ -39,43 +33,58 @@ from napo.models.load import (
     without_bars,
 )
 from napo.training import checkpoints
+from napo.training.divergence import Diverged, check_log_probs, check_weights
 from napo.training.records import Records
-from napo.training.rows import EncodedRows, Epochs, EpochSampler
+from napo.training.rows import EncodedRows, EpochSampler
 from napo.workspace.files import read_json, write_json, writing
 
-_SETS = ("target_modules", "exclude_modules")  # of an adapter's configuration
 REFERENCES = ("cached", "adapter_off")
 
 
 @dataclass
 class NaPOConfig(TrainingArguments):
-    """`TrainingArguments` with what preference training needs, and defaults that suit it."""
+    """`TrainingArguments` with settings and defaults for preference training."""
 
     max_length: int | None = field(
-        default=None, metadata={"help": "Most tokens of a prompt with one response."}
+        default=None, metadata={"help": "Maximum number of tokens of a prompt with one response."}
     )
     logits_mb: float = field(
-        default=256, metadata={"help": "Most megabytes of float32 logits held at any time."}
+        default=256, metadata={"help": "Limit for float32 logits in memory, in megabytes."}
     )
     corruption: str = field(
         default="crop", metadata={"help": "mDPO's corrupted image: crop or mask_token."}
     )
-    margin_tolerance: float | None = field(
-        default=None,
-        metadata={"help": "Largest difference a token between model and reference at step 0."},
-    )
     reference: str = field(
         default="cached",
         metadata={
-            "help": "cached: the reference's log-probs come with the rows, or are scored before "
-            "the first step; adapter_off: each step passes once more without the adapter."
+            "help": "cached: the reference's log-probs are columns of the rows, or are computed "
+            "before the first step; adapter_off: each step computes them without the adapter."
         },
     )
     remove_unused_columns: bool = field(default=False)
     dataloader_drop_last: bool = field(default=True)
-    # Passed to the model's config, and so to what is saved: generation wants its cache.
+    # It is copied to the saved model's config, and generation needs its cache.
     use_cache: bool = field(default=True)
     report_to: str | list[str] | None = field(default="none")
+
+
+class StepCallback(TrainerCallback):
+    """Tells sampler and records of a trainer where a new or resumed run starts.
+
+    Args:
+        trainer: the trainer.
+    """
+
+    def __init__(self, trainer: NaPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Records start at the first step of this call."""
+        self.trainer.records.restart(state.global_step)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The sampler shuffles anew; a resumed run begins inside an epoch."""
+        self.trainer.sampler.epoch = int(state.epoch or 0)
 
 
 class NaPOTrainer(Trainer):
@@ -84,17 +93,17 @@ class NaPOTrainer(Trainer):
     Args:
         model: a Hugging Face model of images and text, or a PEFT model.
         args: the settings.
-        objective: what is minimised, such as `Objective(VARIANTS["A1"])`.
-        train_dataset: rows of RLAIF-V-Bias, images decoded, with the reference's columns joined;
-            rows without those columns are first scored by the model as it is.
+        objective: the loss, such as `Objective(VARIANTS["A1"])`.
+        train_dataset: rows of RLAIF-V-Bias, images decoded, with the reference's columns. Rows
+            without these columns are scored by the model before training.
         processing_class: the model's processor.
-        peft_config: wraps the model in an adapter; without it, and where the model has none, the
-            language model and projector are trained and the vision tower stays as it is.
+        peft_config: adapter to train. Without it, a model that has no adapter is trained itself;
+            its vision tower stays frozen.
         kwargs: further arguments of `transformers.Trainer`.
 
     Raises:
         NapoError: for an empty response, a prompt longer than `max_length`, fewer rows than a
-            batch, a LoRA target that does not exist, or reference "adapter_off" without an adapter.
+            batch, an unknown LoRA target, or reference "adapter_off" without an adapter.
     """
 
     def __init__(
@@ -108,45 +117,50 @@ class NaPOTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         if args.n_gpu > 1:
-            args._n_gpu = 1  # DataParallel would slip in without a word; see accelerate launch
+            args._n_gpu = 1  # else Trainer would use DataParallel silently; see accelerate launch
         if kwargs.get("eval_dataset") is not None or args.eval_strategy != "no":
             raise NapoError(
-                "NaPOTrainer does not evaluate while it trains; leave out eval_dataset and "
-                "eval_strategy, and evaluate with notebooks/06_evaluate.ipynb."
+                "NaPOTrainer does not evaluate during training; leave out eval_dataset and "
+                "eval_strategy, and run notebooks/06_evaluate.ipynb afterwards."
             )
         if args.reference not in REFERENCES:
             raise unknown("reference", args.reference, REFERENCES)
-        self._adapter_off = args.reference == "adapter_off"
-        if self._adapter_off and peft_config is None and not hasattr(model, "peft_config"):
+        has_adapter = hasattr(model, "peft_config")
+        if args.reference == "adapter_off" and peft_config is None and not has_adapter:
             raise NapoError(
-                "reference is adapter_off, and this model has no adapter to switch off; "
+                "reference is adapter_off, but this model has no adapter to switch off; "
                 "give a peft_config, or use reference cached."
             )
         layout = choose_layout(model)
+        # A 4-bit model stays on the device that it was loaded to.
+        four_bit = getattr(unwrap(model), "is_loaded_in_4bit", False)
         rows = EncodedRows(
             train_dataset,
             processing_class,
             objective.responses,
             max_length=args.max_length,
             corruption=args.corruption,
-            scorer=model if _quantized(model) else model.to(args.device),
+            scorer=model if four_bit else model.to(args.device),
             logits_mb=args.logits_mb,
-            reference=not self._adapter_off,
+            reference=args.reference == "cached",
         )
-        whole = args.per_device_train_batch_size * args.gradient_accumulation_steps
-        whole *= args.world_size
-        if len(rows) < whole:
+        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        batch *= args.world_size
+        if len(rows) < batch:
             raise NapoError(
-                f"There are {len(rows)} rows, fewer than one batch of {whole}; "
+                f"There are {len(rows)} rows, fewer than one batch of {batch}; "
                 "lower the batch size or add rows."
             )
-        model = _trainable(model, peft_config, args.seed)
+        if peft_config is not None and not has_adapter:
+            model = add_adapter(model, peft_config, args.seed)
+        elif not has_adapter:
+            freeze_vision_tower(model)
         super().__init__(
             model=model,
             args=args,
             train_dataset=rows,
             processing_class=processing_class,
-            # A dict, because Trainer looks for names in its inputs.
+            # A dict, because Trainer looks up names in its inputs.
             data_collator=lambda items: {"batch": rows.collate(items, layout)},
             **kwargs,
         )
@@ -154,13 +168,13 @@ class NaPOTrainer(Trainer):
         self.loss_is_scaled_for_ga = False  # the loss is a mean over the micro-batch
         self.records = Records(Path(args.output_dir).parent / "records")
         logged = max(1, int(args.logging_steps)) * args.gradient_accumulation_steps
-        self._recent: deque[dict[str, Tensor]] = deque(maxlen=logged)
-        self._sampler = EpochSampler(len(rows), whole, args.seed)
-        self.add_callback(Epochs(self._sampler))
+        self.recent_records: deque[dict[str, Tensor]] = deque(maxlen=logged)
+        self.sampler = EpochSampler(len(rows), batch, args.seed)
+        self.add_callback(StepCallback(self))
 
     @property
     def run_identity(self) -> dict[str, Any]:
-        """What a checkpoint of this run has to agree with."""
+        """Settings and data of this run; a checkpoint with others is refused."""
         args = self.args
         return {
             "objective": repr(self.objective.definition()),
@@ -191,95 +205,68 @@ class NaPOTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The objective of a batch; its records are kept."""
-        batch = inputs["batch"]
-        if self._adapter_off:
-            batch = replace(batch, reference=self._without_adapter(model, batch))
-        policy = logprobs.response_logprobs(model, batch, logits_mb=self.args.logits_mb)
+        batch, logits_mb = inputs["batch"], self.args.logits_mb
+        if self.args.reference == "adapter_off":
+            with torch.no_grad(), self.accelerator.unwrap_model(model).disable_adapter():
+                reference = logprobs.response_logprobs(model, batch, logits_mb=logits_mb)
+            batch = replace(batch, reference=replace(reference, sum=reference.sum.double()))
+        policy = logprobs.response_logprobs(model, batch, logits_mb=logits_mb)
         step = self.state.global_step
-        self._refuse_nonsense(batch, policy, first=step == 0)
+        tolerance = float("inf")
+        if step == 0:
+            half = self.args.bf16 or next(self.model.parameters()).dtype != torch.float32
+            tolerance = 0.1 if half else 1e-3
+        check_log_probs(policy, batch, tolerance)
         output = self.objective(policy, batch.reference, step=step, seed=self.args.seed)
         if not output.loss.isfinite():
-            raise self._diverged("The loss is not finite")
+            raise Diverged("The loss is not finite")
         if model.training:
             self.records.add(step, batch.ids, output.records)
-            self._recent.append(output.records)
+            self.recent_records.append(output.records)
         return (output.loss, output) if return_outputs else output.loss
 
-    def _without_adapter(self, model: nn.Module, batch: Batch) -> LogProbs:
-        """The reference's log-probs: the policy's own, its adapter switched off."""
-        with torch.no_grad(), self.accelerator.unwrap_model(model).disable_adapter():
-            found = logprobs.response_logprobs(model, batch, logits_mb=self.args.logits_mb)
-        return replace(found, sum=found.sum.double())
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the averages of the recent steps' records beside the loss."""
-        if self._recent and "loss" in logs:
-            means = mean_records(self._recent)
+        """Log the averages of recent records beside the loss."""
+        if self.recent_records and "loss" in logs:
+            means = mean_records(self.recent_records)
             logs |= {name: value for name, value in means.items() if name != "loss"}
-            self._recent.clear()
+            self.recent_records.clear()
         super().log(logs, start_time)
 
-    def _refuse_nonsense(self, batch: Batch, policy: LogProbs, *, first: bool) -> None:
-        """Stop on a log-prob that is no number, and at step 0 on one that the reference lacks."""
-        apart = (policy.sum.detach() - batch.reference.sum).abs() / policy.tokens
-        tolerance = float("inf")
-        if first:
-            half = self.args.bf16 or next(self.model.parameters()).dtype != torch.float32
-            given = self.args.margin_tolerance
-            tolerance = given if given is not None else (0.1 if half else 1e-3)
-        wrong = ~(apart <= tolerance) | ~policy.sum.isfinite()
-        if not wrong.any():
-            return
-        row, response = (int(place) for place in wrong.nonzero()[0])
-        where = f"row {batch.ids[row]}, {batch.responses[response]}"
-        if not torch.isfinite(apart[row, response]):
-            if not torch.isfinite(batch.reference.sum[row, response]):
-                raise NapoError(
-                    f"The reference's log-probability is not a number ({where}); "
-                    "run notebooks/01_build_biased_data.ipynb again."
-                )
-            raise self._diverged(f"A log-probability is not a number ({where})")
-        raise NapoError(
-            f"Before training, the model and the reference differ by {apart[row, response]:.4f} "
-            f"a token ({where}): the reference belongs to another model, data or preprocessing; "
-            "run notebooks/01_build_biased_data.ipynb again."
-        )
-
-    def _diverged(self, what: str) -> NapoError:
-        """What is said when numbers overflow: the step, what to try, and what there is to keep."""
-        kept = checkpoints.latest(Path(self.args.output_dir))
-        there = f"{kept} is kept" if kept else "there was no checkpoint yet"
-        return NapoError(
-            f"{what} at step {self.state.global_step}; lower the learning rate or beta, or warm up "
-            f"for longer, in another run folder ({there})."
-        )
-
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient's norm; one that is not finite stops before the step that it would spoil."""
+        """The gradient's norm. Stops before the optimiser uses a gradient that is not finite."""
         norm = super()._get_grad_norm(model, grad_norm)
         if norm is not None and not math.isfinite(norm):
-            raise self._diverged("The gradient is not finite")
+            raise Diverged("The gradient is not finite")
         return norm
 
-    def refuse_spoilt_weights(self) -> None:
-        """Stop before weights that are not finite take the place of a checkpoint.
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.sampler
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
+        """Train as `transformers.Trainer` does, and write the last records.
 
         Raises:
-            NapoError: naming the step and the checkpoint that is kept.
+            NapoError: if numbers are not finite, memory runs out, a row cannot be used, or the
+                checkpoint is damaged.
         """
-        trained = (each for each in self.model.parameters() if each.requires_grad)
-        if not all(each.isfinite().all() for each in trained):
-            raise self._diverged("A weight is not finite")
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return self._sampler
-
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train as `transformers.Trainer` does, and write the last records."""
         try:
-            output = super().train(*args, **kwargs)
-        except NapoError as error:  # a data worker's comes with its traceback around it
+            output = super().train(resume_from_checkpoint, **kwargs)
+            check_weights(self.model)
+        except Diverged as error:
+            checkpoint = checkpoints.latest(Path(self.args.output_dir))
+            rest = f"{checkpoint} is kept" if checkpoint else "there was no checkpoint yet"
+            raise NapoError(
+                f"{error} at step {self.state.global_step}; lower the learning rate or beta, or "
+                f"use a longer warm-up, in another run folder ({rest})."
+            ) from None
+        except NapoError as error:  # a data worker's message contains its traceback
             raise NapoError(str(error).rpartition("NapoError: ")[2].strip()) from None
+        except UnpicklingError:  # Trainer reads its state with `weights_only=True`
+            raise NapoError(
+                f"The optimiser, scheduler or random state in {resume_from_checkpoint} holds more "
+                "than tensors and numbers, so it was not loaded; delete this checkpoint."
+            ) from None
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise
@@ -288,97 +275,73 @@ class NaPOTrainer(Trainer):
                 "logits_mb, set gradient_checkpointing, or use more memory "
                 "(python -m napo.commands.budget says how much)."
             ) from None
-        self.refuse_spoilt_weights()
         self.records.flush(self.state.global_step, last=True)
         return output
 
+    def write_weights(self, folder: Path) -> None:
+        """Write the trained weights; a folder that is there stays complete until they replace it.
+
+        Raises:
+            NapoError: if the disk refuses, or the launcher's settings save no weights.
+        """
+        if self.is_fsdp_enabled:  # Trainer saves no model from sharded states
+            self.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+        with writing(folder):
+            draft = checkpoints.draft(folder, create=self.args.should_save)
+            self.accelerator.wait_for_everyone()
+            self.save_model(str(draft), _internal_call=True)
+            if not self.args.should_save:
+                return
+            if not list(draft.glob("*.safetensors")):
+                raise NapoError(
+                    f"No weights were written to {draft}, and the checkpoints in "
+                    f"{self.args.output_dir} are kept; check the launcher's settings for saving."
+                )
+            checkpoints.install(draft, folder)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint that is whole or not there; the one before goes after it."""
-        self.refuse_spoilt_weights()
+        """Write a complete checkpoint; only then remove the previous one."""
+        check_weights(self.model)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         self.records.flush(self.state.global_step)
         with writing(folder):
-            self._write_checkpoint(folder)
-
-    def _write_checkpoint(self, folder: Path) -> None:
-        path = folder.with_name(folder.name + ".part")
-        if self.args.should_save:
-            checkpoints.draft(folder)
-        self.accelerator.wait_for_everyone()
-        self.save_model(str(path), _internal_call=True)
-        if not self.args.save_only_model:
-            self._save_optimizer_and_scheduler(str(path))
-            self._save_scaler(str(path))
-            self._save_rng_state(str(path))
-        if self.args.should_save:
-            self.state.save_to_json(str(path / "trainer_state.json"))
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            checkpoints.seal(path, folder, self.run_identity)
-            checkpoints.prune(folder.parent, keep=folder)
+            draft = checkpoints.draft(folder, create=self.args.should_save)
+            self.accelerator.wait_for_everyone()
+            self.save_model(str(draft), _internal_call=True)
+            if not self.args.save_only_model:
+                self._save_optimizer_and_scheduler(str(draft))
+                self._save_scaler(str(draft))
+                self._save_rng_state(str(draft))
+            if self.args.should_save:
+                self.state.save_to_json(str(draft / "trainer_state.json"))
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                checkpoints.seal(draft, folder, self.run_identity)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         with without_bars():
             super()._save(output_dir, state_dict=state_dict)
-        # Trainer pickles its arguments beside the weights; a run's settings are JSON.
         folder = Path(output_dir or self.args.output_dir)
+        # Trainer pickles its arguments beside the weights; a run keeps its settings as JSON.
         (folder / "training_args.bin").unlink(missing_ok=True)
-        adapter = folder / "adapter_config.json"
-        if adapter.is_file():  # peft keeps sets, whose order is another one in every process
-            config = read_json(adapter)
-            sets = {key: sorted(config[key]) for key in _SETS if isinstance(config.get(key), list)}
-            write_json(adapter, {**config, **sets})
+        file = folder / "adapter_config.json"
+        if file.is_file():  # peft writes sets as lists, in another order in every process
+            config = read_json(file)
+            for key in ("target_modules", "exclude_modules"):
+                if isinstance(config.get(key), list):
+                    config[key] = sorted(config[key])
+            write_json(file, config)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load a checkpoint's weights strictly; Trainer's own way can leave the initial ones."""
-        path = Path(resume_from_checkpoint)
-        checkpoints.verify(path, self.run_identity)
-        if not self.is_fsdp_enabled and not (path / "optimizer.pt").is_file():
-            raise NapoError(f"{path} has no optimizer.pt to resume from; delete this checkpoint.")
+        """Load a checkpoint's weights strictly; Trainer can leave the initial ones in place."""
+        folder = Path(resume_from_checkpoint)
+        checkpoints.require(folder, self.run_identity)
+        if not self.is_fsdp_enabled and not (folder / "optimizer.pt").is_file():
+            raise NapoError(f"{folder} has no optimizer.pt to resume from; delete this checkpoint.")
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        elif (path / "adapter_config.json").is_file():
-            load_adapter_weights(self.model, path)
+        elif (folder / "adapter_config.json").is_file():
+            load_adapter_weights(self.model, folder)
         else:
-            saved, _ = load_model(path, device="cpu")
+            saved, _ = load_model(folder, device="cpu")
             self.model.load_state_dict(saved.state_dict(), strict=True)
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        with _only_tensors(checkpoint):
-            super()._load_rng_state(checkpoint)
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        with _only_tensors(checkpoint):
-            super()._load_scaler(checkpoint)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with _only_tensors(checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
-        self.records.restart(self.state.global_step if checkpoint else 0)
-
-
-@contextmanager
-def _only_tensors(checkpoint: str | None) -> Iterator[None]:
-    """Trainer reads its state with `weights_only=True`; a file that wants to run code is named."""
-    try:
-        yield
-    except UnpicklingError:
-        raise NapoError(
-            f"The optimiser's, scheduler's or random state in {checkpoint} holds more than tensors "
-            "and numbers, so it was not loaded; delete this checkpoint."
-        ) from None
-
-
-def _quantized(model: nn.Module) -> bool:
-    """Whether the base is held in 4 bits, which stays on the device that it was loaded to."""
-    return getattr(unwrap(model), "is_loaded_in_4bit", False)
-
-
-def _trainable(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
-    """The model with the parameters that are to be trained: an adapter's, or all but vision."""
-    if hasattr(model, "peft_config"):
-        return model
-    if peft_config is None:
-        freeze_vision_tower(model)
-        return model
-    return add_adapter(model, peft_config, seed)

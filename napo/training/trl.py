@@ -1,12 +1,12 @@
-"""The kit's losses for users of TRL: `DPOTrainer` with any two-response objective of this package.
+"""This package's losses in TRL: `DPOTrainer` with any objective on two responses.
 
     from napo.training.trl import ObjectiveDPOTrainer
 
     trainer = ObjectiveDPOTrainer(model, args=DPOConfig(beta=0.1), train_dataset=rows)   # NaPO
     trainer = ObjectiveDPOTrainer(..., objective=Objective(VARIANTS["dpo"]))
 
-Data, collator, reference and logging stay TRL's; only the loss is exchanged. TRL's `_compute_loss`
-is not public, so the package is tested with the TRL of `requirements.lock` and says so otherwise.
+Only the loss is replaced; data, collator, reference and logging are TRL's. It overrides the private
+`_compute_loss` and is tested with the TRL version of `requirements.lock`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from napo.method.objective import Objective
 from napo.method.tensors import LogProbs
 
 PAIR = ("chosen", "rejected")
-_NOT_THE_MODELS = ("completion_mask", "ref_chosen_logps", "ref_rejected_logps")
 
 
 class ObjectiveDPOTrainer(DPOTrainer):
@@ -30,36 +29,40 @@ class ObjectiveDPOTrainer(DPOTrainer):
 
     Args:
         args, kwargs: as for `trl.DPOTrainer`.
-        objective: terms about the responses "chosen" and "rejected"; NaPO with psi_sum and alpha
-            0.01 (Eqs. 9 and 12, §4.1) and TRL's beta by default.
+        objective: its terms use the responses "chosen" and "rejected". Default: NaPO with psi_sum
+            and alpha 0.01 (Eqs. 9 and 12, §4.1) and TRL's beta.
 
     Raises:
-        NapoError: when the objective needs another response, or TRL's settings ask for a loss of
-            its own (`loss_type`, `use_weighting`, `ld_alpha`, `f_divergence_type`).
+        NapoError: if the objective needs another response, or TRL's settings choose another loss
+            (`loss_type`, `use_weighting`, `ld_alpha`, `f_divergence_type`).
     """
 
     def __init__(self, *args: Any, objective: Objective | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         default = Objective(Variant("trl", (Term("rejected", "napo"),), "none"), beta=self.beta)
         self.objective = objective or default
-        other = set(self.objective.responses) - set(PAIR)
-        if other:
+        if other := set(self.objective.responses) - set(PAIR):
             raise NapoError(
-                f"TRL scores chosen and rejected; this objective needs {sorted(other)[0]}: "
+                f"TRL scores chosen and rejected only, and this objective needs {min(other)}; "
                 "train it with napo.training.trainer.NaPOTrainer."
             )
-        plain = {"ld_alpha": None, "use_weighting": False, "f_divergence_type": "reverse_kl"}
-        for name, value in plain.items():
+        defaults = {
+            "loss_types": ["sigmoid"],
+            "ld_alpha": None,
+            "use_weighting": False,
+            "f_divergence_type": "reverse_kl",
+        }
+        for name, value in defaults.items():
             if getattr(self, name) != value:
-                raise NapoError(f"{name} is part of TRL's own loss; leave it out of DPOConfig.")
-        if self.loss_types != ["sigmoid"]:
-            raise NapoError("loss_type is TRL's own loss; leave it out, the objective takes over.")
+                setting = name.replace("loss_types", "loss_type")
+                raise NapoError(f"{setting} changes TRL's own loss; leave it out of DPOConfig.")
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         completion = inputs["completion_mask"]
-        given = {key: value for key, value in inputs.items() if key not in _NOT_THE_MODELS}
+        others = ("completion_mask", "ref_chosen_logps", "ref_rejected_logps")
+        model_inputs = {key: value for key, value in inputs.items() if key not in others}
         labels = inputs["input_ids"].masked_fill(completion == 0, -100)
-        outputs = model(**given, use_cache=False, labels=labels, fused_lm_head=True)
+        outputs = model(**model_inputs, use_cache=False, labels=labels, fused_lm_head=True)
         scored = completion[:, 1:]
         sums = outputs.log_probs[:, -scored.size(1) :].sum(dim=1)
         if self.precompute_ref_logps:

@@ -49,7 +49,7 @@ def test_spoilt_weights_stop_it_and_the_last_good_checkpoint_stays(
     assert str(caught.value).startswith(problem)
     assert f"at step {named}; lower the learning rate" in str(caught.value)
     assert str(caught.value).endswith(f"({kept} is kept).")
-    checkpoints.verify(kept, made.run_identity)
+    checkpoints.require(kept, made.run_identity)
 
 
 def test_a_gradient_that_overflows_stops_before_the_step_that_it_would_spoil(

@@ -31,13 +31,13 @@ def test_final_weights_settle_without_the_files_of_before(tmp_path, there):
     for name in there:
         (final / name).parent.mkdir(parents=True, exist_ok=True)
         (final / name).write_text("old")
-    checkpoints.settle(draft(final, ("weights", "deep/tokens")), final)
+    checkpoints.install(draft(final, ("weights", "deep/tokens")), final)
     assert files(tmp_path) == {"model/weights": "new", "model/deep/tokens": "new"}
 
 
 def test_a_model_killed_while_it_is_replaced_still_has_all_its_files(tmp_path, monkeypatch):
     final, names = tmp_path / "model", ("config", "tokens", "weights")
-    checkpoints.settle(draft(final, names), final)
+    checkpoints.install(draft(final, names), final)
     replace, moved = os.replace, []
 
     def killed_at_the_second(source, target):
@@ -49,7 +49,7 @@ def test_a_model_killed_while_it_is_replaced_still_has_all_its_files(tmp_path, m
     path = draft(final, names)
     monkeypatch.setattr(os, "replace", killed_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        checkpoints.settle(path, final)
+        checkpoints.install(path, final)
     assert sorted(files(final)) == list(names)
 
 

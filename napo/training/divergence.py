@@ -1,0 +1,55 @@
+"""Checks of a running training: numbers are finite, and the reference belongs to the model."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from napo.errors import NapoError
+from napo.method.layout import Batch
+from napo.method.tensors import LogProbs
+
+
+class Diverged(NapoError):
+    """A number is not finite. `NaPOTrainer.train` adds the step and the remedy."""
+
+
+def check_log_probs(policy: LogProbs, batch: Batch, tolerance: float = float("inf")) -> None:
+    """Stop if a log-prob is not finite or too far from the reference's.
+
+    Args:
+        policy: log-probs under the model in training.
+        batch: the rows, with the reference's log-probs.
+        tolerance: maximum difference a token, in nats; before training the two are equal.
+
+    Raises:
+        NapoError: naming the row and the response; a `Diverged` if the policy's is not finite.
+    """
+    difference = (policy.sum.detach() - batch.reference.sum).abs() / policy.tokens
+    wrong = ~(difference <= tolerance) | ~policy.sum.isfinite()
+    if not wrong.any():
+        return
+    row, response = wrong.nonzero()[0].tolist()
+    place = f"row {batch.ids[row]}, {batch.responses[response]}"
+    if not batch.reference.sum[row, response].isfinite():
+        raise NapoError(
+            f"The reference's log-probability is not a number ({place}); "
+            "run notebooks/01_build_biased_data.ipynb again."
+        )
+    if not policy.sum[row, response].isfinite():
+        raise Diverged(f"A log-probability is not a number ({place})")
+    raise NapoError(
+        f"Before training, model and reference differ by {difference[row, response]:.4f} a token "
+        f"({place}): the reference belongs to another model, data or preprocessing; "
+        "run notebooks/01_build_biased_data.ipynb again."
+    )
+
+
+def check_weights(model: nn.Module) -> None:
+    """Stop before weights that are not finite replace a checkpoint.
+
+    Raises:
+        Diverged: if a trained weight is not finite.
+    """
+    trained = (weight for weight in model.parameters() if weight.requires_grad)
+    if not all(weight.isfinite().all() for weight in trained):
+        raise Diverged("A weight is not finite")
