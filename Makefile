@@ -37,17 +37,17 @@ $(READY): requirements.lock pyproject.toml
 reproduce: setup ## every notebook, from data to Tables 1-4 and Figs. 3-4
 	@test -z "$(ON)" || test -d "napo/commands/snakemake/$(ON)" \
 	  || { echo "ON is $(ON); known: $$(ls napo/commands/snakemake | xargs)"; exit 1; }
-	@$(BIN)/python -m napo.commands.pipeline --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) \
+	@$(BIN)/napo reproduce --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) \
 	  $(if $(ON),--workflow-profile napo/commands/snakemake/$(ON))
 
 baselines: setup ## the other robust losses in NaPO's place, and the extra table
-	@$(BIN)/python -m napo.commands.pipeline --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) --baselines
+	@$(BIN)/napo reproduce --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) --baselines
 
 fetch: setup ## what PROFILE needs: a dry run with sizes and licences; YES=1 downloads it
-	@$(BIN)/python -m napo.data.fetch --profile $(PROFILE) --workspace "$(WORKSPACE)" $(if $(YES),--yes)
+	@$(BIN)/napo fetch --profile $(PROFILE) --workspace "$(WORKSPACE)" $(if $(YES),--yes)
 
 check: setup ## what is missing or wrong before PROFILE's first GPU hour
-	@$(BIN)/python -m napo.commands.check --profile $(PROFILE) --workspace "$(WORKSPACE)"
+	@$(BIN)/napo check --profile $(PROFILE) --workspace "$(WORKSPACE)"
 
 test: setup lint ## lint, unit tests, and every notebook at smoke scale
 	@$(BIN)/python -m pytest -m "not long and not paper_shape and not browser" \
@@ -71,7 +71,7 @@ lab: setup ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks
 
 figures: setup ## Fig. 3 again, and Fig. 4 from the stored margins if there are any
-	@$(BIN)/python -m napo.results.figures --profile $(PROFILE) --workspace "$(WORKSPACE)"
+	@$(BIN)/napo figures --profile $(PROFILE) --workspace "$(WORKSPACE)"
 
 base-model: setup ## pretrain the tiny base model again and compare its scores
 	@mkdir -p data/tiny/notebooks

@@ -132,7 +132,7 @@ else:
         params:
             settings=of("data", "evaluation"),
         shell:
-            f"python -m napo.commands.check --profile {word(PROFILE)} --workspace ."
+            f"python -m napo check --profile {word(PROFILE)} --workspace ."
 
 
 rule build_biased_data:

@@ -1,16 +1,19 @@
-"""Progress on the terminal: what is being done, how far it is, and how long it will still take."""
+"""Progress on the terminal: what is being done, how far it is, and how much time is left."""
 
 from __future__ import annotations
 
 import os
-import sys
+import re
 import time
 from types import TracebackType
-from typing import TextIO
+
+EVERY = 5.0  # seconds between two lines
+# A line of `Progress` among other output.
+PROGRESS_LINE = re.compile(r"^.+: \d+/\d+ \w+, .*(left|done after|stopped after)")
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 10 min."""
+    """Seconds as text: 42 s, 3 min 05 s, 2 h 10 min."""
     seconds = max(0, round(seconds))
     if seconds < 60:
         return f"{seconds} s"
@@ -20,65 +23,46 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """A line of progress with an estimate, at most once every `every` seconds.
+    """A line of progress with the time left, at most once every `EVERY` seconds.
 
-    Plain lines, not a bar that redraws: they read the same in a terminal, a notebook, a log file
-    and beside another job's lines.
+    Plain lines instead of a bar: they read the same in a terminal, a notebook and a log file, and
+    beside the lines of another job.
 
     Args:
         total: units of work in all.
         label: what is being done, "train A1 seed 0".
         unit: the name of a unit, plural.
-        done: units already done by an earlier, interrupted call.
-        every: seconds between lines.
-        stream: where to write; standard output by default.
+        done: units that an interrupted call has already done.
     """
 
-    def __init__(
-        self,
-        total: int,
-        label: str,
-        unit: str = "rows",
-        *,
-        done: int = 0,
-        every: float = 5.0,
-        stream: TextIO | None = None,
-    ) -> None:
-        self.total, self.label, self.unit = total, label, unit
-        self.done = self._resumed_at = done
-        self._every, self._stream = every, stream
-        self._started = time.monotonic()
-        self._written = self._started
+    def __init__(self, total: int, label: str, unit: str = "rows", *, done: int = 0) -> None:
+        self.total, self.label, self.unit, self.done = total, label, unit, done
+        self.first = done
+        self.started = self.written = time.monotonic()
 
     def advance(self, n: int = 1) -> None:
-        """Count `n` more units as done, and say so if the last line is old enough."""
+        """Count `n` more units as done, and write a line if the last one is old enough."""
         self.done += n
         now = time.monotonic()
-        if now - self._written >= self._every and self.done < self.total:
-            self._written = now
-            self._say(f"{self.done}/{self.total} {self.unit}, {duration(self.remaining())} left")
+        if now - self.written >= EVERY and self.done < self.total:
+            self.written = now
+            self.write(f"{duration(self.remaining())} left")
 
     def remaining(self) -> float:
-        """Seconds left if the rest goes as fast as what this call has done so far."""
-        fresh = self.done - self._resumed_at
-        if fresh <= 0:
-            return 0.0
-        return (time.monotonic() - self._started) / fresh * (self.total - self.done)
+        """Seconds left, at the pace of this call."""
+        elapsed, done = time.monotonic() - self.started, self.done - self.first
+        return elapsed / done * (self.total - self.done) if done > 0 else 0.0
 
-    def _say(self, text: str) -> None:
-        if int(os.environ.get("RANK", "0")) > 0:
-            return  # of several processes the first one speaks
-        print(f"{self.label}: {text}", file=self._stream or sys.stdout, flush=True)
+    def write(self, text: str) -> None:
+        """Write a line; of several processes only the first does."""
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"{self.label}: {self.done}/{self.total} {self.unit}, {text}", flush=True)
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
     ) -> None:
-        took = duration(time.monotonic() - self._started)
-        verb = "done" if error is None else "stopped"
-        self._say(f"{self.done}/{self.total} {self.unit}, {verb} after {took}")
+        verb = "stopped" if kind else "done"
+        self.write(f"{verb} after {duration(time.monotonic() - self.started)}")

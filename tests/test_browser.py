@@ -234,7 +234,8 @@ def whole(workspace):
     root.mkdir()
     call = (
         "-m",
-        "napo.commands.pipeline",
+        "napo",
+        "reproduce",
         "--profile",
         "smoke",
         "--workspace",

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.notebooks
 def pipeline(folder, *flags):
     smoke = ("--profile", "smoke", "--workspace", str(folder))
     return subprocess.run(
-        [sys.executable, "-m", "napo.commands.pipeline", *smoke, *flags],
+        [sys.executable, "-m", "napo", "reproduce", *smoke, *flags],
         capture_output=True,
         text=True,
         cwd=folder,

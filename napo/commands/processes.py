@@ -1,7 +1,7 @@
-"""The processes of a pipeline: started with a mark, stopped together, none left behind.
+"""The processes of a pipeline: started with a mark, ended together.
 
-A killed pipeline cannot stop what it started, so the next one does: whatever bears the mark of its
-workspace while it holds the workspace's lock is an orphan.
+A killed pipeline cannot end what it started; the next one does. It holds the workspace's lock, so
+every other process with the workspace's mark is an orphan.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from pathlib import Path
 
 import psutil
 
-MARK = "NAPO_PIPELINE"  # in the environment of all that a pipeline starts, kernels included
+MARK = "NAPO_PIPELINE"  # environment variable of all that a pipeline starts, kernels included
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 class Stopped(BaseException):
-    """A signal that asks to stop has come.
+    """SIGINT, SIGTERM or SIGHUP has come.
 
     Attributes:
-        code: what a shell expects as the exit code, 128 and the signal's number.
+        code: the exit code that a shell expects, 128 and the signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -36,71 +35,79 @@ class Stopped(BaseException):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise `Stopped` in the main thread for SIGINT, SIGTERM and SIGHUP, which stay quiet after it.
+    """Raise `Stopped` in the main thread for the first of `STOPS`; ignore those that follow.
 
-    On leaving, the signals do what they did before; so what has to be done undisturbed is done
-    inside. A SIGHUP that is ignored stays so: `nohup` means a run to outlive its terminal.
+    On leaving, the signals do again what they did before, so clean up inside. A SIGHUP that is
+    ignored stays ignored: with `nohup` a run outlives its terminal.
     """
 
     def stop(number: int, _: object) -> None:
-        for each in STOPS:  # once is enough: what follows must not be cut short
-            signal.signal(each, signal.SIG_IGN)
+        for other in STOPS:  # cleaning up must not be cut short
+            signal.signal(other, signal.SIG_IGN)
         raise Stopped(number)
 
-    hangs_on = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    taken = [each for each in STOPS if not (hangs_on and each == signal.SIGHUP)]
-    before = {each: signal.signal(each, stop) for each in taken}
+    before = {number: signal.getsignal(number) for number in STOPS}
+    if before[signal.SIGHUP] == signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def start(
-    command: Sequence[str], place: Path, environment: Mapping[str, str]
+    command: Sequence[str], data: Path, environment: Mapping[str, str]
 ) -> subprocess.Popen[str]:
-    """Start a command whose output is one pipe of lines, with all that it starts marked by a place.
+    """Start a command with its output in one pipe of lines.
 
-    It has a session of its own, so that Ctrl-C reaches us alone; on Linux it dies with us.
+    It has a session of its own, so that Ctrl-C reaches only us. On Linux it dies with us.
+
+    Args:
+        command: the program and its arguments.
+        data: the profile's folder, the mark of all that the command starts.
+        environment: its variables.
     """
+
+    def die_with_parent() -> None:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, see prctl(2)
+
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**environment, MARK: str(place)},
+        env={**environment, MARK: str(data)},
         start_new_session=True,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        preexec_fn=die_with_parent if sys.platform == "linux" else None,
     )
 
 
-def end(place: Path) -> int:
-    """Kill whatever bears the mark of a place; how many there were.
+def end(data: Path) -> int:
+    """Kill every process with the mark of a profile's folder; return their number.
 
-    SIGKILL, not a request: every stage survives it, and none can put it off.
+    By SIGKILL, which no process can delay and every stage survives.
     """
     ended = 0
-    while found := _marked(place):
-        for process in found:
+    while processes := marked(data):
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(found, timeout=5)
-        ended += len(found)
+        psutil.wait_procs(processes, timeout=5)
+        ended += len(processes)
     return ended
 
 
-def _marked(place: Path) -> list[psutil.Process]:
-    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    found = []
+def marked(data: Path) -> list[psutil.Process]:
+    """The processes with the mark of a profile's folder, without this one and its parents."""
+    family = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    processes = []
     for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # ended meanwhile, or another user's
-            if process.pid in ours or process.status() == psutil.STATUS_ZOMBIE:
+        with suppress(psutil.Error, OSError):  # it has ended, or is another user's
+            if process.pid in family or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.environ().get(MARK) == str(place):
-                found.append(process)
-    return found
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+            if process.environ().get(MARK) == str(data):
+                processes.append(process)
+    return processes

@@ -10,6 +10,7 @@ import yaml
 
 from napo import stages
 from napo.commands import check
+from napo.commands.cli import main
 from napo.noise.labels import store_label
 from napo.stages.session import Session, open_session
 from napo.workspace.files import read_json
@@ -53,7 +54,7 @@ def test_whole_data_has_no_fault_and_opens_the_pipeline(tmp_path, benchmarks, ca
     made = profile(tmp_path, rows(), benchmarks)
     assert said(made, "fault") == []
     path = str(tmp_path / "mine.yaml")
-    assert check.main(["--profile", path, "--workspace", str(tmp_path)]) == 0
+    assert main(["check", "--profile", path, "--workspace", str(tmp_path)]) == 0
     assert "8 rows can be used" in capsys.readouterr().out
     assert read_json(made.workspace.data / "check.json")["findings"]
 
@@ -172,7 +173,7 @@ def test_a_worlds_callable_that_is_none_is_a_fault(tmp_path, benchmarks, key, do
 def test_a_worlds_callable_that_is_not_there_stops_the_command(tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text("world: {judge_by_truth: 'napo.nowhere:f'}")
-    assert check.main(["--profile", str(path), "--workspace", str(tmp_path)]) == 1
+    assert main(["check", "--profile", str(path), "--workspace", str(tmp_path)]) == 1
     told = capsys.readouterr().err
     assert told.startswith("napo: mine.yaml: world.judge_by_truth names") and told.count("\n") == 1
 
@@ -189,6 +190,8 @@ def test_missing_things_are_faults_and_the_rest_is_still_looked_at(tmp_path, ben
     assert "nobody/nothing at abc is not in the hub's cache; fetch it" in faults[0]
     assert any("vlind" in text.lower() and "no image" in text for text in faults)
     assert any("mmhal" in text and "are expected" in text for text in faults)
-    assert check.main(["--profile", str(tmp_path / "mine.yaml"), "--workspace", str(tmp_path)]) == 1
+    assert (
+        main(["check", "--profile", str(tmp_path / "mine.yaml"), "--workspace", str(tmp_path)]) == 1
+    )
     assert "3 faults" in capsys.readouterr().err
     assert not (made.workspace.data / "check.json").exists()

@@ -1,4 +1,4 @@
-"""What a pipeline starts ends with it, however it ends."""
+"""All that a pipeline starts ends with it, however it ends."""
 
 import os
 import signal
@@ -10,8 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from napo.commands import pipeline, processes
-from napo.errors import NapoError
+from napo.commands import processes
 
 # A child that starts a grandchild in a session of its own, as a notebook's kernel is.
 FAMILY = (
@@ -40,7 +39,7 @@ def until(look, seconds=10):
     return look()
 
 
-def test_all_that_bears_the_mark_ends_and_nothing_else(tmp_path):
+def test_all_processes_with_the_mark_end_and_no_others(tmp_path):
     place, other = tmp_path / "a", tmp_path / "b"
     child = processes.start([sys.executable, "-c", FAMILY], place, os.environ)
     stranger = processes.start([sys.executable, "-c", FAMILY], other, os.environ)
@@ -58,7 +57,7 @@ def test_all_that_bears_the_mark_ends_and_nothing_else(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
-def test_the_child_of_a_killed_pipeline_ends_and_the_next_one_ends_the_rest(tmp_path):
+def test_a_killed_pipelines_child_ends_and_the_next_pipeline_ends_the_rest(tmp_path):
     call = [sys.executable, "-c", PARENT, str(tmp_path)]
     with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as parent:
         said, number = parent.stdout.readline().split()
@@ -69,7 +68,7 @@ def test_the_child_of_a_killed_pipeline_ends_and_the_next_one_ends_the_rest(tmp_
 
 
 @pytest.mark.parametrize("number", processes.STOPS)
-def test_a_signal_becomes_one_stop_with_the_shells_code(number):
+def test_a_signal_raises_once_with_the_exit_code_of_a_shell(number):
     before = signal.getsignal(number)
     with pytest.raises(processes.Stopped) as stopped, processes.stop_on_signals():
         os.kill(os.getpid(), number)
@@ -78,7 +77,7 @@ def test_a_signal_becomes_one_stop_with_the_shells_code(number):
     assert signal.getsignal(number) == before
 
 
-def test_a_hangup_that_is_ignored_stays_so():
+def test_an_ignored_hangup_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it
     try:
         with processes.stop_on_signals():
@@ -88,51 +87,39 @@ def test_a_hangup_that_is_ignored_stays_so():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_pipeline_whose_log_cannot_be_written_leaves_nothing_running(tmp_path, monkeypatch):
-    data = tmp_path.resolve() / "data" / "smoke"
-    data.mkdir(parents=True)
-    (data / "pipeline.log").symlink_to("/dev/full")
-    talk = "print('word', flush=True); import time; time.sleep(60)"
-    monkeypatch.setattr("napo.commands.pipeline.command", lambda *_: [sys.executable, "-c", talk])
-    with pytest.raises(NapoError, match=r"pipeline\.log cannot be written: the disk is full"):
-        pipeline.run("smoke", str(tmp_path), cores=1)
-    assert processes.end(data) == 0
-
-
-def run_pipeline(root, *more):
+def reproduce(root, *options, **streams):
     return subprocess.Popen(
-        [sys.executable, "-m", "napo.commands.pipeline", "--profile", "smoke", "--cores", "1",
-         "--workspace", str(root), *more],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, "-m", "napo", "reproduce", "--profile", "smoke", "--cores", "1",
+         "--workspace", str(root), *options],
+        **streams,
     )  # fmt: skip
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_pipeline_that_is_told_to_stop_leaves_nothing_running(tmp_path, number):
+def test_a_stopped_pipeline_leaves_nothing_running(tmp_path, number):
     data = Path(tmp_path).resolve() / "data" / "smoke"
-    pipeline = run_pipeline(tmp_path)
+    pipeline = reproduce(tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         assert until(lambda: (data / "source" / "settings.json").is_file(), 60)
         pipeline.send_signal(number)
-        said, _ = pipeline.communicate(timeout=60)
+        output, _ = pipeline.communicate(timeout=60)
     finally:
         pipeline.kill()
     assert pipeline.returncode == 128 + number
-    assert said.splitlines()[-1] == (
+    assert output.splitlines()[-1] == (
         "Interrupted; what is finished is kept, run the same command to go on."
     )
-    assert "Traceback" not in said and processes.end(data) == 0
+    assert "Traceback" not in output and processes.end(data) == 0
 
 
 @pytest.mark.long
-def test_a_pipeline_whose_reader_goes_stops_without_a_traceback(tmp_path):
+def test_a_pipeline_whose_reader_ends_stops_without_a_traceback(tmp_path):
     data = Path(tmp_path).resolve() / "data" / "smoke"
-    call = [sys.executable, "-m", "napo.commands.pipeline", "--profile", "smoke", "--cores", "1",
-            "--workspace", str(tmp_path), "--until", "loss_curves", "icon_world"]  # fmt: skip
-    pipeline = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = ("--until", "loss_curves", "icon_world")
+    pipeline = reproduce(tmp_path, *until, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     pipeline.stdout.readline()
     pipeline.stdout.close()
-    _, said = pipeline.communicate(timeout=120)
-    assert pipeline.returncode == 128 + signal.SIGPIPE and said == b""
+    _, error = pipeline.communicate(timeout=120)
+    assert pipeline.returncode == 128 + signal.SIGPIPE and error == b""
     assert processes.end(data) == 0

@@ -88,7 +88,7 @@ def test_a_figure_and_the_table_behind_it_are_verified_too(data, tmp_path):
 def test_the_command_line_says_what_it_found_and_its_exit_code_too(data, tmp_path):
     def call(*extra):
         given = ("--profile", "tiny", "--workspace", str(tmp_path))
-        line = [sys.executable, "-m", "napo.commands.verify", *given, *extra]
+        line = [sys.executable, "-m", "napo", "verify", *given, *extra]
         return subprocess.run(line, capture_output=True, text=True)
 
     whole = call()

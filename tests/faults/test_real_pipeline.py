@@ -14,7 +14,7 @@ from faults.real_commands import Survival, check, contents, fresh, kill, lost, r
 @pytest.mark.long
 def test_the_whole_pipeline_killed_five_times_ends_with_the_same_bytes(tmp_path, show):
     whole, killed = fresh(tmp_path / "whole"), fresh(tmp_path / "killed")
-    call = [sys.executable, "-m", "napo.commands.pipeline", "--profile", "smoke", "--cores", "2"]
+    call = [sys.executable, "-m", "napo", "reproduce", "--profile", "smoke", "--cores", "2"]
     seconds, _ = run([*call, "--workspace", str(whole)], whole)
     command, rng = [*call, "--workspace", str(killed)], random.Random(2)
     survival, seen = Survival("pipeline"), {}
@@ -33,7 +33,7 @@ def test_the_whole_pipeline_killed_five_times_ends_with_the_same_bytes(tmp_path,
 
 @pytest.mark.long
 def test_a_kernel_that_dies_is_one_sentence_that_names_the_kept_notebook(tmp_path):
-    call = [sys.executable, "-m", "napo.commands.pipeline", "--profile", "smoke", "--cores", "1"]
+    call = [sys.executable, "-m", "napo", "reproduce", "--profile", "smoke", "--cores", "1"]
     pipeline = subprocess.Popen(
         [*call, "--workspace", str(tmp_path)],
         stdout=subprocess.PIPE,

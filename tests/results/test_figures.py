@@ -472,7 +472,7 @@ def test_figures_come_in_a_papers_column_and_page_with_the_same_panels(draw):
 
 
 def draw_again(root, *arguments):
-    command = [sys.executable, "-m", "napo.results.figures", *arguments]
+    command = [sys.executable, "-m", "napo", "figures", *arguments]
     command += ["--profile", "smoke", "--workspace", str(root)]
     return subprocess.run(command, capture_output=True, text=True)
 
@@ -492,15 +492,15 @@ def test_figures_drawn_again_have_the_notebooks_bytes(tmp_path):
 
 
 def test_figures_cannot_be_drawn_again_from_nothing(tmp_path, capsys):
-    from napo.results.figures.__main__ import main
+    from napo.commands.cli import main
 
-    place = ["--profile", "smoke", "--workspace", str(tmp_path)]
-    assert main(["fig4", *place]) == 1
+    place = ["figures", "--profile", "smoke", "--workspace", str(tmp_path)]
+    assert main([*place, "fig4"]) == 1
     assert "fig4.csv is missing; run notebooks/04" in capsys.readouterr().err
-    assert main(["fig5", *place]) == 1
+    assert main([*place, "fig5"]) == 1
     assert "Unknown figure 'fig5'" in capsys.readouterr().err
     (tmp_path / "figures" / "smoke").mkdir(parents=True)
     for content in (b"", b"id,kind\na,b\n", b"\xff\xfe", b"id,margin_sum\na,x\n"):
         (tmp_path / "figures" / "smoke" / "fig4.csv").write_bytes(content)
-        assert main(["fig4", *place]) == 1
+        assert main([*place, "fig4"]) == 1
         assert "is not a table of margins" in capsys.readouterr().err

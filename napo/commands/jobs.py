@@ -1,0 +1,110 @@
+"""The jobs of a running pipeline: planned, running, finished, failed; and the time left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from napo.progress import duration
+
+# Seconds of one job of each rule at the tiny scale on two cores: the first guess of the estimate,
+# corrected by the seconds that this run's jobs took.
+USUAL_SECONDS = {
+    "icon_world": 40,
+    "build_biased_data": 25,
+    "annotate_noise": 10,
+    "loss_curves": 10,
+    "margin_distributions": 12,
+    "train": 60,
+    "evaluate": 100,
+    "evaluate_base": 40,
+    "report": 25,
+}
+
+GOAL = "all"  # the Snakefile's first rule: it lists files and runs nothing
+
+
+@dataclass
+class Job:
+    """A job that has started.
+
+    Attributes:
+        rule: its rule in the Snakefile.
+        variant: the variant that it trains or evaluates; empty for other rules.
+        started: when, in seconds.
+    """
+
+    rule: str
+    variant: str
+    started: float
+
+
+@dataclass
+class Jobs:
+    """What Snakemake's events say about a pipeline.
+
+    Attributes:
+        cores: jobs side by side.
+        planned: rule -> number of jobs.
+        running: Snakemake's id -> job.
+        seconds: rule -> seconds of each finished job.
+        failed: log of each failed job, an executed notebook.
+        error: why Snakemake could not plan: a sentence of the Snakefile.
+    """
+
+    cores: int
+    planned: dict[str, int] = field(default_factory=dict)
+    running: dict[int, Job] = field(default_factory=dict)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    error: str = ""
+
+    def update(self, event: Mapping[str, Any], now: float) -> str:
+        """Take an event of `napo.commands.snakemake_events`.
+
+        Args:
+            event: its fields.
+            now: seconds of a monotonic clock.
+
+        Returns:
+            The line to show, or an empty text.
+        """
+        match event:
+            case {"event": "run_info", "stats": stats}:
+                self.planned = {rule: stats[rule] for rule in stats if rule not in (GOAL, "total")}
+            case {"event": "job_info", "jobid": number, "rule_name": rule} if rule != GOAL:
+                variant = event["wildcards"].get("variant", "")
+                self.running[number] = Job(rule, variant, now)
+            case {"event": "job_finished", "job_id": number} if number in self.running:
+                return self.finish(self.running.pop(number), now)
+            case {"event": "job_error", "rule_name": rule, "log": [log, *_]}:
+                if log not in self.failed:  # Snakemake repeats it when it ends
+                    self.failed.append(log)
+                    return f"{rule} failed; see {log}"
+            case {"event": "error", "sentence": sentence}:
+                self.error = sentence
+        return ""
+
+    def finish(self, job: Job, now: float) -> str:
+        """Count a job as finished; return the line that says so, with the time that is left."""
+        self.seconds.setdefault(job.rule, []).append(now - job.started)
+        finished, planned = sum(map(len, self.seconds.values())), sum(self.planned.values())
+        name = f"{job.rule} {job.variant}".strip()
+        line = f"[{finished}/{planned}] {name} done in {duration(now - job.started)}"
+        if finished < planned:
+            line += f"; about {duration(self.remaining(now))} left"
+        return line
+
+    def remaining(self, now: float) -> float:
+        """Seconds until the pipeline ends, if its jobs keep their pace."""
+        usual = {rule: USUAL_SECONDS.get(rule, 30) for rule in {*self.planned, *self.seconds}}
+        expected = sum(usual[rule] * len(taken) for rule, taken in self.seconds.items())
+        pace = sum(map(sum, self.seconds.values())) / max(1e-9, expected)
+        work = 0.0
+        for rule, count in self.planned.items():
+            taken = self.seconds.get(rule, [])
+            mean = sum(taken) / len(taken) if taken else usual[rule] * pace
+            elapsed = [now - job.started for job in self.running.values() if job.rule == rule]
+            work += mean * (count - len(taken)) - sum(min(mean, spent) for spent in elapsed)
+        return max(0.0, work) / self.cores
