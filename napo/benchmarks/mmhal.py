@@ -59,7 +59,9 @@ def requests(benchmark: Benchmark) -> list[Request]:
     """
     asked, root = [], benchmark.folder.resolve()
     for number, item in enumerate(benchmark.items):
-        places = (item["image_src"], f"images/{item['image_id']}.jpg")
+        source = item["image_src"]
+        # The download names images as their address does (Flickr's name), or by image_id.
+        places = (source, f"images/{item['image_id']}.jpg", f"images/{source.rpartition('/')[2]}")
         paths = [benchmark.folder / place for place in places if "://" not in place]
         there = [p for p in paths if p.is_file() and p.resolve().is_relative_to(root)]
         path = there[0] if there else benchmark.folder / f"images/{item['image_id']}.jpg"

@@ -113,10 +113,10 @@ def check(session: Session, quick: bool = False) -> list[Finding]:
 def downloads(session: Session) -> Iterator[Finding]:
     """The profile's sources that are not complete."""
     for item in fetch.status(session.profile, session.workspace):
-        if item.to and item.state != "complete":  # the model is checked apart
-            lacks = f" ({', '.join(item.lacks[:SHOWN])})" if item.lacks else ""
-            hand = ", which also says what to do by hand" if item.manual else ""
-            yield Finding(item.name, "fault", f"{item}{lacks}: make fetch with YES=1{hand}.")
+        if item.source.to and item.lacks:  # the model is checked apart
+            hand = ", which also says what to do by hand" if item.source.manual else ""
+            text = f"{item} ({', '.join(item.lacks[:SHOWN])}): make fetch with YES=1{hand}."
+            yield Finding(item.source.name, "fault", text)
 
 
 def rows(session: Session, processor: ProcessorMixin | None, quick: bool) -> Iterator[Finding]:

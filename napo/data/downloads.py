@@ -1,25 +1,24 @@
-"""One download at a time: resumed, checked, unpacked, and linked to where a reader looks."""
+"""One download at a time: resumed, checked, unpacked, and linked to where the benchmarks look."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable
-from http.client import HTTPException, InvalidURL
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from napo.errors import NapoError
-from napo.workspace.files import make_folder, read_json, sync, writing
+from napo.workspace.files import make_folder, sync, writing
+from napo.workspace.hashing import hash_file
 
-AGAIN = "call make fetch again, which goes on where it stopped"
-Free = Callable[[Path], int]
-_ID = re.compile(r"[\w.-]{1,100}", re.ASCII)  # of a picture of MMHal-Bench: a file's name
+AGAIN = "call make fetch again, which continues where it stopped"
+PIN = "#sha256="  # ends an address whose content is pinned
+LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def human(size: float) -> str:
@@ -28,15 +27,15 @@ def human(size: float) -> str:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, -1 where there is none."""
+    """Bytes of a file, -1 if it is missing."""
     return path.stat().st_size if path.is_file() else -1
 
 
 def inside(folder: Path, name: str, owner: str) -> Path:
-    """The path of a name that must lie in a folder.
+    """The path of a file that must lie in a folder.
 
     Raises:
-        NapoError: when it leaves the folder.
+        NapoError: when the name leaves the folder.
     """
     path = (folder / name).resolve()
     if "\\" in name or not path.is_relative_to(folder.resolve()):
@@ -44,132 +43,102 @@ def inside(folder: Path, name: str, owner: str) -> Path:
     return path
 
 
-def shown(address: str) -> str:
-    """An address as it may be printed: without name, password and query, which may be secrets."""
+def printable(address: str) -> str:
+    """An address without name, password and query, which may be secrets."""
     try:
         parts = urlsplit(address)
-        _ = parts.port  # where an address is none, nobody knows where a password in it ends
+        _ = parts.port  # fails where a slash in the password hides its end
     except ValueError:
-        return "its address"
+        return "the address"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def download(address: str, path: Path) -> None:
-    """Download one file; a part of it that is there (`.part`) is continued.
+    """Download one file; an interrupted download (`.part`) is continued.
+
+    Args:
+        address: https, on this machine, or ending in `#sha256=<digest>`.
+        path: the file.
 
     Raises:
-        NapoError: when the address does not answer, or the file has another length than announced.
+        NapoError: when the address does not answer or is not safe, or the content has another
+            length or SHA-256 than expected.
     """
+    name, digest = printable(address), address.partition(PIN)[2]
     part = path.with_name(path.name + ".part")
     make_folder(path.parent)
-    total = _receive(address, part)
-    if total.isdigit() and size_of(part) != int(total):
-        there = f"{size_of(part):,} bytes of {int(total):,}"
-        if size_of(part) > int(total):
-            part.unlink()
-        raise NapoError(f"{shown(address)} gave {there}; {AGAIN}.")
+    length = _receive(address, part)
+    if length not in (None, size_of(part)):
+        raise NapoError(f"{name} gave {size_of(part):,} bytes of {length:,}; {AGAIN}.")
     with open(part, "rb") as file:
-        pointer = file.read(40).startswith(b"version https://git-lfs")
-    if pointer:
+        is_pointer = file.read(40).startswith(b"version https://git-lfs")
+    problem = "is a pointer of Git LFS, not the file" if is_pointer else ""
+    if digest and hash_file(part) != digest:
+        problem = "does not have the SHA-256 that the profile pins"
+    if problem:
         part.unlink()
-        raise NapoError(f"{shown(address)} is a pointer of Git LFS, not the file; get it by hand.")
-    _put(part, path)
-
-
-def _receive(address: str, part: Path) -> str:
-    """Add to a part what it lacks, and give the length that the server announced, or nothing."""
-    called = shown(address)
-    if "@" in address.partition("//")[2].partition("/")[0]:
-        raise NapoError(
-            f"{called} comes with a name or password, which is not sent; get it by hand."
-        )
-    headers = {"User-Agent": "napo", "Range": f"bytes={max(0, size_of(part))}-"}
-    try:
-        with urlopen(Request(address, headers=headers), timeout=60) as answer:
-            resumed = answer.status == 206
-            name = "Content-Range" if resumed else "Content-Length"
-            with writing(part), open(part, "ab" if resumed else "wb") as file:
-                shutil.copyfileobj(answer, file, 1 << 20)
-            return (answer.headers[name] or "").rpartition("/")[2]
-    except HTTPError as error:
-        if error.code != 416:  # nothing is left to send: the part may be whole
-            raise NapoError(
-                f"{called} answers {error.code} {error.reason}; get it by hand."
-            ) from None
-        return (error.headers["Content-Range"] or "").rpartition("/")[2]
-    except (InvalidURL, ValueError):  # their text repeats the address
-        raise NapoError(f"{called} cannot be opened; correct it in the profile.") from None
-    except (OSError, HTTPException) as error:
-        raise NapoError(f"{called} broke off ({error}); check the network, then {AGAIN}.") from None
-
-
-def _put(part: Path, path: Path) -> None:
-    """Give a part that is whole its name; on return the disk has both."""
-    with writing(path):
+        raise NapoError(f"{name} {problem}; download it by hand.")
+    with writing(path):  # the disk has the file before its name, and its name before the record
         sync(part)
         os.replace(part, path)
         sync(path.parent)
 
 
-def unpack(path: Path, free: Free) -> dict[str, int]:
-    """Unpack a zip file beside itself and remove it.
+def _receive(address: str, part: Path) -> int | None:
+    """Add the missing bytes to a part; return the file's length, if the server tells it."""
+    name, begin = printable(address), max(0, size_of(part))
+    headers = {"User-Agent": "napo"} | ({"Range": f"bytes={begin}-"} if begin else {})
+    try:
+        with urlopen(Request(address, headers=headers), timeout=60) as response:
+            for url in (address, response.url):  # where it was redirected to
+                parts = urlsplit(url)
+                if parts.scheme != "https" and parts.hostname not in LOCAL and PIN not in address:
+                    raise NapoError(
+                        f"{printable(url)} is not https, so its content could be forged; use https "
+                        f"in the profile, or end the address with {PIN}<digest>."
+                    )
+            begin = begin if response.status == 206 else 0
+            with writing(part), open(part, "ab" if begin else "wb") as file:
+                shutil.copyfileobj(response, file, 1 << 20)
+            length = response.headers["Content-Length"]
+            return begin + int(length) if length else None
+    except HTTPError as error:
+        if error.code == 416 and begin:  # the part has no fewer bytes than the file
+            part.unlink()
+            return _receive(address, part)
+        problem, remedy = f"answers {error.code} {error.reason}", "download it by hand"
+    except (OSError, HTTPException, ValueError) as error:  # their texts may repeat the address
+        problem = f"cannot be downloaded ({type(getattr(error, 'reason', error)).__name__})"
+        remedy = f"check the address and the network, then {AGAIN}"
+    raise NapoError(f"{name} {problem}; {remedy}.")
 
-    Args:
-        path: the file.
-        free: folder -> bytes that are free there.
+
+def unpack(path: Path) -> dict[str, int]:
+    """Unpack a zip file beside itself and delete it.
 
     Returns:
         Member -> bytes.
 
     Raises:
-        NapoError: when it is damaged, does not fit, or a member would leave the folder.
+        NapoError: when it is damaged, does not fit on the disk, or a member would leave the folder.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            files = {m.filename: m.file_size for m in archive.infolist() if not m.is_dir()}
+        with writing(path.parent), zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 inside(path.parent, name, path.name)
-            if free(path.parent) < sum(files.values()):
-                need = human(sum(files.values()))
-                raise NapoError(f"{path} needs {need} to unpack; free some space, then {AGAIN}.")
             archive.extractall(path.parent)
+            members = {m.filename: m.file_size for m in archive.infolist() if not m.is_dir()}
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:
         raise NapoError(f"{path} cannot be unpacked ({error}); delete it, then {AGAIN}.") from None
     path.unlink()
-    return files
+    return members
 
 
 def arrange(folder: Path) -> None:
-    """Link files to where the benchmarks' readers look, if the download has them elsewhere.
-
-    Raises:
-        NapoError: when a list of a benchmark is not what it was, or names what lies outside.
-    """
-    links = {}
-    for data in folder.glob("*/data.json"):  # VLind-Bench lies in a folder of its own
-        links |= {folder / path.name: path for path in data.parent.iterdir()}
-    template = folder / "response_template.json"
-    if template.is_file():
-        links |= _by_id(template)
-    for link, file in links.items():
-        if os.path.exists(file) and not os.path.exists(link):  # False for a name that is too long
-            with writing(link):
-                link.symlink_to(os.path.relpath(file, link.parent))
-
-
-def _by_id(template: Path) -> dict[Path, Path]:
-    """MMHal-Bench's images, which have Flickr's names, by their questions' ids: link -> file."""
-    images, links = template.parent / "images", {}
-    try:
-        for question in read_json(template):
-            id, name = question["image_id"], question["image_src"].rpartition("/")[2]
-            link = inside(images, f"{id}.jpg", template.name)
-            links[link] = inside(images, name, template.name)
-            if not _ID.fullmatch(id):
-                raise ValueError("no id")
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
-        raise NapoError(
-            f"{template} does not give each question an image_id and an image_src, as "
-            f"MMHal-Bench's does; delete it, then {AGAIN}."
-        ) from None
-    return links
+    """Link VLind-Bench's files, which come in a folder of their own, to where its reader looks."""
+    for data in folder.glob("*/data.json"):
+        for path in data.parent.iterdir():
+            link = folder / path.name
+            if not link.exists():
+                with writing(link):
+                    link.symlink_to(path.relative_to(folder))

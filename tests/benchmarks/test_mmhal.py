@@ -78,6 +78,8 @@ def test_images_are_found_by_their_source_or_by_their_id(folder):
     asked = mmhal.requests(mmhal.load(folder))
     assert [request.image.name for request in asked] == ["here.jpg", "i1.jpg"]
     assert [request.text for request in asked] == ["Question 0?", "Question 1?"]
+    (folder / "images/i1.jpg").rename(folder / "images/there.jpg")  # as its address names it
+    assert mmhal.requests(mmhal.load(folder))[1].image.name == "there.jpg"
 
 
 def test_the_judge_sees_the_item_and_the_cleaned_answer(folder):
