@@ -49,7 +49,7 @@ class Answers(Explorer):
                 "first."
             )
         first = chosen(runs, there) if runs else _usual(there)
-        self.requests = lru_cache(maxsize=None)(lambda name: stages.asked(session, name))
+        self.requests = lru_cache(maxsize=None)(lambda name: stages.requests(session, name))
         self.told = lru_cache(maxsize=None)(self._told)
         self.benchmark = widgets.Dropdown(
             options=session.profile.evaluation.benchmarks, description="benchmark"

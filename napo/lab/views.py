@@ -217,7 +217,7 @@ def answer_examples(
 
     there = session.profile.evaluation.benchmarks
     name = "vlind" if "vlind" in there else there[0]
-    requests = stages.asked(session, name)
+    requests = stages.requests(session, name)
     entries, _ = runner.kept(folder / f"{name}.answers.jsonl", requests)
     answers = {entry["id"]: entry["answer"] for entry in entries}
     asked = [request for request in requests if name != "vlind" or "/d1/" in request.id]

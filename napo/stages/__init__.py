@@ -21,14 +21,13 @@ from napo.stages.labels import (
     samples,
 )
 from napo.stages.report import all_results, write_report
-from napo.stages.runs import asked, evaluate, evaluate_all, records, train
+from napo.stages.runs import evaluate, evaluate_all, records, requests, train
 from napo.stages.world import make_benchmarks, make_rows, pretrain
 
 __all__ = [
     "all_margins",
     "all_results",
     "annotate",
-    "asked",
     "base_model",
     "benchmarks_folder",
     "biased_rows",
@@ -43,6 +42,7 @@ __all__ = [
     "pretrain",
     "records",
     "reference_folder",
+    "requests",
     "samples",
     "score_reference",
     "source_folder",

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napo.config.profile import Profile
-from napo.config.variants import CORRUPTED, RESPONSES
+from napo.config.variants import BIASED, CORRUPTED, RESPONSES
 from napo.data import sources
 from napo.data.rows import Build, shards, write_rows, write_scores
 from napo.errors import NapoError
 from napo.progress import Progress
 from napo.stages import launch
-from napo.stages.inputs import (
-    CURRENT,
-    base_model,
-    model_settings,
-    source_folder,
-)
+from napo.stages.inputs import CURRENT, base_model, model_settings, source_folder
 from napo.stages.ranks import worker
 from napo.stages.session import Session
 from napo.workspace.files import fingerprint, finished_files, write_json
@@ -28,140 +23,136 @@ from napo.workspace.hashing import content_hash
 from napo.workspace.locks import work_on
 from napo.workspace.manifests import manifest_fingerprint, require
 
-if TYPE_CHECKING:
-    from napo.models.generate import Generated, Prompt
-
 
 def build_rows(session: Session) -> Path:
-    """Build RLAIF-V-Bias: the base model answers each row with one modality masked (Eqs. 7, 8)."""
-    profile, folder = session.profile, session.workspace.rows
-    data = profile.data.model_dump(include={"count", "bad_rows", "shard_rows", "seed"})
+    """Build RLAIF-V-Bias: the base model answers each row with one modality masked (Eqs. 7, 8).
+
+    Raises:
+        NapoError: if the source cannot be read, a row cannot be used, or a part is missing.
+    """
+    profile, folder, source = session.profile, session.workspace.rows, source_folder(session)
+    if profile.data.source:
+        source_hash = content_hash(sources.files(source), source)
+    else:
+        source_hash = manifest_fingerprint(require(source))
     settings = {
-        "source": _source_fingerprint(session),
-        **data,
+        "source": source_hash,
+        **profile.data.model_dump(include={"count", "bad_rows", "shard_rows", "seed"}),
         **profile.masks.model_dump(),
         **model_settings(profile),
     }
     with work_on(folder, settings) as todo:
         if todo:
             launch.shared(session, build_share)
-            total = sources.number_of_rows(source_folder(session), profile.data.count)
-            _all_there(folder, -(-total // profile.data.shard_rows))
+            total = sources.number_of_rows(source, profile.data.count)
+            require_parts(folder, -(-total // profile.data.shard_rows))
     return folder
 
 
 def build_share(session: Session) -> None:
-    """One process's share of `build_rows`; the first one sees all parts done before it returns."""
-    profile, folder = session.profile, session.workspace.rows
-    source, made = source_folder(session), []
-
-    def generate(rows: list[dict[str, Any]]) -> Mapping[str, Sequence[Any]]:
-        if not made:  # the released RLAIF-V-Bias needs no model here
-            made.append(_generator(profile))
-        return made[0](rows)
-
-    total = sources.number_of_rows(source, profile.data.count)
-    with _Parts(folder, total, profile.data.shard_rows, "build biased responses") as parts:
+    """One process's share of `build_rows`."""
+    data, folder = session.profile.data, session.workspace.rows
+    source = source_folder(session)
+    total = sources.number_of_rows(source, data.count)
+    # Loaded when the first row needs it: rows of the released RLAIF-V-Bias need no model.
+    generator = cache(partial(load_generator, session.profile))
+    with PartsProgress(folder, total, data.shard_rows, "build biased responses") as parts:
         write_rows(
             source,
             folder,
-            generate,
-            size=profile.data.shard_rows,
-            count=profile.data.count,
-            bad_rows=profile.data.bad_rows,
+            lambda rows: generator()(rows),
+            size=data.shard_rows,
+            count=data.count,
+            bad_rows=data.bad_rows,
             worker=worker(),
-            done=parts.done,
+            done=parts.update,
         )
 
 
-def _generator(profile: Profile) -> Build:
-    """What writes the two biased responses of a batch of rows."""
-    from napo.models.generate import Prompt
+def load_generator(profile: Profile) -> Build:
+    """Load the base model, in transformers or vLLM, as a generator of both biased responses."""
+    from napo.models.generate import Prompt, generate
 
-    masks, answer = profile.masks, _engine(profile)
-    hidden = {
-        "language_biased": {"image_mask": masks.image},
-        "vision_biased": {"text_mask": masks.text},
-    }
+    masks, seed = profile.masks, profile.data.seed
+    options: dict[str, Any] = {"decoding": masks.decoding, "seed": seed}
+    if masks.engine == "vllm":
+        from napo.models.vllm import load_engine
+
+        answer = partial(load_engine(profile), **options)
+    else:
+        answer = partial(generate, *base_model(profile), batch_size=masks.batch_size, **options)
+    mask_of = dict(
+        zip(BIASED, ({"image_mask": masks.image}, {"text_mask": masks.text}), strict=True)
+    )
 
     def biased(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            name: answer(
-                [
-                    Prompt(row["question"], row["image"], **mask, key=f"{row['id']} {name}")
-                    for row in rows
-                ]
-            )
-            for name, mask in hidden.items()
-        }
+        responses = {}
+        for name, mask in mask_of.items():
+            prompts = [
+                Prompt(row["question"], row["image"], **mask, key=f"{row['id']} {name}")
+                for row in rows
+            ]
+            responses[name] = answer(prompts)
+        return responses
 
     return biased
 
 
-def _engine(profile: Profile) -> Callable[[Sequence[Prompt]], list[Generated]]:
-    """The base model as something that answers prompts, through transformers or vLLM."""
-    masks, seed = profile.masks, profile.data.seed
-    if masks.engine == "vllm":
-        from napo.models.vllm import load_engine
+class PartsProgress:
+    """Progress of a stage that several processes do in parts; shown by the first process.
 
-        return partial(load_engine(profile), decoding=masks.decoding, seed=seed)
-    from napo.models.generate import generate
+    It counts the parts in the folder, and at the end waits there for the other processes. A
+    barrier would time out after some hours.
 
-    model, processor = base_model(profile)
-    settings = {"decoding": masks.decoding, "batch_size": masks.batch_size, "seed": seed}
-    return lambda prompts: generate(model, processor, prompts, **settings)
-
-
-class _Parts:
-    """Progress over the parts of all processes, told by the first, which waits for the others.
-
-    It looks at the folder, not at a barrier: a barrier of hours would time out.
+    Args:
+        folder: the folder of the parts.
+        rows: rows in all.
+        size: rows a part.
+        label: the stage's name in the progress line.
     """
 
     def __init__(self, folder: Path, rows: int, size: int, label: str) -> None:
-        self._folder, self._rows, self._size = folder, rows, size
-        self._parts = -(-rows // size)
-        self._rank, _ = worker()
-        self._progress = Progress(rows, label, done=self._there())
+        self.folder, self.rows, self.size = folder, rows, size
+        self.progress = Progress(rows, label, done=self.finished_rows())
 
-    def _there(self) -> int:
-        found = len(finished_files(self._folder, "part-*.parquet"))
-        return min(found * self._size, self._rows)
+    def finished_rows(self) -> int:
+        """Rows in finished parts, of all processes."""
+        return min(len(finished_files(self.folder, "part-*.parquet")) * self.size, self.rows)
 
-    def done(self, rows: int) -> None:
-        if self._rank == 0:
-            self._progress.advance(self._there() - self._progress.done)
+    def update(self, rows: int = 0) -> None:
+        """Count the finished rows anew."""
+        self.progress.advance(self.finished_rows() - self.progress.done)
 
-    def __enter__(self) -> _Parts:
+    def __enter__(self) -> PartsProgress:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self._rank:
-            return
-        while error is None and self._there() < self._rows:
+        first = worker()[0] == 0
+        while first and error is None and self.finished_rows() < self.rows:
             time.sleep(0.2)
-            self.done(0)
-        self._progress.__exit__(kind, error, trace)
+            self.update()
+        self.progress.__exit__(kind, error, trace)
 
 
-def _all_there(folder: Path, parts: int) -> None:
-    """Stop before a folder is sealed whose processes did not all do their share."""
-    found = len(shards(folder))
-    if found != parts:
+def require_parts(folder: Path, count: int) -> None:
+    """Stop before an incomplete folder is sealed.
+
+    Raises:
+        NapoError: if a process did not write all its parts.
+    """
+    parts = len(shards(folder))
+    if parts != count:
         raise NapoError(
-            f"{folder} has {found} of {parts} parts; what is there is kept, run it again."
+            f"{folder} has {parts} of {count} parts; run it again, the finished parts are kept."
         )
 
 
-def _source_fingerprint(session: Session) -> str:
-    if session.profile.data.source:
-        folder = source_folder(session)
-        return content_hash(sources.files(folder), folder)
-    return manifest_fingerprint(require(session.workspace.source))
-
-
 def score_reference(session: Session) -> Path:
-    """Score the four responses (and the chosen one under a corrupted image) by the base model."""
+    """Score the four responses, and mDPO's with the corrupted image, by the base model.
+
+    Raises:
+        NapoError: if the rows are missing or cannot be scored, or a part is missing.
+    """
     profile, workspace = session.profile, session.workspace
     settings = {
         "rows": manifest_fingerprint(require(workspace.rows)),
@@ -173,7 +164,7 @@ def score_reference(session: Session) -> Path:
     with work_on(folder, settings) as todo:
         if todo:
             launch.shared(session, score_share, folder=folder.name)
-            _all_there(folder, len(shards(workspace.rows)))
+            require_parts(folder, len(shards(workspace.rows)))
     write_json(workspace.data / "reference" / CURRENT, {"folder": folder.name})
     return folder
 
@@ -182,19 +173,21 @@ def score_share(session: Session, folder: str) -> None:
     """One process's share of `score_reference`."""
     from napo.method.logprobs import score_reference as score
 
-    profile, workspace = session.profile, session.workspace
+    workspace, training = session.workspace, session.profile.training
     target = workspace.reference(folder)
-    model, processor = base_model(profile)
-    responses = [*RESPONSES, CORRUPTED]
+    model, processor = base_model(session.profile)
 
-    def scored(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
-        limits = {
-            "max_length": profile.training.max_length,
-            "logits_mb": profile.training.logits_mb,
-        }
-        return list(score(model, processor, rows, responses, **limits))
+    def scores(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+        return score(
+            model,
+            processor,
+            rows,
+            (*RESPONSES, CORRUPTED),
+            max_length=training.max_length,
+            logits_mb=training.logits_mb,
+        )
 
-    size = profile.data.shard_rows
+    size = session.profile.data.shard_rows
     total = len(shards(workspace.rows)) * size
-    with _Parts(target, total, size, "score by the reference") as parts:
-        write_scores(workspace.rows, target, scored, worker=worker(), done=parts.done)
+    with PartsProgress(target, total, size, "score by the reference") as parts:
+        write_scores(workspace.rows, target, scores, worker=worker(), done=parts.update)

@@ -1,62 +1,64 @@
-"""Start a stage on several GPUs, and be one of its processes.
+"""Run a stage in one process or in several.
 
-    python -m napo.stages.launch SPEC.json      what `accelerate launch` runs in each process
+    python -m napo.stages.launch SPEC.json
 
-A stage that uses several processes claims its folder, starts them, and seals the folder; each
-process does its share and writes files of its own. A notebook needs no more than the profile's
-`launch` section for it.
+A stage that uses several processes claims its folder, starts them with this command, and seals the
+folder. Each process does its share and writes its own files. The profile's section `launch` says
+how many processes there are.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from platform import node
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from napo.config.profile import Profile
 from napo.errors import NapoError
 from napo.stages.ranks import WORKER, set_threads
+from napo.stages.session import Session
 from napo.workspace.files import make_folder
-
-if TYPE_CHECKING:
-    from napo.stages.session import Session
+from napo.workspace.folders import Workspace
+from napo.workspace.hashing import remember_in
 
 STRATEGIES = Path(str(files("napo.training"))) / "accelerate"
 
 
 def processes(session: Session) -> int:
-    """How many processes a stage of this session uses: the profile's, or one for each GPU.
+    """Number of processes of a stage: the profile's, or by default one for each GPU.
 
     Raises:
-        NapoError: when more GPUs are asked for than are visible.
+        NapoError: if the profile sets more than the visible GPUs.
     """
     import torch
 
-    wanted, there = session.profile.launch.processes, torch.cuda.device_count()
-    if torch.cuda.is_available() and wanted > there:
+    count, gpus = session.profile.launch.processes, torch.cuda.device_count()
+    if torch.cuda.is_available() and count > gpus:
         raise NapoError(
-            f"launch.processes is {wanted}, and {there} GPUs are visible; "
+            f"launch.processes is {count}, and {gpus} GPUs are visible; "
             "lower it, or set it to 0 for one process a GPU."
         )
-    return wanted or max(1, there)
+    return count or max(1, gpus)
 
 
 @contextmanager
 def one_gpu(session: Session) -> Iterator[str | None]:
-    """A GPU for a job that takes one, while others do the same beside it: its name, such as cuda:2.
+    """Reserve a GPU for a job that runs beside others; gives its name, such as "cuda:2".
 
-    None where there is no choice: without GPUs, or with one, as SLURM gives it to a job.
+    Gives None without GPUs and with a single one, as SLURM assigns it to a job.
     """
     import torch
 
@@ -64,12 +66,13 @@ def one_gpu(session: Session) -> Iterator[str | None]:
     if count < 2:
         yield None
         return
-    make_folder(session.workspace.data)
-    locks = [FileLock(session.workspace.data / f".gpu-{node()}-{at}.lock") for at in range(count)]
+    folder = session.workspace.data
+    make_folder(folder)
+    locks = [FileLock(folder / f".gpu-{node()}-{index}.lock") for index in range(count)]
     while True:
-        for at, lock in enumerate(locks):
+        for index, lock in enumerate(locks):
             with suppress(Timeout), lock.acquire(timeout=0):
-                yield f"cuda:{at}"
+                yield f"cuda:{index}"
                 return
         time.sleep(1.0)
 
@@ -80,16 +83,16 @@ def shared(
     strategy: str = "ddp",
     **arguments: Any,
 ) -> None:
-    """Do a stage's work: here, or in several processes if the profile says so.
+    """Do a stage's work in this process, or in several if the profile says so.
 
     Args:
         session: the session.
         work: a function of a module, called as `work(session, **arguments)` in every process.
-        strategy: a file of `napo/training/accelerate`.
-        arguments: what JSON can hold.
+        strategy: a file of `napo/training/accelerate`, without its ending.
+        arguments: values that JSON can hold.
 
     Raises:
-        NapoError: what `work` raised, as the same sentence; or that a process ended by itself.
+        NapoError: the error of `work`, or if a process ended without one.
     """
     count = processes(session)
     if count == 1 or os.environ.get(WORKER):
@@ -104,17 +107,15 @@ def shared(
             "arguments": arguments,
         }
         spec.write_text(json.dumps(content), encoding="utf-8")
-        _run(command(spec, count, strategy), spec)
+        run_processes(command(spec, count, strategy), spec)
 
 
 def command(spec: Path, count: int, strategy: str) -> list[str]:
-    """The call of `accelerate launch` (without GPUs: of torchrun) for a number of processes.
+    """The call of `accelerate launch`, or of torchrun without GPUs, for `count` processes.
 
     Raises:
-        NapoError: when the strategy needs DeepSpeed and it is not there.
+        NapoError: if the strategy needs DeepSpeed and it is not installed.
     """
-    import importlib.util
-
     import torch
 
     module = ["-m", "napo.stages.launch", str(spec)]
@@ -128,12 +129,16 @@ def command(spec: Path, count: int, strategy: str) -> list[str]:
         )
     call = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
     call += ["--config_file", str(STRATEGIES / f"{strategy}.yaml")]
-    # Any port that is free: several stages may run on one machine.
+    # Port 0 is any free port: several stages may run on one machine.
     return [*call, "--num_processes", str(count), "--main_process_port", "0", *module]
 
 
-def _run(call: list[str], spec: Path) -> None:
-    """Run it to its end, its lines passed on as they come."""
+def run_processes(call: list[str], spec: Path) -> None:
+    """Run the processes to their end and print their progress lines.
+
+    Raises:
+        NapoError: the error that a process wrote beside `spec`, or else its last line.
+    """
     process = subprocess.Popen(
         call,
         stdout=subprocess.PIPE,
@@ -141,48 +146,35 @@ def _run(call: list[str], spec: Path) -> None:
         text=True,
         env={**os.environ, WORKER: "1", "PYTHONUNBUFFERED": "1"},
     )
-    last = ""
+    last_line = ""
     try:
-        for line in process.stdout or ():
-            shown = line.rstrip()
-            last = shown or last
-            if _ours(shown):
-                print(shown, flush=True)
+        for line in map(str.rstrip, process.stdout):
+            last_line = line or last_line
+            # Progress ("..., 5 s left") and warnings of napo; not the launcher's own lines.
+            if ", " in line and (" left" in line or " after " in line or line.startswith("napo")):
+                print(line, flush=True)
     except BaseException:
         process.terminate()
         process.wait()
         raise
     if process.wait():
-        said = spec.with_suffix(".error")
-        raise NapoError(
-            said.read_text(encoding="utf-8")
-            if said.is_file()
-            else f"A process of the stage ended early: {last}"
-        )
-
-
-def _ours(line: str) -> bool:
-    """Whether a line of the processes is progress or a warning of napo's, not a launcher's."""
-    return ", " in line and (" left" in line or " after " in line or line.startswith("napo"))
+        error = spec.with_suffix(".error")
+        if error.is_file():
+            raise NapoError(error.read_text(encoding="utf-8"))
+        raise NapoError(f"A process of the stage ended early: {last_line}")
 
 
 def main(arguments: list[str]) -> int:
-    """One process of a stage: its share of the work."""
-    from napo.config.profile import Profile
-    from napo.stages.session import Session
-    from napo.workspace.folders import Workspace
-    from napo.workspace.hashing import remember_in
-
+    """Do one process's share of a stage."""
     spec = Path(arguments[0])
-    content: Mapping[str, Any] = json.loads(spec.read_text(encoding="utf-8"))
+    content = json.loads(spec.read_text(encoding="utf-8"))
     profile = Profile(**content["profile"])
+    workspace = Workspace(Path(content["workspace"]), profile.name)
     module, _, name = content["work"].partition(":")
     set_threads(profile.threads)
-    workspace = Workspace(Path(content["workspace"]), profile.name)
-    remember_in(workspace.hashes)  # so that each process need not hash the inputs again
-    session = Session(profile, workspace)
+    remember_in(workspace.hashes)  # the inputs need not be hashed again
     try:
-        getattr(import_module(module), name)(session, **content["arguments"])
+        getattr(import_module(module), name)(Session(profile, workspace), **content["arguments"])
     except NapoError as error:
         spec.with_suffix(".error").write_text(str(error), encoding="utf-8")
         print(f"napo: {error}", file=sys.stderr)

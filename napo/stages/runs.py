@@ -1,4 +1,4 @@
-"""Train a variant, and evaluate it, the base or any checkpoint."""
+"""Train variants, and evaluate them, the base model or any other model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 
 def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
-    """Train one variant with one seed; the run folder holds weights, records and manifest."""
+    """Train one variant with one seed, into its run folder.
+
+    Raises:
+        NapoError: if inputs are missing, or the folder was made with other settings.
+    """
     entry = VARIANTS[variant]
     profile, workspace = session.profile, session.workspace
     tune = session.tune(tune)
@@ -70,7 +74,11 @@ def train_share(session: Session, variant: str, seed: int, tune: str) -> None:
 
 
 def records(session: Session, variant: str, seeds: str = "", tune: str = "") -> pd.DataFrame:
-    """The per-example records of a variant's runs, with the columns `variant` and `seed`."""
+    """The per-example records of a variant's runs, with the columns `variant` and `seed`.
+
+    Raises:
+        NapoError: if a run is not finished.
+    """
     import pandas as pd
 
     from napo.training.records import read_records
@@ -83,12 +91,12 @@ def records(session: Session, variant: str, seeds: str = "", tune: str = "") -> 
     return pd.concat(frames, ignore_index=True)
 
 
-def asked(session: Session, benchmark: str) -> list[Request]:
-    """What a benchmark asks under this profile; its ids are those of the answers."""
+def requests(session: Session, benchmark: str) -> list[Request]:
+    """A benchmark's requests under this profile; the answers have the same ids."""
     from napo import benchmarks
 
     scorer = benchmarks.module(benchmark)
-    # What is asked does not depend on the extractor, which may need an endpoint.
+    # Requests do not depend on the extractor, which may need an endpoint.
     settings = session.profile.evaluation.model_copy(update={"extractor": "vocabulary"})
     loaded = scorer.load(benchmarks_folder(session) / benchmark)
     return scorer.requests(loaded, **benchmarks.options(benchmark, settings).asking)
@@ -102,20 +110,20 @@ def evaluate_all(
     model: str = "",
     dry_run: bool = False,
 ) -> list[Path]:
-    """Evaluate every seed of a variant; the base and a named checkpoint are one run each.
+    """Evaluate every seed of a variant; the base and a named model are one run each.
 
     Raises:
-        NothingSent: in a dry run, with what all of them would send to a judge.
+        NothingSent: in a dry run, with the judge requests of all runs.
     """
     from napo.benchmarks.judges import NothingSent, Plan
 
-    alone = bool(model) or variant == "base"
+    one_run = bool(model) or variant == "base"
     folders, unsent = [], Plan()
-    for seed in [0] if alone else session.seeds(seeds):
+    for seed in [0] if one_run else session.seeds(seeds):
         try:
             folders.append(evaluate(session, variant, seed, tune, model, dry_run))
-        except NothingSent as dry:
-            unsent += dry.plan
+        except NothingSent as planned:
+            unsent += planned.plan
     if unsent.requests:
         raise NothingSent(unsent)
     return folders
@@ -129,10 +137,13 @@ def evaluate(
     model: str = "",
     dry_run: bool = False,
 ) -> Path:
-    """Answer and score the four benchmarks with a run, the base, or any checkpoint (`model`).
+    """Answer and score the benchmarks with a run, the base, or any model (a folder or hub id).
+
+    A dry run sends nothing to a judge's endpoint.
 
     Raises:
-        NothingSent: in a dry run that came to a judge behind an endpoint; the answers are kept.
+        NapoError: if the run or a benchmark is missing.
+        NothingSent: in a dry run, with the judge's requests; the answers are kept.
     """
     from napo.benchmarks import judges, runner
     from napo.models.load import load_model, model_fingerprint
@@ -142,7 +153,7 @@ def evaluate(
     if model:
         path, name = model, f"model-{Path(model).name}-{model_fingerprint(model)[:8]}"
     elif variant != "base":
-        VARIANTS[variant]  # an unknown name stops here
+        VARIANTS[variant]  # raises for an unknown name
         tune = session.tune(tune)
         run = workspace.run(variant, seed, tune)
         require(run)

@@ -1,7 +1,7 @@
 """`NaPOTrainer`: a thin subclass of `transformers.Trainer`.
 
-It runs the shared-prefix pass and the objective, and keeps per-example records. Optimiser, schedule,
-precision and processes are those of `transformers` and `accelerate`.
+It runs the shared-prefix pass and the objective, and keeps per-example records. The optimiser,
+schedule, precision and processes are those of `transformers` and `accelerate`.
 """
 
 from __future__ import annotations
