@@ -137,3 +137,21 @@ def test_a_world_makes_the_rows_and_labels_them(tmp_path):
     margins = pd.read_csv(tmp_path / "margins.csv")
     assert margins["id"].str.startswith("square-").all()
     assert set(margins["label"]) <= {"biased", "unbiased"} and set(margins["group"]) == {"question"}
+
+
+@pytest.mark.notebooks
+def test_plugins_run_through_the_pipeline_into_figures_report_and_notebooks(tmp_path):
+    written(tmp_path, "A loss")
+    written(tmp_path, "A variant")
+    (tmp_path / "mine.yaml").write_text(
+        "extends: smoke\nplugins: [my_loss, my_variant]\nvariants: [dpo, hinge]\n"
+        "baselines: [A1-alpha-5]\nlaunch: {processes: 2}\ntraining: {micro_batch_size: 8}\n"
+        "evaluation: {benchmarks: [vlind]}\n"
+    )
+    run(tmp_path, "-m", "napo.commands.pipeline", "--profile", "mine.yaml", "--workspace", ".")
+    data, figures = tmp_path / "data" / "mine", tmp_path / "figures" / "mine"
+    assert {"base", "dpo", "hinge"} == set(pd.read_csv(figures / "comparison.csv")["variant"])
+    assert (figures / "training-hinge-full.svg").is_file()
+    report = (data / "tables" / "report.html").read_text()
+    assert "Hinge on the rejected pair" in report and "hinge over training" in report
+    assert "hinge" in (data / "notebooks" / "05_train-hinge.ipynb").read_text()

@@ -1,4 +1,4 @@
-"""Before and after: what several runs answered to one benchmark item."""
+"""Before and after: the answers of several runs to one benchmark item."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from napo.lab.runs import chosen, finished, matching
 from napo.stages.session import Session
 from napo.workspace.manifests import require
 
-USUAL = ("base", "dpo", "A1")  # the first seed of each, as far as there is one
-LISTED = 8
+DEFAULT_RUNS = ("base", "dpo", "A1")  # the first seed of each that ran
+LIST_ROWS = 8
 
 
 def answers(session: Session, runs: Iterable[str] = ()) -> Answers:
     """The answers of several runs to one item of a benchmark, beside its picture.
 
-    Words of an answer that are not in the first run's at their place are marked. The first item is
-    one that they answer differently, if there is any.
+    Words that differ from the first run's answer are marked. The first item shown is one that the
+    runs answer differently, if there is one.
 
     Args:
         session: the session.
-        runs: which to compare first: names such as "base" or "A1/seed-0", or variants, for all
-            their seeds; none: base, and the first seeds of dpo and A1.
+        runs: the runs to compare first: names such as "base" or "A1/seed-0", or variants, which
+            stand for all their seeds. By default base and the first seeds of dpo and A1.
 
     Raises:
-        NapoError: when there are no results, none of that name, or the benchmarks are not there.
+        NapoError: without results, for an unknown run, or without the benchmarks.
     """
     return Answers(session, tuple([runs] if isinstance(runs, str) else runs))
 
@@ -41,21 +41,20 @@ class Answers(Explorer):
     """See `answers`."""
 
     def __init__(self, session: Session, runs: tuple[str, ...]) -> None:
-        self._session = session
-        there = finished(session.workspace.results, session)
-        if not there:
-            raise NapoError(
-                f"{session.workspace.results} holds no results; run notebooks/06_evaluate.ipynb "
-                "first."
-            )
-        first = chosen(runs, there) if runs else _usual(there)
+        folder = session.workspace.results
+        names = finished(folder, session)
+        if not names:
+            raise NapoError(f"{folder} holds no results; run notebooks/06_evaluate.ipynb first.")
+        firsts = [run for name in DEFAULT_RUNS for run in matching(name, names)[:1]]
+        first = chosen(runs, names) if runs else tuple(firsts or names[: len(DEFAULT_RUNS)])
+        self.session = session
         self.requests = lru_cache(maxsize=None)(lambda name: stages.requests(session, name))
-        self.told = lru_cache(maxsize=None)(self._told)
+        self.answers_of = lru_cache(maxsize=None)(self.read_answers)
         self.benchmark = widgets.Dropdown(
             options=session.profile.evaluation.benchmarks, description="benchmark"
         )
         self.runs = widgets.SelectMultiple(
-            options=there, value=first, rows=min(LISTED, len(there)), description="runs"
+            options=names, value=first, rows=min(LIST_ROWS, len(names)), description="runs"
         )
         self.search = widgets.Text(
             placeholder="search in id, question, answers", continuous_update=False
@@ -63,34 +62,35 @@ class Answers(Explorer):
         self.differing = widgets.Checkbox(True, description="only where answers differ")
         self.differing.indent = False
         self.pages = Pages(1, "items")
-        self._found = self._matching()
-        if not self._found:  # all say the same, or there is one run
+        self.matches = self.matching_items()
+        if not self.matches:  # all answers are equal, or there is one run
             self.differing.value = False
-            self._found = self._matching()
-        self.pages.count = len(self._found)
+            self.matches = self.matching_items()
+        self.pages.count = len(self.matches)
         left = widgets.VBox([self.benchmark, self.search, self.differing, self.pages])
-        static = self.item(self._found[0], first)
+        static = self.item(self.matches[0], first)
         super().__init__("Answers before and after training", static, [controls(left, self.runs)])
-        for part in (self.benchmark, self.search, self.differing, self.runs):
-            part.observe(self._filter, "value")
+        for control in (self.benchmark, self.search, self.differing, self.runs):
+            control.observe(self.filter, "value")
         self.watch((self.pages, "page"))
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Show the item of this page."""
         if not self.runs.value:
             self.view.value = remark("Choose a run.")
             return
-        shown = [self.item(self._found[at], self.runs.value) for at in self.pages.shown]
-        self.view.value = "".join(shown) or remark("No item is like that.")
+        items = [self.item(self.matches[index], self.runs.value) for index in self.pages.shown]
+        self.view.value = "".join(items) or remark("No item matches.")
 
     def item(self, number: int, runs: tuple[str, ...]) -> str:
-        """One item: picture, question, and a table of what the runs answered."""
+        """One item: picture, question, and a table of the runs' answers."""
         name = self.benchmark.value
         request = self.requests(name)[number]
-        found = [(run, self.told(name, run).get(request.id)) for run in runs]
-        first = next((text for _, text in found if text is not None), "")
+        texts = [(run, self.answers_of(name, run).get(request.id)) for run in runs]
+        first = next((text for _, text in texts if text is not None), "")
         cells = [
             (run, escaped("(not asked)") if text is None else against(first, text))
-            for run, text in found
+            for run, text in texts
         ]
         return card(
             picture(request.open(), f"The picture of item {request.id} of {name}"),
@@ -98,39 +98,35 @@ class Answers(Explorer):
             table(cells),
         )
 
-    def _filter(self, _: object = None) -> None:
+    def filter(self, _: object = None) -> None:
+        """Find the matching items again and show the first one."""
         try:
-            self._found = self._matching()
+            self.matches = self.matching_items()
         except NapoError as error:
-            self._found, self.view.value, self.said.value = [], "", remark(str(error))
+            self.matches, self.view.value, self.message.value = [], "", remark(str(error))
             return
-        if not self.pages.restart(len(self._found)):
-            self.update()  # otherwise the turned page did
+        if not self.pages.restart(len(self.matches)):
+            self.update()  # a changed page would have updated the view
 
-    def _matching(self) -> list[int]:
-        """Numbers of the items that the search and the box leave."""
-        name, wanted = self.benchmark.value, self.search.value.casefold().strip()
-        asked = self.requests(name)
-        if not wanted and not self.differing.value:
-            return list(range(len(asked)))
-        columns = [self.told(name, run) for run in self.runs.value]
-        found = []
-        for number, request in enumerate(asked):
-            texts = [column.get(request.id, "") for column in columns]
+    def matching_items(self) -> list[int]:
+        """Numbers of the items that match the search and the checkbox."""
+        name, searched = self.benchmark.value, self.search.value.casefold().strip()
+        requests = self.requests(name)
+        if not searched and not self.differing.value:
+            return list(range(len(requests)))
+        answers_by_run = [self.answers_of(name, run) for run in self.runs.value]
+        numbers = []
+        for number, request in enumerate(requests):
+            texts = [answers.get(request.id, "") for answers in answers_by_run]
             if self.differing.value and len({text.strip() for text in texts}) < 2:
                 continue
-            if wanted in "\n".join((request.id, request.text, *texts)).casefold():
-                found.append(number)
-        return found
+            if searched in "\n".join((request.id, request.text, *texts)).casefold():
+                numbers.append(number)
+        return numbers
 
-    def _told(self, name: str, run: str) -> dict[str, str]:
-        """A run's answers by id; none where it was not asked this benchmark."""
-        folder = self._session.workspace.result(run)
+    def read_answers(self, name: str, run: str) -> dict[str, str]:
+        """A run's answers by id; empty if the run was not asked this benchmark."""
+        folder = self.session.workspace.result(run)
         require(folder)
         entries, _ = runner.kept(folder / f"{name}.answers.jsonl", self.requests(name))
         return {entry["id"]: entry["answer"] for entry in entries}
-
-
-def _usual(there: list[str]) -> tuple[str, ...]:
-    firsts = [run for name in USUAL for run in matching(name, there)[:1]]
-    return tuple(firsts or there[: len(USUAL)])

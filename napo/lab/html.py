@@ -1,7 +1,7 @@
-"""Pieces of HTML that the explorers are made of: pictures, texts, cards.
+"""HTML of the explorers: pictures, texts, cards.
 
-Whatever comes from a model or a data set passes through `napo.lab.html.escaped` or `marked`
-before it gets here as content; what names a thing (an id, a run) is escaped here.
+A text of a model or a data set passes through `escaped` or `marked` before it becomes content here.
+Names (an id, a run, a title) are escaped here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from difflib import SequenceMatcher
 from typing import Any
 
 SIDE = 200  # pixels of a picture's longer side on the screen
-ICON = 96  # pixels a side: up to it, pixels stay squares (as in the figures)
-SHARP = 2  # stored pixels for each of the screen's, of a photograph
+ICON = 96  # pictures up to this many pixels a side keep square pixels
+SHARP = 2  # stored pixels per screen pixel of a photograph
 QUALITY = 85  # of a photograph as JPEG
 
 # JupyterLab's own variables, so that it follows the light and the dark theme.
@@ -43,7 +43,7 @@ STYLE = """<style>
 .napo-table {border-collapse: collapse; width: 100%; table-layout: fixed}
 .napo-table th, .napo-table td {text-align: start; vertical-align: top; padding: .25em .5em}
 .napo-table th {width: 9em; overflow-wrap: anywhere}
-/* JupyterLab's complaint that a widget has no kernel: the static picture stands there instead. */
+/* Hide JupyterLab's message that a widget has no kernel: the static picture is shown instead. */
 .jp-OutputArea-child:has(.napo-static) + .jp-OutputArea-child:not(:has(.napo-explorer)) {
   display: none}
 </style>"""
@@ -53,8 +53,8 @@ def picture(image: Any, alt: str, side: int = SIDE) -> str:
     """A PIL image as an `img`; icons keep their pixels, photographs are made smaller.
 
     Args:
-        image: the image, or None for a prompt that holds none.
-        alt: what a screen reader says, and what stands there if it cannot be shown.
+        image: the image, or None for a prompt without one.
+        alt: its description for screen readers.
         side: pixels of its longer side on the screen.
     """
     if image is None:
@@ -76,12 +76,12 @@ def picture(image: Any, alt: str, side: int = SIDE) -> str:
 
 
 def drawing(png: bytes, alt: str) -> str:
-    """A figure as an `img` as wide as there is room."""
+    """A figure as an `img` that fills the width."""
     return f'<img class="napo-picture" alt="{_named(alt)}" src="{data_uri(png)}">'
 
 
 def data_uri(content: bytes, kind: str = "png") -> str:
-    """Bytes of an image as an address that needs no file and no network."""
+    """An image as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
@@ -89,28 +89,28 @@ def words(title: str, content: str, remark: str = "") -> str:
     """A titled box of text.
 
     Args:
-        title: what it is; escaped here.
-        content: HTML that `escaped` or `marked` made.
-        remark: stands small beside the title; escaped here.
+        title: escaped here.
+        content: HTML from `escaped` or `marked`.
+        remark: small text beside the title; escaped here.
     """
-    # dir=auto: a text that runs from right to left turns nothing else around.
+    # dir=auto: a right-to-left text does not reverse the text around it.
     box = f'<div class="napo-words" dir="auto">{content or "(empty)"}</div>'
     return heading(title, remark) + box
 
 
 def heading(title: str, remark: str = "") -> str:
-    """What stands above a text, or under a picture that has none."""
+    """The title of a text, or of a picture without text."""
     remark = f" <small>{_named(remark)}</small>" if remark else ""
     return f'<div class="napo-title">{_named(title)}{remark}</div>'
 
 
 def against(first: str, second: str) -> str:
-    """The second text, words that differ from the first marked."""
+    """The second text as HTML; words that differ from the first are marked."""
     return marked(first, second)[1]
 
 
 def remark(text: str) -> str:
-    """A line of our own about what is shown."""
+    """A line of ours about the content."""
     return f'<div class="napo-remark" role="status">{_named(text)}</div>'
 
 
@@ -119,13 +119,13 @@ def card(*parts: str) -> str:
     return f'<div class="napo-card">{"".join(parts)}</div>'
 
 
-def cards(made: Iterable[str]) -> str:
-    """Cards side by side, as many as there is room for."""
-    return f'<div class="napo-cards">{"".join(made)}</div>'
+def cards(parts: Iterable[str]) -> str:
+    """Cards side by side, as many as fit."""
+    return f'<div class="napo-cards">{"".join(parts)}</div>'
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
-    """A table of names (escaped here) and HTML that `escaped` or `marked` made."""
+    """A table of names (escaped here) and HTML from `escaped` or `marked`."""
     body = "".join(
         f'<tr><th scope="row">{_named(name)}</th>'
         f'<td><div class="napo-words" dir="auto">{content or "(empty)"}</div></td></tr>'
@@ -140,17 +140,16 @@ def _named(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as HTML that shows it and nothing else; invisible control characters become visible."""
-    lines = text.replace("\r\n", "\n")
-    shown = "".join(
+    """Text as HTML that shows the text and does nothing; control characters become visible."""
+    visible = "".join(
         "\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c
-        for c in lines
+        for c in text.replace("\r\n", "\n")
     )
-    return html.escape(shown)
+    return html.escape(visible)
 
 
 def marked(first: str, second: str) -> tuple[str, str]:
-    """Two texts as HTML, the words that differ between them marked in both."""
+    """Two texts as HTML; words that differ are marked in both."""
     one, two = (re.findall(r"[^\s]+|\n+", text) for text in (first, second))
     sides: tuple[list[str], list[str]] = ([], [])
     for change, a, b, c, d in SequenceMatcher(None, one, two, autojunk=False).get_opcodes():

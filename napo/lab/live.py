@@ -1,7 +1,7 @@
-"""What all explorers share: a static picture that gives way to widgets once a front end answers.
+"""The base of all explorers: a static picture that widgets replace once a front end answers.
 
-Without a kernel nothing answers: the static picture stays, the widgets stay hidden. Under papermill
-no front end asks either, so the live part is never filled and the saved notebook stays small.
+Without a kernel nothing answers: the static picture stays and the widgets stay hidden. Under
+papermill there is no front end either, so the widgets stay empty and the notebook small.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import traitlets
 from napo.errors import NapoError
 from napo.lab.html import STYLE, remark
 
-# Asks the kernel whether it is there. The rule goes into the page's head, not onto the element:
-# JupyterLab takes outputs out of the page while they are scrolled away and draws them anew.
+# Asks whether there is a kernel. The rule goes into the page's head, not onto the element, since
+# JupyterLab removes outputs that are scrolled away and draws them again.
 _ASK = """
 function render({ model, el }) {
   el.style.display = "none";
@@ -46,54 +46,57 @@ class Alive(anywidget.AnyWidget):
 
 
 class Explorer(widgets.VBox):
-    """A static picture for whoever reads without a kernel, and widgets for whoever has one.
+    """A static picture without a kernel, widgets with one.
 
-    Subclasses build their controls, call `super().__init__`, and say in `_fill` what `view` shows.
+    Subclasses build their controls, call `super().__init__`, and set `view` in `fill`.
 
     Args:
-        name: what it is, in a line: for screen readers and where no HTML is shown.
-        static: HTML of the picture or table that stands for it without a kernel.
-        parts: what stands above the view, in order.
+        name: a line for screen readers, and for places without HTML.
+        static: HTML of the picture or table that is shown without a kernel.
+        parts: the widgets above the view, in order.
     """
 
-    _fill: Callable[[], None]  # each explorer's own: brings the view in line with the controls
+    fill: Callable[[], None]  # each explorer's own: shows in `view` what the controls select
 
     def __init__(self, name: str, static: str, parts: Sequence[widgets.Widget]) -> None:
         self.name, self.awake = name, False
-        self.view, self.said = widgets.HTML(), widgets.HTML()
+        self.view, self.message = widgets.HTML(), widgets.HTML()
         self.alive = Alive()
         self.alive.mark = self.alive.model_id
-        self.alive.on_msg(self._asked)
+        self.alive.on_msg(self.answer)
         self.static = (
             f'{STYLE}<div class="napo-static" data-napo="{self.alive.mark}">{static}</div>'
         )
-        super().__init__(children=[widgets.HTML(STYLE), *parts, self.said, self.view, self.alive])
+        super().__init__(
+            children=[widgets.HTML(STYLE), *parts, self.message, self.view, self.alive]
+        )
         self.add_class("napo-explorer")
         self.layout.display = "none"
 
     def update(self, _: Any = None) -> None:
-        """Fill the view; what went wrong is said in its place, not lost in a log."""
+        """Fill the view; an error is shown in its place."""
         try:
-            self._fill()
-            self.said.value = ""
+            self.fill()
+            self.message.value = ""
         except NapoError as error:
-            self.said.value, self.view.value = remark(str(error)), ""
+            self.message.value, self.view.value = remark(str(error)), ""
 
     def watch(self, *traits: tuple[widgets.Widget, str]) -> None:
-        """Update whenever one of these traits changes."""
+        """Update when one of these traits changes."""
         for widget, name in traits:
             widget.observe(self.update, name)
 
     def wake(self) -> None:
-        """Show the widgets, filled; what a front end's question leads to."""
+        """Fill and show the widgets."""
         if not self.awake:
             self.awake = True
             self.update()
         self.layout.display = None
 
-    def _asked(self, _: Any, __: Any, ___: Any) -> None:
+    def answer(self, *_: Any) -> None:
+        """Answer a front end that asks whether there is a kernel."""
         self.wake()
-        self.alive.send({"alive": True})  # each view asks for itself
+        self.alive.send({"alive": True})
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -107,10 +110,10 @@ class Explorer(widgets.VBox):
 
 
 class Pages(widgets.HBox):
-    """Leafs through things, so many at a time.
+    """Buttons that page through items.
 
     Args:
-        size: things a page.
+        size: items per page.
         what: their name, plural.
     """
 
@@ -119,21 +122,24 @@ class Pages(widgets.HBox):
 
     def __init__(self, size: int, what: str = "rows") -> None:
         self.size, self.what = size, what
-        self.back = self._button("arrow-left", "previous page", -1)
-        self.on = self._button("arrow-right", "next page", 1)
+        self.back = widgets.Button(icon="arrow-left", tooltip="previous page")
+        self.on = widgets.Button(icon="arrow-right", tooltip="next page")
+        for button, step in ((self.back, -1), (self.on, 1)):
+            button.layout.width = "auto"
+            button.on_click(lambda _, step=step: setattr(self, "page", self.page + step))
         self.place = widgets.Label()
         super().__init__(children=[self.back, self.on, self.place])
-        self.observe(self._tell, ["count", "page"])
-        self._tell()
+        self.observe(self.label, ["count", "page"])
+        self.label()
 
     @property
     def shown(self) -> range:
-        """Numbers of the things on this page."""
+        """Numbers of the items on this page."""
         start = self.page * self.size
         return range(start, min(start + self.size, self.count))
 
     def restart(self, count: int) -> bool:
-        """Other things, from the first page on; whether that turned the page."""
+        """Reset to page 1 of `count` items; return whether the page changed."""
         before = self.page
         with self.hold_trait_notifications():
             self.count, self.page = count, 0
@@ -144,13 +150,8 @@ class Pages(widgets.HBox):
         last = max(0, math.ceil(self.count / self.size) - 1)
         return min(max(proposal["value"], 0), last)
 
-    def _button(self, icon: str, tooltip: str, by: int) -> widgets.Button:
-        button = widgets.Button(icon=icon, tooltip=tooltip)
-        button.layout.width = "auto"
-        button.on_click(lambda _: setattr(self, "page", self.page + by))
-        return button
-
-    def _tell(self, _: Any = None) -> None:
+    def label(self, _: Any = None) -> None:
+        """Say which items are shown, and disable a button at its end."""
         shown = self.shown
         self.back.disabled, self.on.disabled = shown.start == 0, shown.stop >= self.count
         first, last = shown.start + 1, shown.stop
@@ -160,7 +161,7 @@ class Pages(widgets.HBox):
 
 
 def controls(*parts: widgets.Widget) -> widgets.HBox:
-    """Controls in a line, which breaks where the window is narrow."""
+    """Controls in a row that wraps in a narrow window."""
     box = widgets.HBox(list(parts))
     box.layout.flex_flow, box.layout.grid_gap = "row wrap", "4px 16px"
     return box

@@ -1,4 +1,4 @@
-"""The loss and its gradient under one's own q, alpha and beta, by the functions that train."""
+"""The loss and its gradient for chosen q, alpha and beta, by the functions that train."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napo.results.figures import fig3, loss_curves
 from napo.results.figures.losses import BCE, MAE
 
 MARGIN, PROBABILITY = "margin", "probability"
-REACH = 50.0  # nats of the margin's axis, either way
+REACH = 50.0  # half the length of the margin's axis, nats
 EQ12 = "NaPO, q of Eq. 12"
 ALT = (
     "Fig. 3: NaPO's loss between BCE and MAE, and the weight of a pair in the gradient, against "
@@ -28,16 +28,16 @@ def loss() -> Loss:
 def curves(
     q: float, alpha: float, beta: float, over: str = MARGIN, points: int = 200
 ) -> pd.DataFrame:
-    """Losses of a pair and their weights in the gradient, NaPO's with q fixed and by Eq. 12.
+    """Losses of a pair and their weights in the gradient; NaPO with fixed q and with q of Eq. 12.
 
-    Where q follows Eq. 12, each point stands for a batch whose margins are all the same.
+    With q of Eq. 12, each point is a batch of equal margins.
 
     Args:
         q: of the fixed curve.
         alpha: of Eq. 12.
         beta: of Eq. 2: psi is beta times the margin (the difference of log-ratios).
-        over: what `x` is: "margin" (nats) or "probability" (sigmoid(psi), whatever beta is).
-        points: values of x.
+        over: the axis `x`: "margin" (nats) or "probability" (sigmoid(psi)).
+        points: number of values of x.
 
     Returns:
         Columns `loss`, `x`, `value`, `weight` (|d loss / d psi|) as `figures.loss_curves` has
@@ -55,14 +55,14 @@ def curves(
         psis = torch.logit(x)
     follows = torch.stack([losses.robustness_coefficient(psi, alpha) for psi in psis])
     none = torch.full_like(x, float("nan"))
-    made = (
+    functions = (
         (BCE, losses.dpo_loss, none),
         (f"NaPO, q = {q:g}", lambda psi: losses.napo_loss(psi, q), torch.full_like(x, q)),
         (EQ12, lambda psi: losses.napo_loss(psi, follows), follows),
         (MAE, losses.mae_loss, none),
     )
     frames = []
-    for name, function, qs in made:
+    for name, function, qs in functions:
         psi = psis.clone().requires_grad_()
         value = function(psi)
         (slope,) = torch.autograd.grad(value.sum(), psi)
@@ -73,7 +73,7 @@ def curves(
 
 
 def draw(frame: pd.DataFrame, over: str) -> Figure:
-    """Fig. 3 of these curves, its axis the probability or the margin."""
+    """Fig. 3 of these curves over the probability or the margin."""
     figure = fig3(frame)
     if over == MARGIN:
         for ax in figure.axes:
@@ -89,7 +89,7 @@ class Loss(Explorer):
         self.alpha = widgets.FloatLogSlider(0.5, min=-3, max=0.5, step=0.05, description="α")
         self.beta = widgets.FloatLogSlider(0.1, min=-2, max=0, step=0.05, description="β")
         for slider in (self.q, self.alpha, self.beta):
-            slider.continuous_update = False  # a figure a drag, not one a pixel
+            slider.continuous_update = False  # draw once per drag
         self.alpha.readout_format = self.beta.readout_format = ".3f"
         self.over = widgets.Dropdown(options=[MARGIN, PROBABILITY], description="against")
         super().__init__(
@@ -99,19 +99,16 @@ class Loss(Explorer):
         )
         self.watch(*((part, "value") for part in (self.q, self.alpha, self.beta, self.over)))
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Draw the curves of the sliders' values."""
         over = self.over.value
         frame = curves(self.q.value, self.alpha.value, self.beta.value, over)
         follows = frame.loc[frame["loss"] == EQ12, "q"]
-        alt = f"Losses and gradient weights against the {over}: {self.told(follows)}"
-        picture = drawing(draw(frame, over)._repr_png_(), alt)
-        self.view.value = picture + remark(self.told(follows))
-
-    def told(self, follows: pd.Series) -> str:
-        """What the sliders say, in words."""
-        return (
+        note = (
             f"q = {self.q.value:.2f} fixed; by Eq. 12 with α = {self.alpha.value:.3g} "
             f"(§4.1: 0.5 per token, 0.01 summed) q goes from {follows.iloc[0]:.2f} at the left "
-            f"to {follows.iloc[-1]:.2f} at the right. β = {self.beta.value:.3g} stretches the "
-            "margin's axis alone."
+            f"to {follows.iloc[-1]:.2f} at the right. β = {self.beta.value:.3g} only stretches "
+            "the margin's axis."
         )
+        alt = f"Losses and gradient weights against the {over}: {note}"
+        self.view.value = drawing(draw(frame, over)._repr_png_(), alt) + remark(note)

@@ -1,9 +1,10 @@
-"""Fig. 4 with its bars open to the mouse and the keyboard: which rows stand behind each."""
+"""Fig. 4 with bars that open by mouse or keyboard and show the rows that they count."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import anywidget
@@ -22,9 +23,9 @@ from napo.noise.separation import LEFT_OUT, STATISTICS, headline, separation
 from napo.results.figures import fig4
 from napo.results.figures.margins import LABELS
 
-PAGE = 6  # rows at a time
-CALLED = {"biased": "noise-free", "unbiased": "noise"}
-SMALLEST = 0.012  # of the picture's height: a bar that a finger still meets
+PAGE = 6  # rows per page
+LABEL_WORDS = {"biased": "noise-free", "unbiased": "noise"}
+MIN_HEIGHT = 0.012  # of the picture's height: low enough bars stay easy to click
 ALT = (
     "Fig. 4: histograms of the log-prob margins of noise and noise-free responses, summed and per "
     "token, for language-biased and vision-biased responses"
@@ -41,7 +42,7 @@ class Bar:
         label: "biased" or "unbiased".
         low: its lower edge, nats (per token for "mean").
         high: its upper edge.
-        rows: positions in the frame of the responses behind it.
+        rows: positions in the frame of the responses that it counts.
         box: left, top, width and height as shares of the picture.
     """
 
@@ -54,21 +55,21 @@ class Bar:
     box: tuple[float, float, float, float]
 
     def __str__(self) -> str:
-        what = "summed" if self.statistic == "sum" else "per-token"
+        statistic = "summed" if self.statistic == "sum" else "per-token"
         count = f"{len(self.rows)} response{'s' * (len(self.rows) != 1)}"
         return (
-            f"{self.kind.replace('_', '-').capitalize()}, {CALLED[self.label]}, {what} margin "
-            f"{self.low:.2f} to {self.high:.2f}: {count}"
+            f"{self.kind.replace('_', '-').capitalize()}, {LABEL_WORDS[self.label]}, {statistic} "
+            f"margin {self.low:.2f} to {self.high:.2f}: {count}"
         )
 
 
 def margins(frame: pd.DataFrame, rows: Any, figure: Figure | None = None) -> Margins:
-    """Fig. 4 whose bars show the rows behind them, at a click or at Enter.
+    """Fig. 4 whose bars show their rows on a click or Enter.
 
     Args:
-        frame: as `napo.noise.samples.margins` gives it.
-        rows: the rows it was made from; a `datasets.Dataset` or a list of dicts.
-        figure: `figures.fig4(frame)`, if it is drawn already.
+        frame: from `napo.noise.samples.response_margins`.
+        rows: the rows that the frame was made from; a `datasets.Dataset` or a list of dicts.
+        figure: `figures.fig4(frame)`, if it is already drawn.
 
     Raises:
         NapoError: when a response of the frame is not among the rows.
@@ -80,76 +81,74 @@ def rows_per_bin(values: Sequence[float], edges: Sequence[float]) -> list[np.nda
     """Positions of the values in each bin, as `np.histogram` counts them.
 
     Args:
-        values: any values within the edges.
-        edges: ascending; a bin holds its lower edge, the last one its upper edge too.
+        values: values within the edges.
+        edges: ascending; a bin includes its lower edge, the last bin also its upper edge.
 
     Returns:
-        An array of positions for each bin; every value is in exactly one.
+        One array of positions per bin; every value is in exactly one.
     """
-    at = np.searchsorted(edges, values, side="right") - 1
-    at = np.minimum(at, len(edges) - 2)
-    return [np.flatnonzero(at == number) for number in range(len(edges) - 1)]
+    bins = np.minimum(np.searchsorted(edges, values, side="right") - 1, len(edges) - 2)
+    return [np.flatnonzero(bins == number) for number in range(len(edges) - 1)]
 
 
 def bars(frame: pd.DataFrame, figure: Figure) -> list[Bar]:
-    """The bars that `figures.fig4(frame)` drew, taller ones of a bin before shorter ones.
+    """The bars that `figures.fig4(frame)` drew; in each bin the taller bar comes first.
 
-    Edges, heights and places are read off the figure, so they are the figure's.
+    Edges, heights and positions are read from the figure itself.
     """
-    groups = _groups(frame)
+    facts = separation(frame, resamples=1)  # only the groups are read here, no interval
+    groups = {}
+    if not facts.empty:
+        groups = headline(facts).groupby("kind")["group"].first().to_dict()
     panels = [(statistic, kind) for statistic in STATISTICS for kind in BIASED]
-    found: list[Bar] = []
+    drawn_bars: list[Bar] = []
     for ax, (statistic, kind) in zip(figure.axes, panels, strict=True):
-        drawn = {patch.get_label(): patch.get_data() for patch in ax.patches}
+        histograms = {patch.get_label(): patch.get_data() for patch in ax.patches}
         for label, (name, *_) in LABELS.items():
-            if name not in drawn:
+            if name not in histograms:
                 continue
-            heights, edges, _ = drawn[name]
-            mine = (frame["kind"] == kind) & (frame["label"] == label)
-            mine &= frame["group"] != LEFT_OUT
+            heights, edges, _ = histograms[name]
+            in_panel = (frame["kind"] == kind) & (frame["label"] == label)
+            in_panel &= frame["group"] != LEFT_OUT
             if groups.get(kind, "all") != "all":
-                mine &= frame["group"] == groups[kind]
-            positions = np.flatnonzero(mine)
+                in_panel &= frame["group"] == groups[kind]
+            positions = np.flatnonzero(in_panel)
             values = frame[STATISTICS[statistic]].to_numpy(float)[positions]
             for number, inside in enumerate(rows_per_bin(values, edges)):
                 if len(inside):
                     low, high = float(edges[number]), float(edges[number + 1])
-                    box = _box(figure, ax, low, high, float(heights[number]))
+                    box = bar_box(figure, ax, low, high, float(heights[number]))
                     rows = tuple(positions[inside].tolist())
-                    found.append(Bar(kind, statistic, label, low, high, rows, box))
-    return _apart(found)
+                    drawn_bars.append(Bar(kind, statistic, label, low, high, rows, box))
+    return separate_bars(drawn_bars)
 
 
-def _groups(frame: pd.DataFrame) -> dict[str, str]:
-    """Which group of responses each kind's panels show; one resample, as no interval is read."""
-    facts = separation(frame, resamples=1)
-    if facts.empty:
-        return {}
-    return {kind: part["group"].iloc[0] for kind, part in headline(facts).groupby("kind")}
-
-
-def _box(
+def bar_box(
     figure: Figure, ax: Any, low: float, high: float, height: float
 ) -> tuple[float, float, float, float]:
+    """Left, top, width and height of a bar as shares of the figure."""
     (left, bottom), (right, top) = ax.transData.transform([(low, 0), (high, height)])
-    wide, tall = figure.bbox.width, figure.bbox.height
-    high_enough = max((top - bottom) / tall, SMALLEST)
-    return left / wide, 1 - bottom / tall - high_enough, (right - left) / wide, high_enough
+    width, total = figure.bbox.width, figure.bbox.height
+    share = max((top - bottom) / total, MIN_HEIGHT)
+    return left / width, 1 - bottom / total - share, (right - left) / width, share
 
 
-def _apart(found: list[Bar]) -> list[Bar]:
-    """Bars such that each can be met: of two in one bin the shorter lies on the taller.
+def separate_bars(drawn_bars: Sequence[Bar]) -> list[Bar]:
+    """The bars in an order and with boxes such that each can be clicked.
 
-    Where they are (nearly) as high, they share the bin's width.
+    Of two bars in a bin the shorter one lies on the taller; bars of about equal height share the
+    bin's width.
     """
-    pairs: dict[tuple[Any, ...], list[Bar]] = {}
-    for bar in found:
-        pairs.setdefault((bar.statistic, bar.kind, bar.low), []).append(bar)
+
+    def place(bar: Bar) -> tuple[str, str, float]:
+        return bar.statistic, bar.kind, bar.low
+
+    order = {bin: index for index, bin in enumerate(dict.fromkeys(map(place, drawn_bars)))}
     placed: list[Bar] = []
-    for pair in pairs.values():
-        pair.sort(key=lambda bar: -bar.box[3])
-        if len(pair) == 2 and pair[0].box[3] - pair[1].box[3] < SMALLEST:
-            (left, top, width, height), _ = (bar.box for bar in pair)
+    for _, bin in groupby(sorted(drawn_bars, key=lambda bar: order[place(bar)]), key=place):
+        pair = sorted(bin, key=lambda bar: -bar.box[3])
+        if len(pair) == 2 and pair[0].box[3] - pair[1].box[3] < MIN_HEIGHT:
+            left, top, width, height = pair[0].box
             boxes = [(left + half * width / 2, top, width / 2, height) for half in (0, 1)]
             pair = [replace(bar, box=box) for bar, box in zip(pair, boxes, strict=True)]
         placed += pair
@@ -219,7 +218,7 @@ function render({ model, el }) {
 export default { render };
 """
 
-# The picture is white in both themes, and so is what is drawn on it dark.
+# The picture is white in both themes, so the marks on it are dark.
 _LOOK = """
 .napo-bars {width: 100%; max-width: 1035px; height: auto; display: block}
 .napo-bar {fill: transparent; cursor: pointer; outline: none}
@@ -244,31 +243,33 @@ class Margins(Explorer):
     """See `margins`."""
 
     def __init__(self, frame: pd.DataFrame, rows: Any, figure: Figure) -> None:
-        self._frame, self._rows = frame, rows
-        self._at = {id: at for at, id in enumerate(column(rows, "id"))}
-        lost = sorted(set(frame["id"]) - set(self._at))
-        if lost:
+        self.frame, self.rows, self.figure = frame, rows, figure
+        self.positions = {id: position for position, id in enumerate(column(rows, "id"))}
+        missing = sorted(set(frame["id"]) - set(self.positions))
+        if missing:
             raise NapoError(
-                f"{len(lost)} responses of the margins are not among the rows "
-                f"({', '.join(lost[:5])}{' ...' * (len(lost) > 5)}); give the rows they came from."
+                f"{len(missing)} responses of the margins are not among the rows "
+                f"({', '.join(missing[:5])}{' ...' * (len(missing) > 5)}); give the rows that the "
+                "margins were made from."
             )
-        self._figure, self._png = figure, figure._repr_png_()
+        self.png = figure._repr_png_()
         self.bars = bars(frame, figure)
         self.chart = Bars(label="Fig. 4; arrow keys move between its bars, Enter shows their rows")
         self.heading, self.pages = widgets.HTML(), Pages(PAGE)
         self.pages.layout.display = "none"
         super().__init__(
             "Fig. 4 with the rows behind its bars",
-            drawing(self._png, ALT),
+            drawing(self.png, ALT),
             [self.chart, self.heading, self.pages],
         )
-        self.chart.observe(self._choose, "chosen")
+        self.chart.observe(self.choose, "chosen")
         self.watch((self.pages, "page"))
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Show the rows of the chosen bar."""
         if not self.chart.picture:
-            width, height = (round(side) for side in self._figure.bbox.size)
-            self.chart.size, self.chart.picture = [width, height], data_uri(self._png)
+            width, height = (round(side) for side in self.figure.bbox.size)
+            self.chart.size, self.chart.picture = [width, height], data_uri(self.png)
             self.chart.bars = [{"box": list(bar.box), "text": str(bar)} for bar in self.bars]
         bar = self.shown
         if bar is None:
@@ -276,7 +277,10 @@ class Margins(Explorer):
             self.view.value = ""
             return
         self.heading.value = remark(str(bar))
-        self.view.value = cards(self._card(bar.rows[at]) for at in self.pages.shown)
+        entries = [self.frame.iloc[bar.rows[index]] for index in self.pages.shown]
+        self.view.value = cards(
+            response_card(self.rows[self.positions[entry["id"]]], entry) for entry in entries
+        )
 
     @property
     def shown(self) -> Bar | None:
@@ -284,15 +288,12 @@ class Margins(Explorer):
         chosen = self.chart.chosen
         return self.bars[chosen] if 0 <= chosen < len(self.bars) else None
 
-    def _choose(self, _: Any) -> None:
+    def choose(self, _: Any) -> None:
+        """Show the first page of the chosen bar."""
         bar = self.shown
         self.pages.layout.display = None if bar and len(bar.rows) > PAGE else "none"
         if not self.pages.restart(len(bar.rows) if bar else 0):
-            self.update()  # otherwise the turned page did
-
-    def _card(self, position: int) -> str:
-        entry = self._frame.iloc[position]
-        return response_card(self._rows[self._at[entry["id"]]], entry)
+            self.update()  # a changed page would have updated the view
 
 
 def response_card(row: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
@@ -300,16 +301,16 @@ def response_card(row: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
 
     Args:
         row: its row of RLAIF-V-Bias.
-        entry: its row of `napo.noise.samples.margins`.
+        entry: its row of `napo.noise.samples.response_margins`.
     """
     kind = entry["kind"]
-    told = f"{CALLED.get(entry['label'], entry['label'])} (labelled {entry['label']})"
+    label = f"{LABEL_WORDS.get(entry['label'], entry['label'])} (labelled {entry['label']})"
     if entry["equal_to_chosen"]:
-        told += ", equals the chosen one"
+        label += ", equals the chosen one"
     margin = f"margin {entry['margin_sum']:.2f}, per token {entry['margin_mean']:.3f}"
     return card(
         picture(row["image"], f"The picture of row {row['id']}"),
-        remark(f"{told}; {margin}"),
+        remark(f"{label}; {margin}"),
         words("Question", escaped(row["question"]), f"row {row['id']}"),
         words("Chosen", escaped(row["chosen"])),
         words(kind.replace("_", "-").capitalize(), against(row["chosen"], row[kind])),

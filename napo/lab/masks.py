@@ -1,4 +1,4 @@
-"""What the model sees of a row under each mask (Eqs. 7 and 8)."""
+"""A row as the model sees it under each mask (Eqs. 7 and 8)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from napo.stages.session import Session
 
 
 def masks(session: Session) -> Masks:
-    """Any row as it is, as asked, and under each mask.
+    """Any row: its picture, the prompt without a mask, and under each mask.
 
     Raises:
         NapoError: when there are no preference rows, or the model's processor does not load.
@@ -41,16 +41,17 @@ class Masks(Explorer):
         super().__init__("What the model sees under each mask", self.cards(0), [controls(self.row)])
         self.watch((self.row, "value"))
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Show the selected row."""
         self.view.value = self.cards(self.row.value)
 
 
-def mask_cards(seen: list, number: int) -> str:
-    """What `views.mask_examples` gives, as cards."""
+def mask_cards(examples: list, number: int) -> str:
+    """The examples of `views.mask_examples` as cards."""
     return cards(
         card(
             picture(image, f"Row {number}, {title}"),
             words(title, escaped(text)) if text else heading(title),
         )
-        for title, image, text in seen
+        for title, image, text in examples
     )

@@ -1,4 +1,4 @@
-"""A gallery of RLAIF-V-Bias: each row's picture, question and four responses."""
+"""A gallery of RLAIF-V-Bias: the picture, question and four responses of each row."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from napo.lab.html import against, card, cards, escaped, picture, words
 from napo.lab.live import Explorer, Pages, controls
 from napo.stages.session import Session
 
-PAGE = 4  # rows at a time
+PAGE = 4  # rows per page
 SEARCHED = ("id", "question", *RESPONSES)
 
 
 def rows(session: Session) -> Rows:
-    """The rows of RLAIF-V-Bias, to leaf through and to search.
+    """The rows of RLAIF-V-Bias, to page through and to search.
 
-    Words of a response that are not in the chosen one at their place are marked.
+    Words of a response that differ from the chosen response are marked.
 
     Raises:
         NapoError: when the rows are not built.
@@ -37,34 +37,36 @@ class Rows(Explorer):
     """
 
     def __init__(self, data: Any) -> None:
-        self._data = data
-        self.card = lru_cache(maxsize=256)(lambda at: row_card(data[at]))  # ours, gone with us
+        self.data = data
+        self.card = lru_cache(maxsize=256)(lambda index: row_card(data[index]))
         self.search = widgets.Text(
             placeholder="search in id, question, responses", continuous_update=False
         )
         self.search.layout.width = "300px"
         self.pages = Pages(PAGE)
         self.pages.count = len(data)
-        self._found = list(range(len(data)))
-        first = cards(self.card(at) for at in self.pages.shown)
+        self.matches = list(range(len(data)))
+        first = cards(self.card(index) for index in self.pages.shown)
         name = f"{len(data)} rows of RLAIF-V-Bias with their four responses"
         super().__init__(name, first, [controls(self.search, self.pages)])
-        self.search.observe(self._search, "value")
+        self.search.observe(self.filter, "value")
         self.watch((self.pages, "page"))
 
-    def _fill(self) -> None:
-        self.view.value = cards(self.card(self._found[at]) for at in self.pages.shown)
+    def fill(self) -> None:
+        """Show the rows of this page."""
+        self.view.value = cards(self.card(self.matches[index]) for index in self.pages.shown)
 
-    def _search(self, _: Any) -> None:
-        wanted = self.search.value.casefold().strip()
-        self._found = [at for at, text in enumerate(self._texts) if wanted in text]
-        if not self.pages.restart(len(self._found)):
-            self.update()  # otherwise the turned page did
+    def filter(self, _: Any) -> None:
+        """Search again and show the first page of matching rows."""
+        searched = self.search.value.casefold().strip()
+        self.matches = [index for index, text in enumerate(self.texts) if searched in text]
+        if not self.pages.restart(len(self.matches)):
+            self.update()  # a changed page would have updated the view
 
     @cached_property
-    def _texts(self) -> list[str]:
-        """Every row's words, read when they are first searched."""
-        columns = [column(self._data, name) for name in SEARCHED]
+    def texts(self) -> list[str]:
+        """The text of every row, read at the first search."""
+        columns = [column(self.data, name) for name in SEARCHED]
         return ["\n".join(map(str, parts)).casefold() for parts in zip(*columns, strict=True)]
 
 
@@ -76,14 +78,14 @@ def row_card(row: Mapping[str, Any]) -> str:
         words("Chosen", escaped(row["chosen"])),
     ]
     for name in RESPONSES[1:]:
-        same = "equals the chosen one" if row[name].strip() == row["chosen"].strip() else ""
+        note = "equals the chosen one" if row[name].strip() == row["chosen"].strip() else ""
         title = name.replace("_", "-").capitalize()
-        parts.append(words(title, against(row["chosen"], row[name]), same))
+        parts.append(words(title, against(row["chosen"], row[name]), note))
     return card(*parts)
 
 
 def column(data: Any, name: str) -> list[Any]:
-    """One column of a dataset or a list of rows, without touching the images."""
+    """One column of a dataset or a list of rows; no image is decoded."""
     if not hasattr(data, "column_names"):
         return [row[name] for row in data]
-    return data.with_format(None)[name][:]  # at once: a formatted column comes row by row
+    return data.with_format(None)[name][:]  # in one read: a formatted column comes row by row

@@ -1,4 +1,4 @@
-"""Which runs a workspace holds, in the tables' order, and which of them a reader asked for."""
+"""The finished runs of a workspace, and those that a reader names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from napo.workspace.manifests import complete
 
 
 def finished(folder: Path, session: Session) -> list[str]:
-    """Names of the complete folders beneath one: `base`, `A1/seed-0` ..., the profile's order."""
+    """Names of the complete folders below one (`base`, `A1/seed-0` ...) in the profile's order."""
     names = [
         path.relative_to(folder).as_posix()
         for pattern in ("*", "*/seed-*")
@@ -19,29 +19,33 @@ def finished(folder: Path, session: Session) -> list[str]:
         if complete(path)
     ]
     order = ("base", *session.profile.variants, *session.profile.baselines)
-    places = {name: at for at, name in enumerate(order)}
+    places = {name: place for place, name in enumerate(order)}
     return sorted(names, key=lambda name: (places.get(name.split("/")[0], len(order)), name))
 
 
-def chosen(wanted: Iterable[str], there: Sequence[str]) -> tuple[str, ...]:
-    """The runs that are asked for, by name or by variant (all its seeds), in the order asked.
+def chosen(names: Iterable[str], runs: Sequence[str]) -> tuple[str, ...]:
+    """The runs that some names stand for, in the order of the names.
+
+    Args:
+        names: run names, or variants, which stand for all their seeds.
+        runs: the finished runs.
 
     Raises:
-        NapoError: for a name that no run has, with the nearest.
+        NapoError: for a name that no run has, with the nearest one.
     """
-    found: dict[str, None] = {}
-    for name in wanted:
-        mine = matching(name, there)
-        if not mine:
-            raise unknown("run", name, there)
-        found |= dict.fromkeys(mine)
-    return tuple(found)
+    selected: dict[str, None] = {}
+    for name in names:
+        matches = matching(name, runs)
+        if not matches:
+            raise unknown("run", name, runs)
+        selected |= dict.fromkeys(matches)
+    return tuple(selected)
 
 
-def matching(name: str, there: Sequence[str]) -> list[str]:
-    """The runs of a name: a run, or all seeds of a variant; LoRA's where the full one is not."""
-    for called in (name, f"{name}-lora", f"{name}-qlora"):
-        found = [run for run in there if run == called or run.startswith(f"{called}/")]
-        if found:
-            return found
+def matching(name: str, runs: Sequence[str]) -> list[str]:
+    """The runs of a name: one run, or all seeds of a variant; LoRA's if there is no full run."""
+    for folder in (name, f"{name}-lora", f"{name}-qlora"):
+        matches = [run for run in runs if run == folder or run.startswith(f"{folder}/")]
+        if matches:
+            return matches
     return []

@@ -1,4 +1,4 @@
-"""Training curves of any set of runs that the workspace holds."""
+"""Training curves of any runs of the workspace."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from napo.stages.session import Session
 from napo.workspace.files import read_json
 from napo.workspace.manifests import SETTINGS
 
-FIRST = 3  # runs that are shown when none is named
-LISTED = 8  # runs that the list shows without scrolling
+DEFAULT_COUNT = 3  # runs that are shown when none is named
+LIST_ROWS = 8  # runs that the list shows without scrolling
 
 
 def training(session: Session, runs: Iterable[str] = ()) -> Training:
@@ -27,11 +27,11 @@ def training(session: Session, runs: Iterable[str] = ()) -> Training:
 
     Args:
         session: the session.
-        runs: which to show first: names such as "A1/seed-0", or variants, for all their seeds;
-            none: the first three there are.
+        runs: the runs to show first: names such as "A1/seed-0", or variants, which stand for all
+            their seeds. By default the first three runs.
 
     Raises:
-        NapoError: when there is no finished run, or none of that name.
+        NapoError: without a finished run, or for an unknown run.
     """
     return Training(session, tuple([runs] if isinstance(runs, str) else runs))
 
@@ -40,39 +40,41 @@ class Training(Explorer):
     """See `training`."""
 
     def __init__(self, session: Session, runs: tuple[str, ...]) -> None:
-        self._folder, self._session = session.workspace.data / "runs", session
-        there = finished(self._folder, session)
-        if not there:
+        self.folder, self.session = session.workspace.data / "runs", session
+        names = finished(self.folder, session)
+        if not names:
             raise NapoError(
-                f"{self._folder} holds no finished run; run notebooks/05_train.ipynb first."
+                f"{self.folder} holds no finished run; run notebooks/05_train.ipynb first."
             )
-        first = chosen(runs, there) if runs else tuple(there[:FIRST])
-        self._steps = lru_cache(maxsize=None)(self._read)  # a row a step: small
-        self._draw = lru_cache(maxsize=16)(self._drawn)
+        first = chosen(runs, names) if runs else tuple(names[:DEFAULT_COUNT])
+        self.steps = lru_cache(maxsize=None)(self.read_steps)
+        self.curves = lru_cache(maxsize=16)(self.draw_curves)
         self.runs = widgets.SelectMultiple(
-            options=there, value=first, rows=min(LISTED, len(there)), description="runs"
+            options=names, value=first, rows=min(LIST_ROWS, len(names)), description="runs"
         )
-        hint = widgets.HTML(remark("Ctrl or Shift chooses several; seeds of a variant share a row"))
+        hint = widgets.HTML(remark("Ctrl or Shift selects several; seeds of a variant share a row"))
         super().__init__(
             "Training curves of margins, q and gamma",
-            self._draw(first),
+            self.curves(first),
             [controls(self.runs, hint)],
         )
         self.watch((self.runs, "value"))
 
-    def _fill(self) -> None:
-        if not self.runs.value:
-            self.view.value = remark("Choose a run.")
-            return
-        self.view.value = self._draw(self.runs.value)
+    def fill(self) -> None:
+        """Draw the selected runs."""
+        runs = self.runs.value
+        self.view.value = self.curves(runs) if runs else remark("Choose a run.")
 
-    def _drawn(self, runs: tuple[str, ...]) -> str:
-        steps = pd.concat([self._steps(run) for run in runs], ignore_index=True)
+    def draw_curves(self, runs: tuple[str, ...]) -> str:
+        """The figure of some runs, as HTML."""
+        steps = pd.concat([self.steps(run) for run in runs], ignore_index=True)
         alt = f"Margins, q and gamma over the steps of {', '.join(runs)}"
         return drawing(training_curves(steps)._repr_png_(), alt)
 
-    def _read(self, run: str) -> pd.DataFrame:
-        """A run's averages per step, under the name of its folder: LoRA stays apart from full."""
-        made = read_json(self._folder / run / SETTINGS)
-        records = stages.records(self._session, made["variant"], str(made["seed"]), made["tune"])
+    def read_steps(self, run: str) -> pd.DataFrame:
+        """A run's averages per step, named by its folder, so that LoRA stays apart from full."""
+        settings = read_json(self.folder / run / SETTINGS)
+        records = stages.records(
+            self.session, settings["variant"], str(settings["seed"]), settings["tune"]
+        )
         return per_step(records.assign(variant=run.split("/")[0]))

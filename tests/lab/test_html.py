@@ -1,0 +1,111 @@
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from hostile import HOSTILE
+from lab_fixtures import Tags, row, text_of
+from PIL import Image
+from results_fixtures import margin_frame
+
+from napo import lab
+from napo.lab import html
+from napo.lab.margins import response_card
+from napo.lab.masks import mask_cards
+from napo.lab.rows import Rows, row_card
+from napo.stages.session import open_session
+from napo.workspace.manifests import MANIFEST, finish
+
+HARMLESS = {
+    *("style", "div", "img", "small", "mark", "table", "tbody", "tr", "th", "td"),
+}
+
+
+def assert_harmless(page):
+    """Only our own tags, without handlers, and no character that a terminal or browser obeys."""
+    found = Tags(page)
+    assert {tag for tag, _ in found.tags} <= HARMLESS
+    assert not any(name.startswith("on") for _, tag in found.tags for name in tag)
+    assert all(tag["src"].startswith("data:image/") for tag in found.of("img"))
+    assert not re.search("[\0\x07\x1b\x7f]", page)
+    page.encode()  # what the browser is sent: no lone surrogates
+    opened = [tag for tag, _ in found.tags if tag != "img"]
+    assert len(opened) == len(re.findall("</[a-z]+>", page))  # none left open by a text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_texts_are_shown_as_they_are_in_every_card(text):
+    entry = {"label": text, "kind": "language_biased", "equal_to_chosen": True}
+    entry |= {"margin_sum": 1.0, "margin_mean": 0.1}
+    hostile = row(text, text, f"fine {text}", text)
+    page = "".join(
+        (
+            row_card(hostile),
+            response_card(hostile, entry),
+            mask_cards([(text, hostile["image"], text), (text, None, text)], 0),
+            html.table([(text, html.against("fine", text))]),
+            html.remark(text),
+            html.picture(None, text),
+            html.drawing(b"", text),
+        )
+    )
+    assert_harmless(page)
+    shown = "".join(text_of(page).split())
+    for word in text.split():
+        assert re.sub("[\0\x07\x1b\x7f\ud800]", "\ufffd", word) in shown
+
+
+@pytest.mark.parametrize("text", [HOSTILE[0], HOSTILE[5], HOSTILE[23], HOSTILE[16]])
+def test_hostile_rows_are_harmless_in_the_gallery_and_behind_a_bar(text):
+    data = [row(f"{at}{text}", text) for at in range(8)]
+    made = Rows(data)
+    made.wake()
+    made.search.value = text[:9]
+    assert_harmless(made.static)
+    assert_harmless(made.view.value)
+    frame = margin_frame(n=3, equal=0)
+    named = frame.assign(id=[data[at % 8]["id"] for at in range(len(frame))])
+    tool = lab.margins(named, data)
+    tool.wake()
+    tool.chart.chosen = 0
+    assert_harmless(tool.view.value + tool.heading.value)
+
+
+def test_hostile_answers_and_folder_names_are_harmless(smoke, tmp_path):
+    root = tmp_path / "w"
+    shutil.copytree(smoke.workspace.root, root)
+    folder = root / "data" / "smoke" / "results"
+    named = folder / "<img src=x onerror=alert(1)>"
+    shutil.copytree(folder / "base", named)
+    path = named / "vlind.answers.jsonl"
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    for at, text in enumerate(HOSTILE):
+        entries[at]["answer"] = text
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    (named / MANIFEST).unlink()
+    finish(named)
+    tool = lab.answers(open_session("smoke", str(root)), ["base", named.name])
+    tool.wake()
+    for _ in HOSTILE:
+        assert_harmless(tool.view.value)
+        assert named.name in text_of(tool.view.value)
+        tool.pages.on.click()
+
+
+def test_long_words_wrap_and_texts_that_run_the_other_way_stay_in_their_box():
+    page = row_card(row(text="W" * 5000))
+    boxes = [tag for tag in Tags(page).of("div") if tag.get("class") == "napo-words"]
+    assert len(boxes) == 5 and all(tag["dir"] == "auto" for tag in boxes)
+    look = re.search(r"\.napo-words \{(.*?)\}", html.STYLE, re.S)[1]
+    for rule in ("overflow-wrap: anywhere", "max-height", "overflow-y: auto", "isolate"):
+        assert rule in look
+    assert set(re.findall(r"color: var\((--jp[^,]*)", html.STYLE)) and "--jp-layout" in look
+
+
+def test_an_icon_keeps_its_pixels_and_a_photograph_is_made_small():
+    icon = Tags(html.picture(Image.new("RGB", (48, 24)), "x")).of("img")[0]
+    assert (icon["width"], icon["height"]) == ("200", "100") and "napo-icon" in icon["class"]
+    grain = np.random.default_rng(0).integers(0, 255, (900, 1200, 3), dtype=np.uint8)
+    photo = html.picture(Image.fromarray(grain), "x")
+    assert "napo-icon" not in photo and len(photo) < 150_000
