@@ -19,8 +19,7 @@ FENCE = re.compile(r"```\w+\n# (\S+)\n(.*?)```", re.S)
 # What the notebooks do, without their starts.
 STAGES = """
 from napo import stages
-from napo.results.extra_table import extra_table
-from napo.results.tables import table
+from napo.results.tables import extra_table, table
 from napo.stages.session import open_session
 session = open_session("mine.yaml", ".")
 stages.make_rows(session)

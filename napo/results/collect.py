@@ -1,16 +1,15 @@
-"""Collect what runs measured: values, intervals, differences to the base, seeds pooled.
+"""What runs measured: values over seeds, 95 % intervals, differences, and the paper's claims.
 
-Every metric is a ratio of two sums over images or instances (`Ratio`), and every run
-answers the same ones, so intervals come from one resampling of the items, the same for all
-seeds and variants. Paired differences follow from it. Seeds are averaged and not resampled: three
-are too few, and their spread is told beside the interval.
+Every metric is a ratio of two sums over images or instances (`Ratio`). All runs answer the same
+items, so one resampling of the items serves all seeds and variants, and differences are paired.
+Seeds are averaged, not resampled: three are too few. Their standard deviation stands beside the
+interval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,9 @@ from napo.workspace.manifests import complete, require
 if TYPE_CHECKING:
     import pandas as pd
 
-
-DUST = 1e-9  # what is left of percentages that cancel; no benchmark tells so little apart
+NAN = float("nan")
+NUMBERS = ("value", "low", "high", "n")  # of a metric in a result file
+DUST = 1e-9  # rounding error of percentages that cancel; real differences are larger
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Estimate:
 
     Attributes:
         value: mean over seeds.
-        sd: standard deviation over seeds (nan for one).
+        sd: standard deviation over seeds (nan for one seed).
         low: lower end of the interval, items resampled.
         high: upper end.
-        seeds: how many runs.
+        seeds: number of runs.
     """
 
     value: float
@@ -48,10 +48,27 @@ class Estimate:
     high: float
     seeds: int
 
+    @classmethod
+    def of(cls, values: Sequence[float], draws: np.ndarray) -> Estimate:
+        """The estimate of the seeds' values, with bootstrap samples of their mean: (draws,)."""
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else NAN
+        return cls(float(np.mean(values)), sd, *percentile(draws), len(values))
+
+    def minus(self, number: float) -> Estimate:
+        """The difference to a fixed number, such as a published one."""
+        ends = {"low": self.low - number, "high": self.high - number}
+        return replace(self, value=self.value - number, **ends)
+
     @property
     def decided(self) -> bool:
-        """Whether the interval leaves 0 out (of a difference)."""
+        """Whether the interval of a difference excludes 0."""
         return self.low > DUST or self.high < -DUST
+
+
+def numbers(name: str, estimate: Estimate | None) -> dict[str, float]:
+    """An estimate as columns: its value under `name`, then `_sd`, `_low`, `_high`; nan if None."""
+    e = estimate or Estimate(NAN, NAN, NAN, NAN, 0)
+    return {name: e.value, f"{name}_sd": e.sd, f"{name}_low": e.low, f"{name}_high": e.high}
 
 
 @dataclass(frozen=True)
@@ -60,184 +77,182 @@ class Results:
 
     Attributes:
         folder: the results folder.
-        runs: variant -> its finished runs' names; "base" has one.
+        runs: variant -> names of its finished runs; "base" has one.
+        cache: files and bootstrap samples that were read or drawn before.
     """
 
     folder: Path
     runs: Mapping[str, Sequence[str]]
+    cache: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def only(self, variants: Iterable[str]) -> Results:
         """The base and these variants."""
-        wanted = {"base", *variants}
-        return Results(self.folder, {k: v for k, v in self.runs.items() if k in wanted})
+        kept = {"base", *variants}
+        return replace(self, runs={name: self.runs[name] for name in self.runs if name in kept})
 
-    @cached_property
-    def _known(self) -> dict[tuple[str, ...], Any]:
-        return {}
-
-    def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
-        if key not in self._known:
-            self._known[key] = make()
-        return self._known[key]
+    def once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+        """The cached value of a key; made by `make` the first time."""
+        if key not in self.cache:
+            self.cache[key] = make()
+        return self.cache[key]
 
     def items(self, run: str, benchmark: str) -> pd.DataFrame:
-        """One row an image or instance, with the columns that metrics are ratios of."""
+        """One row for each image or instance, with the columns whose sums make the metrics."""
         import pandas as pd
 
         path = self.folder / run / f"{benchmark}.items.csv"
-        return self._once(("items", run, benchmark), lambda: pd.read_csv(path))
+        return self.once(("items", run, benchmark), lambda: pd.read_csv(path))
 
     def result(self, run: str, benchmark: str) -> dict[str, Any]:
         """A run's result file."""
         path = self.folder / run / f"{benchmark}.json"
-        return self._once(("result", run, benchmark), lambda: read_json(path))
+        return self.once(("result", run, benchmark), lambda: read_json(path))
 
     def ran(self, variant: str, benchmark: str) -> list[str]:
         """The runs of a variant that answered a benchmark."""
-        there = self.runs.get(variant, ())
-        return [run for run in there if (self.folder / run / f"{benchmark}.json").is_file()]
+        runs = self.runs.get(variant, ())
+        return [run for run in runs if (self.folder / run / f"{benchmark}.json").is_file()]
 
-    def measured(self, run: str, metric: Metric) -> float:
-        """A run's value as its scorer gives it, in the paper's units; nan where undefined."""
-        found = self.result(run, metric.benchmark)["metrics"][metric.key]["value"]
-        return float("nan") if found is None else found * metric.scale
+    def samples(self, metric: Metric, runs: Sequence[str]) -> tuple[list[float], np.ndarray]:
+        """The runs' values as scored, in the paper's units, and the bootstrap of their mean.
 
-    def samples(self, variant: str, metric: Metric) -> tuple[list[float], np.ndarray]:
-        """Each seed's value, and the bootstrap samples of their mean: (draws,)."""
-        return self._once(("samples", variant, metric.name), lambda: self._samples(variant, metric))
+        Returns:
+            Values (runs,), nan where undefined, and samples (draws,).
+        """
+        name = metric.benchmark
 
-    def _samples(self, variant: str, metric: Metric) -> tuple[list[float], np.ndarray]:
-        runs = self.ran(variant, metric.benchmark)
-        self._same_questions(runs, metric.benchmark)
-        frames = [self.items(run, metric.benchmark) for run in runs]
-        draws = np.mean([resampled(frame, metric.ratio) for frame in frames], axis=0)
-        return [self.measured(run, metric) for run in runs], draws
+        def draw() -> tuple[list[float], np.ndarray]:
+            scores = [self.result(run, name)["metrics"][metric.key]["value"] for run in runs]
+            values = [NAN if score is None else score * metric.scale for score in scores]
+            draws = [resampled(self.items(run, name), metric.ratio) for run in runs]
+            return values, np.mean(draws, axis=0)
+
+        return self.once(("samples", metric.name, *runs), draw)
 
     def estimate(self, variant: str, metric: Metric) -> Estimate | None:
         """A variant's metric over its seeds; None if it did not run.
 
         Raises:
-            NapoError: when its seeds answered different questions.
+            NapoError: when its seeds answered different data.
         """
-        if not self.ran(variant, metric.benchmark):
-            return None
-        return _estimate(*self.samples(variant, metric))
+        runs = self.ran(variant, metric.benchmark)
+        self.check_same_data(runs, metric.benchmark)
+        return Estimate.of(*self.samples(metric, runs)) if runs else None
 
     def difference(self, variant: str, other: str, metric: Metric) -> Estimate | None:
         """One variant minus another, paired by item; None if either did not run.
 
         Raises:
-            NapoError: when they answered different questions.
+            NapoError: when they answered different data.
         """
-        runs = [self.ran(name, metric.benchmark) for name in (variant, other)]
-        if not all(runs):
+        runs, others = (self.ran(name, metric.benchmark) for name in (variant, other))
+        if not runs or not others:
             return None
-        self._same_questions([run for part in runs for run in part], metric.benchmark)
-        values, draws = self.samples(variant, metric)
-        base, base_draws = self.samples(other, metric)
-        return _estimate([v - float(np.mean(base)) for v in values], draws - base_draws)
+        self.check_same_data([*runs, *others], metric.benchmark)
+        values, draws = self.samples(metric, runs)
+        other_values, other_draws = self.samples(metric, others)
+        return Estimate.of([v - float(np.mean(other_values)) for v in values], draws - other_draws)
 
-    def _same_questions(self, runs: Sequence[str], benchmark: str) -> None:
-        """Stop unless all runs answered the same data: only then items can be paired."""
-        asked = {}
+    def check_same_data(self, runs: Sequence[str], benchmark: str) -> None:
+        """Items of different runs can be paired only if all runs answered the same data.
+
+        Raises:
+            NapoError: when the data's fingerprints or the numbers of items differ.
+        """
+        runs_of_data = {}
         for run in runs:
-            prints = self.result(run, benchmark)["fingerprints"]
-            asked[prints.get("benchmarks_data"), len(self.items(run, benchmark))] = run
-        if len(asked) > 1:
+            data = self.result(run, benchmark)["fingerprints"].get("benchmarks_data")
+            runs_of_data[data, len(self.items(run, benchmark))] = run
+        if len(runs_of_data) > 1:
             raise NapoError(
-                f"{' and '.join(sorted(asked.values()))} answered different data of {benchmark}; "
-                "evaluate them again on the same benchmarks."
+                f"{' and '.join(sorted(runs_of_data.values()))} answered different data of "
+                f"{benchmark}; evaluate them again on the same benchmarks."
             )
-
-
-def _estimate(values: Sequence[float], draws: np.ndarray) -> Estimate:
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-    return Estimate(float(np.mean(values)), spread, *percentile(draws), len(values))
 
 
 def collect(
     folder: Path, variants: Iterable[str], seeds: Iterable[int], tune: str = "full"
 ) -> Results:
-    """The finished runs among those that were asked for.
+    """The finished runs of these variants and seeds, and of the base.
 
     Args:
         folder: the results folder.
-        variants: names in `napo.config.variants.VARIANTS`; "base" is looked for too.
+        variants: names in `napo.config.variants.VARIANTS`.
         seeds: the seeds of the trained variants.
         tune: "full", "lora" or "qlora".
 
     Raises:
-        NapoError: when a finished run's files are missing or damaged.
+        NapoError: when files of a finished run are missing or damaged.
     """
     seeds = list(seeds)
-    names = {"base": ["base"]} | {
-        variant: [run_name(variant, seed, tune) for seed in seeds]
-        for variant in variants
-        if variant != "base"
-    }
+    names = {"base": ["base"]}
+    for variant in variants:
+        names.setdefault(variant, [run_name(variant, seed, tune) for seed in seeds])
     runs = {}
-    for variant, wanted in names.items():
-        there = [run for run in wanted if complete(folder / run)]
-        for run in there:
+    for variant in names:
+        finished = [run for run in names[variant] if complete(folder / run)]
+        for run in finished:
             require(folder / run)
-        if there:
-            runs[variant] = there
+        if finished:
+            runs[variant] = finished
     return Results(folder, runs)
 
 
 def summary(results: Results, columns: Sequence[Metric] | None = None) -> pd.DataFrame:
-    """Every variant's metrics with interval, and the paired difference to the base.
+    """Every variant's metrics with intervals, and the paired differences to the base.
 
     Args:
-        results: what ran.
+        results: the runs.
         columns: the metrics; by default all that tables show.
 
-    Columns: variant, metric, value, sd, low, high, seeds, difference, difference_low,
-    difference_high.
+    Returns:
+        Columns variant, metric, value, sd, low, high, seeds, difference, difference_low,
+        difference_high.
     """
     import pandas as pd
 
     rows = []
     for variant in results.runs:
         for metric in metrics() if columns is None else columns:
-            found = results.estimate(variant, metric)
-            if found is None:
-                continue
-            change = results.difference(variant, "base", metric)
-            rows.append(
-                {
-                    "variant": variant,
-                    "metric": metric.name,
-                    **vars(found),
-                    "difference": change.value if change else np.nan,
-                    "difference_low": change.low if change else np.nan,
-                    "difference_high": change.high if change else np.nan,
-                }
-            )
-    return pd.DataFrame(rows)
+            estimate = results.estimate(variant, metric)
+            if estimate:
+                change = numbers("difference", results.difference(variant, "base", metric))
+                rows.append({"variant": variant, "metric": metric.name, **vars(estimate), **change})
+    ends = ["difference", "difference_low", "difference_high"]
+    names = ["variant", "metric", "value", "sd", "low", "high", "seeds", *ends]
+    return pd.DataFrame(rows, columns=names)
+
+
+def summary_to_read(frame: pd.DataFrame) -> pd.DataFrame:
+    """A summary for reading: a row for each variant, a column for each metric."""
+    cells = [f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in frame.itertuples()]
+    return pivot(frame.assign(cell=cells), "variant")
+
+
+def pivot(frame: pd.DataFrame, index: str) -> pd.DataFrame:
+    """The texts of the column `cell`: a column for each metric, all in the frame's order."""
+    table = frame.pivot(index=index, columns="metric", values="cell")
+    return table.loc[frame[index].unique(), frame["metric"].unique()]
 
 
 def measurements(results: Results) -> pd.DataFrame:
-    """What every run measured, a row a run, benchmark and metric, in the scorers' own units.
+    """Every run's metrics in the scorers' own units.
 
-    Columns: variant, run, seed, benchmark, metric, value, low, high, n.
+    Returns:
+        Columns variant, run, seed, benchmark, metric, value, low, high, n.
     """
     import pandas as pd
 
     rows = []
-    for variant, runs in results.runs.items():
-        for run in runs:
-            for name in BENCHMARKS:
-                if run not in results.ran(variant, name):
-                    continue
-                content = results.result(run, name)
-                place = {"variant": variant, "run": run, "seed": content["seed"], "benchmark": name}
-                rows += [
-                    {**place, "metric": metric, **numbers}
-                    for metric, numbers in content["metrics"].items()
-                ]
-    names = ["variant", "run", "seed", "benchmark", "metric", "value", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=names)
+    for variant in results.runs:
+        for run in results.runs[variant]:
+            for benchmark in BENCHMARKS:
+                if run in results.ran(variant, benchmark):
+                    result = results.result(run, benchmark)
+                    key = (variant, run, result["seed"], benchmark)
+                    scores = result["metrics"].items()
+                    rows += [(*key, name, *map(score.get, NUMBERS)) for name, score in scores]
+    return pd.DataFrame(rows, columns=["variant", "run", "seed", "benchmark", "metric", *NUMBERS])
 
 
 # The paper's claims as questions: (question, variant, compared with).
@@ -254,14 +269,16 @@ CLAIMS = (
     ("Is psi_sum the better margin for vision bias (VB1 over VB-mean)?", "VB1", "VB-mean"),
 )
 
+NO_NUMBERS = ("not run", "undefined", "the same")  # answers that stand alone
+
 
 def claims(results: Results) -> pd.DataFrame:
-    """What these runs say to the paper's claims, each difference with its 95 % interval.
+    """The answers of these runs to the paper's claims, each a difference with its 95 % interval.
 
-    Columns: question, variant, other, metric, difference, low, high (nan where not run), answer:
-    "better", "worse", "not decided" (the interval holds 0), "the same" (no item's score
-    differs, seeds averaged),
-    "undefined", or "not run".
+    Returns:
+        Columns question, variant, other, metric, difference, low, high (nan where not run), answer:
+        "better", "worse", "not decided" (the interval holds 0), "the same" (every item has the
+        same score, seeds averaged), "undefined" or "not run".
     """
     import pandas as pd
 
@@ -269,41 +286,38 @@ def claims(results: Results) -> pd.DataFrame:
     for question, variant, other in CLAIMS:
         for metric in metrics(table=2):
             change = results.difference(variant, other, metric)
-            row = {"question": question, "variant": variant, "other": other, "metric": metric.title}
             if change is None:
-                numbers = dict.fromkeys(("difference", "low", "high"), float("nan"))
-                answer = "not run"
+                ends, answer = (NAN, NAN, NAN), "not run"
             else:
-                found = (change.value, change.low, change.high)
-                value, low, high = (0.0 if abs(x) < DUST else x for x in found)
-                numbers = {"difference": value, "low": low, "high": high}
-                better = change.value * metric.better > 0
-                answer = ("better" if better else "worse") if change.decided else "not decided"
-                if value == low == high == 0:
-                    answer = "the same"
+                ends = (change.value, change.low, change.high)
+                ends = tuple(0.0 if abs(number) < DUST else number for number in ends)
                 if np.isnan(change.value):  # such as CHAIRi of a model that names no object
                     answer = "undefined"
-            rows.append({**row, **numbers, "answer": answer})
-    return pd.DataFrame(rows)
+                elif ends == (0, 0, 0):
+                    answer = "the same"
+                elif change.decided:
+                    answer = "better" if change.value * metric.better > 0 else "worse"
+                else:
+                    answer = "not decided"
+            rows.append((question, variant, other, metric.title, *ends, answer))
+    names = ["question", "variant", "other", "metric", "difference", "low", "high", "answer"]
+    return pd.DataFrame(rows, columns=names)
 
 
-def claims_to_read(found: pd.DataFrame) -> pd.DataFrame:
-    """Claims for reading: a row a question, a column a metric, "+3.1 [+1.0, +5.2] better"."""
+def claims_to_read(frame: pd.DataFrame) -> pd.DataFrame:
+    """Claims for reading: a row for each question, a column for each metric.
 
-    def cell(row: pd.Series) -> str:
-        if row["answer"] in ("not run", "undefined", "the same"):
-            return row["answer"]
-        span = f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
-        return f"{span} {row['answer']}".replace("-", "−")
-
-    table = found.assign(cell=found.apply(cell, axis=1))
-    order = list(dict.fromkeys(found["question"]))
-    metrics = list(dict.fromkeys(found["metric"]))
-    return table.pivot(index="question", columns="metric", values="cell").loc[order, metrics]
+    A cell is such as "+3.1 [+1.0, +5.2] better".
+    """
+    cells = []
+    for row in frame.itertuples():
+        ends = f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}] ".replace("-", "−")
+        cells.append(row.answer if row.answer in NO_NUMBERS else ends + row.answer)
+    return pivot(frame.assign(cell=cells), "question")
 
 
 def comparison(results: Results) -> pd.DataFrame:
-    """LP, CB and their halves of every variant with intervals, as `figures.comparison` reads it."""
+    """LP, CB and their halves of every variant with intervals, for `figures.comparison`."""
     vlind = BENCHMARKS["vlind"]
     names = {"VLind LP": "LP", "VLind CB": "CB"}
     halves = [m for m in vlind.details if m.name in ("CB true", "CB false", "LP true", "LP false")]

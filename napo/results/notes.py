@@ -1,98 +1,102 @@
-"""How Tables 1 to 4 are to be read: what the paper leaves open, and how our numbers were made."""
+"""The notes under the tables: how to read them, and how our numbers were scored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from napo.config.benchmarks import Benchmark, shown
+from napo.config.benchmarks import EXTRA, Benchmark, shown
 
 if TYPE_CHECKING:
     from napo.results.collect import Results
 
-_PAPER = {
+OURS = (
+    'Ours: mean over seeds ± standard deviation; "not run": there is no finished run; –: the paper '
+    "has no number, or none of our runs corresponds to the row. Brackets hold the 95 % interval: "
+    "images or instances are resampled, seeds averaged."
+)
+DIFFERENCE = {
+    "paper": "The difference is ours minus published.",
+    "tiny": "The difference is to our own base, paired. Our runs use the icon world. The published "
+    "numbers come from other data and models and are for orientation only.",
+}
+TABLES: dict[int | str, tuple[str, ...]] = {
     1: (
         'The "19.5 % and 18.6 % improvements" of the paper\'s introduction are points over the DPO '
         "row: 58.9 − 39.4 and 44.0 − 25.4.",
         "The paper trained its 13B models for one epoch instead of four.",
     ),
     2: (
-        "A3 keeps the weights γ. The paper does not say whether the LB and VB rows use them; it "
+        "A3 keeps the weights γ. The paper does not say whether the LB and VB rows use them. It "
         "compares these rows with A2, so here they do not.",
     ),
-    3: ("Random: each step trains one of the three terms, drawn anew, with weight 1.",),
+    3: ("Random: each step trains one of the three terms, drawn at random, with weight 1.",),
     4: (
-        "The paper does not say whether these rows use the weights γ; here they do not. ψΣ goes "
+        "The paper does not say whether these rows use the weights γ; here they do not. ψΣ is used "
         "with α = 0.01, ψμ with α = 0.5.",
     ),
+    EXTRA: (
+        "Not in the paper. Most rows change both NaPO terms of A1 in the same way and keep its "
+        "rule for the weights γ and its learning rate; other rows change what their names say. "
+        "Differences to A1 are paired, with 95 % intervals. `make baselines` trains the missing "
+        "rows.",
+        "Dr. DPO, ROPO and β-DPO stand for their losses only. ROPO's filtering of samples, and "
+        "β-DPO's filter and moving threshold, are left out.",
+    ),
 }
-_SHOWN = (
+OPTIONS = (
     "extractor", "extractor_model", "tagger", "similarity", "judge", "judge_model", "judge_prompt",
     "answered_by", "vlind_image",
 )  # fmt: skip
 
 
-def readings(number: int, results: Results, scale: str) -> list[str]:
+def notes(table: int | str, results: Results, scale: str = "tiny") -> list[str]:
     """The notes of a table that hold for all its rows.
 
     Args:
-        number: 1 to 4.
-        results: what ran; its result files say how they were scored.
+        table: 1 to 4, or `EXTRA`.
+        results: the runs; their result files say how they were scored.
         scale: "tiny" or "paper".
     """
-    benchmarks = shown(number)
-    columns = [note for benchmark in benchmarks for note in benchmark.notes]
-    return [_columns(scale), *columns, *_PAPER[number], *scored(results, benchmarks)]
+    benchmarks = shown(table)
+    general = []
+    if table != EXTRA:
+        columns = [note for benchmark in benchmarks for note in benchmark.notes]
+        general = [f"{OURS} {DIFFERENCE[scale]}", *columns]
+    return [*general, *TABLES[table], *scoring(results, benchmarks)]
 
 
-def _columns(scale: str) -> str:
-    ours = (
-        'Ours: mean over seeds ± their standard deviation; "not run": nothing ran; –: no number in '
-        "the paper, or a row that no run of ours stands for. In brackets the 95 % interval, images "
-        "or instances resampled, seeds averaged."
-    )
-    if scale == "paper":
-        return f"{ours} The difference is ours minus published."
-    return (
-        f"{ours} The difference is to our own base, paired. Ours is the icon world: the published "
-        "numbers are of other data and models, and stand there for orientation only."
-    )
-
-
-def scored(results: Results, benchmarks: Sequence[Benchmark]) -> list[str]:
-    """Which options made our numbers; runs that were scored in another way are named.
-
-    Args:
-        results: what ran.
-        benchmarks: those whose numbers are shown.
-    """
-    told = []
+def scoring(results: Results, benchmarks: Sequence[Benchmark]) -> list[str]:
+    """The options that made our numbers. Runs that were scored differently are named."""
+    sentences = []
     for benchmark in benchmarks:
-        name = benchmark.name
-        ways: dict[str, list[str]] = {}
+        runs_of_options: dict[str, list[str]] = {}
         for variant in results.runs:
-            for run in results.ran(variant, name):
-                ways.setdefault(_way(results.result(run, name)["settings"]), []).append(run)
-        if len(ways) == 1:
-            told.append(f"{benchmark.title}, ours: {next(iter(ways))}.")
-        elif ways:
-            listed = "; ".join(f"{way} ({', '.join(runs)})" for way, runs in ways.items())
-            told.append(f"{benchmark.title}, ours, NOT all scored alike: {listed}.")
-    return told
+            for run in results.ran(variant, benchmark.name):
+                options = in_words(results.result(run, benchmark.name)["settings"])
+                runs_of_options.setdefault(options, []).append(run)
+        if len(runs_of_options) == 1:
+            sentences.append(f"{benchmark.title}, ours: {next(iter(runs_of_options))}.")
+        elif runs_of_options:
+            groups = [f"{words} ({', '.join(runs)})" for words, runs in runs_of_options.items()]
+            sentences.append(
+                f"{benchmark.title}, ours, NOT all scored with the same options: "
+                f"{'; '.join(groups)}."
+            )
+    return sentences
 
 
-def _way(settings: Mapping[str, Any]) -> str:
-    """Settings of a result in words, such as "extractor vocabulary, greedy, 48 tokens"."""
-    parts = []
-    for key in _SHOWN:
+def in_words(settings: Mapping[str, Any]) -> str:
+    """A result's settings in words, such as "extractor vocabulary, greedy, ..."."""
+    words = []
+    for key in OPTIONS:
         value = settings.get(key)
         if value:
             text = " and ".join(value) if isinstance(value, list) else str(value)
-            parts.append(f"{key.replace('_', ' ')} {text}")
+            words.append(f"{key.replace('_', ' ')} {text}")
     decoding = settings["decoding"]
-    warm = decoding["temperature"] > 0
-    parts.append(f"temperature {decoding['temperature']:g}" if warm else "greedy")
+    temperature = decoding["temperature"]
+    words.append(f"temperature {temperature:g}" if temperature > 0 else "greedy")
     if decoding["num_beams"] > 1:
-        parts.append(f"{decoding['num_beams']} beams")
-    parts.append(f"at most {decoding['max_new_tokens']} new tokens")
-    return ", ".join(parts)
+        words.append(f"{decoding['num_beams']} beams")
+    return ", ".join([*words, f"at most {decoding['max_new_tokens']} new tokens"])

@@ -1,7 +1,7 @@
-"""Tables 1 to 4: published numbers and ours side by side, never mixed.
+"""Tables 1 to 4 and the extra table: published numbers and ours side by side, never mixed.
 
-At the paper's scale a difference is ours minus published; at the tiny scale it is each variant
-minus its own base, as the worlds differ and published numbers are for orientation only.
+At the paper's scale a difference is ours minus published. At the tiny scale it is a variant minus
+our own base, because the icon world's numbers do not compare with the published ones.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napo.config.benchmarks import Metric, metrics
+from napo.config.benchmarks import EXTRA, Metric, metrics
+from napo.config.variants import VARIANTS
 from napo.errors import NapoError
-from napo.results.collect import Estimate, Results
-from napo.results.notes import readings
-from napo.results.tex import float_of
+from napo.results.collect import NAN, Estimate, Results, numbers
+from napo.results.latex import floats
+from napo.results.notes import notes
 from napo.workspace.files import atomic_file
 from napo.workspace.folders import published_tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NOT_RUN = "not run"
 ABSENT = "–"
 TITLES = {
     1: "Main results",
@@ -36,14 +36,14 @@ SYMBOLS = "†‡§¶*"  # of the notes to rows and cells, in their order
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the paper with our runs beside it.
+    """A table of the paper with our runs beside it, or the extra table.
 
     Attributes:
-        number: 1 to 4, or None for the extra table (`napo.results.extra_table`).
-        title: what it is about.
+        number: 1 to 4, or None for the extra table.
+        title: its subject.
         frame: for reading: rows as in the paper; columns (metric, published | ours | difference).
-        long: for machines: a row for each cell, all numbers unrounded.
-        notes: how its ambiguous cells were read.
+        long: for programs: a row for each cell, all numbers unrounded.
+        notes: how to read its ambiguous cells.
     """
 
     number: int | None
@@ -59,43 +59,39 @@ class Table:
 
     @property
     def stem(self) -> str:
-        """What its files are called, such as "table2"."""
-        return f"table{self.number}" if self.number else "extra"
+        """The name of its files without suffix, such as "table2"."""
+        return f"table{self.number}" if self.number else EXTRA
 
     def write(self, folder: Path) -> list[Path]:
         """Write `<stem>.csv` (long), `.md` and `.tex` (booktabs)."""
-        texts = {"md": self.markdown(), "tex": self.latex()}
+        csv = self.long.to_csv(index=False, float_format="%.6g")
         paths = []
-        for suffix, text in texts.items():
-            path = folder / f"{self.stem}.{suffix}"
-            with atomic_file(path) as temporary:
+        for suffix, text in {"md": self.markdown(), "tex": self.latex(), "csv": csv}.items():
+            paths.append(folder / f"{self.stem}.{suffix}")
+            with atomic_file(paths[-1]) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-            paths.append(path)
-        path = folder / f"{self.stem}.csv"
-        with atomic_file(path) as temporary:
-            self.long.to_csv(temporary, index=False, float_format="%.6g")
-        return [*paths, path]
+        return paths
 
     def markdown(self) -> str:
         """The table as Markdown, its notes below."""
-        names = [f"{metric} {kind}" for metric, kind in self.frame.columns]
-        lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-        for row, values in zip(self.frame.index, self.frame.to_numpy(), strict=True):
+        header = [f"{metric} {kind}" for metric, kind in self.frame.columns]
+        lines = ["| | " + " | ".join(header) + " |", "|---" * (len(header) + 1) + "|"]
+        for row, cells in zip(self.frame.index, self.frame.to_numpy(), strict=True):
             name = " · ".join(part for part in row if part) if isinstance(row, tuple) else row
-            lines.append("| " + " | ".join([name, *values]).replace("\n", " ") + " |")
-        notes = [f"- {note}" for note in self.notes]
-        return "\n".join([f"**{self.heading}**", "", *lines, "", *notes]) + "\n"
+            lines.append("| " + " | ".join([name, *cells]).replace("\n", " ") + " |")
+        points = [f"- {note}" for note in self.notes]
+        return "\n".join([f"**{self.heading}**", "", *lines, "", *points]) + "\n"
 
     def latex(self) -> str:
-        """The table as LaTeX floats that need booktabs, graphicx and amssymb."""
-        return float_of(self.frame, self.title, f"tab:napo-{self.stem}", self.notes)
+        """The table as LaTeX floats (see `napo.results.latex`)."""
+        return floats(self.frame, self.title, f"tab:napo-{self.stem}", self.notes)
 
 
 def published(number: int) -> pd.DataFrame:
     """The paper's table: row, variant, model, group, one column a metric, source, flag, note.
 
-    `variant` is empty where none of our runs stands for a row; `flag` names the metric that `note`
-    is about, and is empty where it is about the row.
+    `variant` is empty where none of our runs corresponds to the row. `flag` names the metric that
+    `note` is about; it is empty where the note is about the row.
 
     Raises:
         NapoError: when the file of published numbers is missing.
@@ -115,119 +111,134 @@ def table(number: int, results: Results, *, scale: str = "tiny", model: str = "7
 
     Args:
         number: 1 to 4.
-        results: what ran.
+        results: the runs.
         scale: "tiny" (difference: variant minus own base) or "paper" (ours minus published).
-        model: which of the paper's models our runs stand for, "7B" or "13B".
+        model: the paper's model that our runs correspond to, "7B" or "13B".
 
     Raises:
-        NapoError: for a number that is none of the tables.
+        NapoError: for another number.
     """
     import pandas as pd
 
     if number not in TITLES:
         raise NapoError(f"There is no Table {number}; the paper has Tables 1 to 4.")
     paper = published(number)
-    notes = [note for note in dict.fromkeys(paper["note"]) if note]
-    marks = dict(zip(notes, SYMBOLS, strict=False))
-    columns = metrics(number)
+    marked = [note for note in paper["note"].unique() if note]
+    marks = dict(zip(marked, SYMBOLS, strict=False))
     rows, long, names = [], [], []
     for _, line in paper.iterrows():
-        ours = line["variant"] if line["model"] == model else ""
+        variant = line["variant"] if line["model"] == model else ""
         mark = f" {marks[line['note']]}" if line["note"] else ""
-        cells = {}
-        for metric in columns:
-            found = results.estimate(ours, metric) if ours else None
-            change = results.difference(ours, "base", metric) if ours and ours != "base" else None
-            printed = float(line.get(metric.name, "nan"))
-            flag = mark if line["flag"] == metric.name else ""
-            cells[(metric.title, "published")] = _number(printed, metric) + flag
-            cells[(metric.title, "ours")] = measured_cell(found, metric) if ours else ABSENT
-            cells[(metric.title, DIFFERENCE[scale])] = (
-                _from_published(found, printed, metric)
-                if scale == "paper"
-                else difference_cell(change, metric)
-            )
-            long.append(_long(number, line, metric, printed, found, change))
-        rows.append(cells)
         names.append((line["group"], line["row"] + ("" if line["flag"] else mark)))
+        cells = {}
+        for metric in metrics(number):
+            flagged = line["flag"] == metric.name
+            number_of_paper = float(line.get(metric.name, NAN))
+            ours = results.estimate(variant, metric)
+            change = results.difference(variant, "base", metric) if variant != "base" else None
+            over_paper = ours.minus(number_of_paper) if ours else None
+            shown_change = over_paper if scale == "paper" else change
+            text = ABSENT if math.isnan(number_of_paper) else fixed(number_of_paper, metric)
+            cells[metric.title, "published"] = text + (mark if flagged else "")
+            cells[metric.title, "ours"] = measured_cell(ours, metric) if variant else ABSENT
+            cells[metric.title, DIFFERENCE[scale]] = difference_cell(shown_change, metric)
+            long.append(
+                {
+                    "table": number,
+                    "row": line["row"],
+                    "variant": line["variant"],
+                    "model": line["model"],
+                    "metric": metric.name,
+                    "published": number_of_paper,
+                    "source": line["source"],
+                    "doubtful": flagged,
+                    "ran": ours is not None,
+                    **numbers("ours", ours),
+                    "seeds": ours.seeds if ours else 0,
+                    "minus_published": over_paper.value if over_paper else NAN,
+                    **numbers("minus_base", change),
+                    "note": line["note"] if flagged or not line["flag"] else "",
+                }
+            )
+        rows.append(cells)
     index = pd.MultiIndex.from_tuples(names, names=["", "row"])
-    if not any(group for group, _ in names):
+    if not any(paper["group"]):
         index = index.droplevel(0)
+    explained = [f"{mark} {note[0].upper()}{note[1:]}." for note, mark in marks.items()]
+    explained += notes(number, results, scale)
     frame = pd.DataFrame(rows, index=index)
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
-    told = [f"{mark} {note[0].upper()}{note[1:]}." for note, mark in marks.items()]
-    told = [*told, *readings(number, results, scale)]
-    return Table(number, TITLES[number], frame, pd.DataFrame(long), tuple(told))
-
-
-def _number(number: float, metric: Metric) -> str:
-    return ABSENT if math.isnan(number) else f"{number:.{metric.digits}f}"
-
-
-def _signed(number: float, metric: Metric) -> str:
-    text = f"{number:+.{metric.digits}f}"
-    # What rounds to nothing has no sign; a true minus sign is as wide as a plus.
-    return text[1:] if float(text) == 0 else text.replace("-", "−")
-
-
-def measured_cell(found: Estimate | None, metric: Metric) -> str:
-    """A value of ours with its spread over seeds, as cells show it."""
-    if found is None:
-        return NOT_RUN
-    if math.isnan(found.value):
-        return "undefined"
-    text = f"{found.value:.{metric.digits}f}"
-    return text if math.isnan(found.sd) else f"{text} ± {found.sd:.{metric.digits}f}"
-
-
-def _from_published(found: Estimate | None, printed: float, metric: Metric) -> str:
-    if found is None or math.isnan(printed) or math.isnan(found.value):
-        return ABSENT
-    low, high = (_signed(end - printed, metric) for end in (found.low, found.high))
-    return f"{_signed(found.value - printed, metric)} [{low}, {high}]"
-
-
-def difference_cell(change: Estimate | None, metric: Metric) -> str:
-    """A difference with its interval, as cells show it; a dash where there is none."""
-    if change is None or math.isnan(change.value):
-        return ABSENT
-    low, high = (_signed(end, metric) for end in (change.low, change.high))
-    return f"{_signed(change.value, metric)} [{low}, {high}]"
-
-
-def _long(
-    number: int,
-    line: pd.Series,
-    metric: Metric,
-    printed: float,
-    found: Estimate | None,
-    change: Estimate | None,
-) -> dict[str, object]:
-    return {
-        "table": number,
-        "row": line["row"],
-        "variant": line["variant"],
-        "model": line["model"],
-        "metric": metric.name,
-        "published": printed,
-        "source": line["source"],
-        "doubtful": line["flag"] == metric.name,
-        "ran": found is not None,
-        **numbers("ours", found),
-        "seeds": found.seeds if found else 0,
-        "minus_published": found.value - printed if found else float("nan"),
-        **numbers("minus_base", change),
-        "note": line["note"] if not line["flag"] or line["flag"] == metric.name else "",
-    }
-
-
-def numbers(name: str, found: Estimate | None) -> dict[str, float]:
-    """An estimate as columns: `<name>`, and `_sd`, `_low`, `_high` behind it; nan without one."""
-    nan = float("nan")
-    values = (found.value, found.sd, found.low, found.high) if found else (nan,) * 4
-    return dict(zip((name, f"{name}_sd", f"{name}_low", f"{name}_high"), values, strict=True))
+    return Table(number, TITLES[number], frame, pd.DataFrame(long), tuple(explained))
 
 
 def tables(results: Results, *, scale: str = "tiny", model: str = "7B") -> dict[int, Table]:
     """All four tables by number."""
     return {number: table(number, results, scale=scale, model=model) for number in TITLES}
+
+
+def extra_table(results: Results) -> Table:
+    """Other robust losses in the place of NaPO's, which the paper does not compare.
+
+    A row for each variant that has one (`Variant.row`), and for each other variant that ran and is
+    in none of Tables 1 to 4. `make baselines` trains the rows.
+
+    Args:
+        results: the runs; differences need "A1".
+    """
+    import pandas as pd
+
+    names = {name: entry.row for name, entry in VARIANTS.items() if entry.row}
+    for name in results.runs:
+        if name in VARIANTS and not VARIANTS[name].tables:
+            names.setdefault(name, VARIANTS[name].title or name)
+    rows, long = [], []
+    for variant, name in names.items():
+        cells = {}
+        for metric in metrics(EXTRA):
+            ours = results.estimate(variant, metric)
+            change = results.difference(variant, "A1", metric) if variant != "A1" else None
+            cells[metric.title, "ours"] = measured_cell(ours, metric)
+            cells[metric.title, "ours − A1"] = difference_cell(change, metric)
+            long.append(
+                {
+                    "row": name,
+                    "variant": variant,
+                    "metric": metric.name,
+                    "ran": ours is not None,
+                    **numbers("ours", ours),
+                    "seeds": ours.seeds if ours else 0,
+                    **numbers("minus_a1", change),
+                }
+            )
+        rows.append(cells)
+    frame = pd.DataFrame(rows, index=pd.Index(names.values(), name="row"))
+    frame.columns = pd.MultiIndex.from_tuples(frame.columns)
+    title = "Other robust losses in NaPO's place"
+    return Table(None, title, frame, pd.DataFrame(long), tuple(notes(EXTRA, results)))
+
+
+def fixed(number: float, metric: Metric) -> str:
+    """A number with the metric's digits."""
+    return f"{number:.{metric.digits}f}"
+
+
+def measured_cell(ours: Estimate | None, metric: Metric) -> str:
+    """The cell of a value of ours, with its spread over seeds."""
+    if ours is None:
+        return "not run"
+    if math.isnan(ours.value):
+        return "undefined"
+    text = fixed(ours.value, metric)
+    return text if math.isnan(ours.sd) else f"{text} ± {fixed(ours.sd, metric)}"
+
+
+def difference_cell(change: Estimate | None, metric: Metric) -> str:
+    """The cell of a difference, with its interval; a dash where there is none."""
+    if change is None or math.isnan(change.value):
+        return ABSENT
+    texts = []
+    for number in (change.value, change.low, change.high):
+        text = f"{number:+.{metric.digits}f}"
+        # A number that rounds to 0 has no sign; a minus sign is as wide as a plus, a hyphen is not.
+        texts.append(text[1:] if float(text) == 0 else text.replace("-", "−"))
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]"

@@ -70,8 +70,7 @@ def write_report(session: Session, results: Results, seeds: str = "", tune: str 
 def _write(session: Session, folder: Path, results: Results, tune: str) -> list[Path]:
     from napo.results import report
     from napo.results.collect import claims, measurements, summary
-    from napo.results.extra_table import extra_table
-    from napo.results.tables import tables
+    from napo.results.tables import extra_table, tables
 
     profile = session.profile
     papers = results.only(profile.variants)

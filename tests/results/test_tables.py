@@ -1,26 +1,26 @@
-"""Tables 1 to 4: the paper's numbers whole, ours beside them, never mixed."""
+"""Tables 1 to 4 and the extra table: the paper's numbers complete, ours beside them."""
 
 import math
 import re
-import shutil
-import subprocess
 
 import pandas as pd
 import pytest
 from results_fixtures import DECODING, drawn, items, write
 
-from napo.config.benchmarks import metrics
-from napo.config.variants import VARIANTS
+from napo.config.benchmarks import BENCHMARKS, EXTRA, Benchmark, Metric, Ratio, metrics
+from napo.config.profile import known_profiles, load_profile
+from napo.config.variants import VARIANTS, Variant
 from napo.errors import NapoError
-from napo.results.collect import Results, collect
-from napo.results.tables import SYMBOLS, Table, published, table, tables
-from napo.results.tex import tex
+from napo.results.collect import Results, collect, summary
+from napo.results.tables import SYMBOLS, extra_table, published, table, tables
 
 NOTHING = Results(None, {})
 ROWS = {1: 23, 2: 7, 3: 3, 4: 4}
 SMALL = [metric.name for metric in metrics()[:4]]
+LP = metrics()[1]
+ROWS_OF_EXTRA = {name: entry.row for name, entry in VARIANTS.items() if entry.row}
 
-# The paper's numbers a second time, copied out by column: a slip in one place shows.
+# The paper's numbers a second time, copied by column, so that a slip in one place shows.
 BY_COLUMN = {
     2: [
         [58.9, 50.0, 43.4, 40.4, 44.7, 62.3, 55.3],
@@ -40,7 +40,7 @@ BY_COLUMN = {
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    variants = {"base": 0.3, "dpo": 0.5, "A1": 0.8, "VB1": 0.6}
+    variants = {"base": 0.3, "dpo": 0.5, "A1": 0.8, "VB1": 0.6, "ropo": 0.9}
     return collect(drawn(tmp_path_factory.mktemp("results"), variants), list(VARIANTS), (0, 1, 2))
 
 
@@ -48,7 +48,7 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", ROWS)
-def test_every_row_of_the_paper_is_there_with_its_source(number):
+def test_published_rows_are_complete_and_name_their_source(number):
     paper = published(number)
     wanted = [f"Table {number}, row {at}" for at in range(1, ROWS[number] + 1)]
     assert list(paper["source"]) == wanted
@@ -61,7 +61,7 @@ def test_the_small_tables_hold_the_papers_numbers(number):
     assert published(number)[SMALL].T.to_numpy().tolist() == BY_COLUMN[number]
 
 
-def test_the_rows_that_the_paper_trained_itself_hold_its_numbers():
+def test_rows_that_the_paper_trained_hold_its_numbers():
     paper = published(1).set_index(["model", "variant"])
     names = [metric.name for metric in metrics()]
     wanted = {
@@ -77,7 +77,7 @@ def test_the_rows_that_the_paper_trained_itself_hold_its_numbers():
     assert {key: paper.loc[key, names].to_list() for key in wanted} == wanted
 
 
-def test_the_borrowed_rows_add_up_to_the_papers_sums():
+def test_borrowed_rows_add_up_to_the_papers_sums():
     paper = published(1)
     borrowed = paper[paper["variant"] == ""]
     sums = {  # added up from the paper's text, not from the file
@@ -90,14 +90,14 @@ def test_the_borrowed_rows_add_up_to_the_papers_sums():
 
 
 @pytest.mark.parametrize("number", ROWS)
-def test_every_cb_is_a_number_of_302_instances(number):
-    # What tells that CB is the raw accuracy of VLind-Bench's 302 instances.
+def test_every_cb_is_a_count_of_302_instances(number):
+    # This shows that CB is the raw accuracy over VLind-Bench's 302 instances.
     grid = {round(100 * count / 302, 1) for count in range(303)}
     assert set(published(number)["VLind CB"].dropna()) <= grid
 
 
 @pytest.mark.parametrize("number", ROWS)
-def test_rows_name_variants_that_exist_and_notes_have_symbols_enough(number):
+def test_published_rows_name_known_variants_and_have_enough_note_symbols(number):
     paper = published(number)
     assert set(paper["variant"]) <= {"", "base", *VARIANTS}
     assert set(paper["flag"]) <= {"", *SMALL}
@@ -105,100 +105,99 @@ def test_rows_name_variants_that_exist_and_notes_have_symbols_enough(number):
     assert (paper.loc[paper["flag"] != "", "note"] != "").all()
 
 
-def test_the_same_run_has_the_same_numbers_in_all_tables_but_for_the_flagged_cell():
-    found = {}
+def test_a_run_has_the_same_published_numbers_in_all_tables_but_one_flagged_cell():
+    cells_of = {}
     for number in ROWS:
         paper = published(number)
         for _, row in paper[(paper["model"] == "7B") & (paper["variant"] != "")].iterrows():
             for name in SMALL:
                 cell = (row[name], row["flag"] == name)
-                found.setdefault((row["variant"], name), set()).add(cell)
-    differing = {key: cells for key, cells in found.items() if len(cells) > 1}
+                cells_of.setdefault((row["variant"], name), set()).add(cell)
+    differing = {key: cells for key, cells in cells_of.items() if len(cells) > 1}
     assert differing == {("VB1", "VLind LP"): {(31.4, True), (41.4, True)}}
 
 
-# --- ours beside them
+# --- our numbers beside them
 
 
 @pytest.mark.parametrize("number", ROWS)
-def test_without_runs_our_columns_say_not_run_and_published_stay(number):
-    made = table(number, NOTHING)
-    paper = published(number)
-    ours = made.frame.xs("ours", axis=1, level=1)
-    mapped = ((paper["variant"] != "") & (paper["model"] == "7B")).to_numpy()
-    assert (ours[mapped] == "not run").all(axis=None)
-    assert (ours[~mapped] == "–").all(axis=None)
-    assert len(made.frame) == ROWS[number] and not made.long["ran"].any()
-    printed = made.frame.xs("published", axis=1, level=1).to_numpy().ravel()
+def test_without_runs_ours_say_not_run_and_published_numbers_stay(number):
+    empty, paper = table(number, NOTHING), published(number)
+    ours = empty.frame.xs("ours", axis=1, level=1)
+    has_variant = ((paper["variant"] != "") & (paper["model"] == "7B")).to_numpy()
+    assert (ours[has_variant] == "not run").all(axis=None)
+    assert (ours[~has_variant] == "–").all(axis=None)
+    assert len(empty.frame) == ROWS[number] and not empty.long["ran"].any()
+    printed = empty.frame.xs("published", axis=1, level=1).to_numpy().ravel()
     numbers = [float(text.split()[0]) if text != "–" else math.nan for text in printed]
-    assert pd.Series(numbers).equals(made.long["published"])
+    assert pd.Series(numbers).equals(empty.long["published"])
 
 
 def test_our_numbers_stand_beside_the_published_ones(results):
-    made = table(2, results)
-    row = made.frame.loc["A1: full method"]
-    found = results.estimate("A1", metrics()[1])
-    assert row["VLind LP ↑", "published"] == "44.0"
-    assert row["VLind LP ↑", "ours"] == f"{found.value:.1f} ± {found.sd:.1f}"
-    cell = row["VLind LP ↑", "ours − our base"]
+    second = table(2, results)
+    row = second.frame.loc["A1: full method"]
+    estimate = results.estimate("A1", LP)
+    assert row[LP.title, "published"] == "44.0"
+    assert row[LP.title, "ours"] == f"{estimate.value:.1f} ± {estimate.sd:.1f}"
+    cell = row[LP.title, "ours − our base"]
     assert re.fullmatch(r"\+[\d.]+ \[\+[\d.]+, \+[\d.]+\]", cell)
-    long = made.long.set_index(["variant", "metric"]).loc[("A1", "VLind LP")]
-    assert (long["published"], long["ours"], long["seeds"]) == (44.0, found.value, 3)
+    long = second.long.set_index(["variant", "metric"]).loc[("A1", "VLind LP")]
+    assert (long["published"], long["ours"], long["seeds"]) == (44.0, estimate.value, 3)
     assert long["ours_low"] < long["ours"] < long["ours_high"]
 
 
-def test_at_the_tiny_scale_nothing_is_subtracted_from_published_numbers(results):
-    base = table(1, results).frame.loc["7B"].filter(like="LLaVA", axis=0).iloc[0]
-    assert base["VLind LP ↑", "ours"] not in ("–", "not run")
-    assert base["VLind LP ↑", "ours − our base"] == "–"
-    kinds = set(table(1, results).frame.columns.get_level_values(1))
-    assert kinds == {"published", "ours", "ours − our base"}
+def test_at_the_tiny_scale_no_difference_to_published_numbers_is_shown(results):
+    frame = table(1, results).frame
+    base = frame.loc["7B"].filter(like="LLaVA", axis=0).iloc[0]
+    assert base[LP.title, "ours"] not in ("–", "not run")
+    assert base[LP.title, "ours − our base"] == "–"
+    assert set(frame.columns.get_level_values(1)) == {"published", "ours", "ours − our base"}
 
 
 def test_at_the_papers_scale_the_difference_is_ours_minus_published(results):
     cell = table(2, results, scale="paper").frame.loc["A1: full method"]
-    found = results.estimate("A1", metrics()[1])
-    change = float(cell["VLind LP ↑", "ours − published"].split()[0].replace("−", "-"))
-    assert change == pytest.approx(found.value - 44.0, abs=0.051)
+    numbers = cell[LP.title, "ours − published"].replace("−", "-").replace("[", "").split()
+    estimate = results.estimate("A1", LP)
+    ends = [end - 44.0 for end in (estimate.value, estimate.low, estimate.high)]
+    assert [float(number.strip(",]")) for number in numbers] == pytest.approx(ends, abs=0.051)
 
 
 def test_our_13b_runs_stand_beside_the_13b_rows_only(results):
-    frame = table(1, results, model="13B").frame
-    ours = frame.xs("ours", axis=1, level=1)
+    ours = table(1, results, model="13B").frame.xs("ours", axis=1, level=1)
     assert (ours.loc["7B"] == "–").all(axis=None)
     assert (ours.loc["13B"] != "–").all(axis=None)
 
 
-def test_the_doubtful_cell_is_marked_in_both_tables_with_both_numbers_in_the_note(results):
-    for number, printed in ((2, "31.4 †"), (4, "41.4 †")):
-        made = table(number, results)
-        assert printed in made.frame["VLind LP ↑", "published"].to_list()
-        note = next(note for note in made.notes if note.startswith("†"))
-        assert "31.4" in note and "41.4" in note
-        assert made.long["doubtful"].sum() == 1
+@pytest.mark.parametrize(("number", "cell"), [(2, "31.4 †"), (4, "41.4 †")])
+def test_the_doubtful_cell_is_marked_and_its_note_has_both_numbers(results, number, cell):
+    marked = table(number, results)
+    assert cell in marked.frame[LP.title, "published"].to_list()
+    note = next(note for note in marked.notes if note.startswith("†"))
+    assert "31.4" in note and "41.4" in note
+    assert marked.long["doubtful"].sum() == 1
 
 
 def test_borrowed_rows_are_marked_and_explained(results):
-    made = table(1, results)
-    rows = [name for _, name in made.frame.index]
+    first = table(1, results)
+    rows = [name for _, name in first.frame.index]
     assert "+ OPERA †" in rows and "+ DPO with RLAIF-V" in rows
-    assert any(note.startswith("† Taken over from another paper") for note in made.notes)
+    assert any(note.startswith("† Taken over from another paper") for note in first.notes)
 
 
 def test_notes_name_extractor_similarity_judge_and_decoding(results):
     notes = "\n".join(table(1, results).notes)
-    for said in ("extractor vocabulary", "similarity identity", "judge rule", "greedy",
-                 "at most 48 new tokens", "gpt-4-0613", "d_macro", "CHAIRs_refine"):  # fmt: skip
-        assert said in notes
+    words = ("extractor vocabulary", "similarity identity", "judge rule", "greedy",
+             "at most 48 new tokens", "gpt-4-0613", "d_macro", "CHAIRs_refine")  # fmt: skip
+    assert [word for word in words if word not in notes] == []
 
 
-def test_runs_scored_in_different_ways_are_named(tmp_path):
-    made = {"mmhal": items("mmhal", 0.5, 0)}
-    write(tmp_path, "base", 0, made)
+def test_runs_scored_with_different_options_are_named(tmp_path):
+    frames = {"mmhal": items("mmhal", 0.5, 0)}
+    write(tmp_path, "base", 0, frames)
     other = {"judge": "openai", "judge_model": "m", "answered_by": ["m-1", "m-2"]}
-    write(tmp_path, "A1/seed-0", 0, made, settings={**other, "decoding": DECODING})
+    write(tmp_path, "A1/seed-0", 0, frames, settings={**other, "decoding": DECODING})
     notes = "\n".join(table(1, collect(tmp_path, ["A1"], [0])).notes)
-    assert "MMHal-Bench, ours, NOT all scored alike: judge rule" in notes
+    assert "MMHal-Bench, ours, NOT all scored with the same options: judge rule" in notes
     assert "judge openai, judge model m, answered by m-1 and m-2" in notes
     assert "(A1/seed-0)" in notes
 
@@ -208,17 +207,68 @@ def test_an_unknown_table_is_refused():
         table(5, NOTHING)
 
 
+# --- the extra table
+
+
+@pytest.mark.parametrize("profile", known_profiles())
+def test_every_baseline_of_a_profile_has_a_row_in_the_extra_table(profile):
+    assert set(load_profile(profile).baselines) <= set(ROWS_OF_EXTRA)
+
+
+@pytest.mark.parametrize("name", sorted({*ROWS_OF_EXTRA} - {"A1", "A1-sft", "A1-original"}))
+def test_a_row_of_the_extra_table_differs_from_a1_only_in_its_loss(name):
+    changed, full = VARIANTS[name], VARIANTS["A1"]
+    assert changed.gamma == full.gamma and changed.responses == full.responses
+    assert changed.terms[0] == full.terms[0]
+    assert all(a != b for a, b in zip(changed.terms[1:], full.terms[1:], strict=True))
+
+
+def test_the_extra_table_shows_values_and_paired_differences_to_a1(results):
+    extra = extra_table(results)
+    ours, change = extra.frame[LP.title, "ours"], extra.frame[LP.title, "ours − A1"]
+    assert ours[ROWS_OF_EXTRA["ropo"]].startswith(f"{results.estimate('ropo', LP).value:.1f} ± ")
+    difference = results.difference("ropo", "A1", LP)
+    assert change[ROWS_OF_EXTRA["ropo"]].startswith(f"{difference.value:+.1f} [")
+    assert ours[ROWS_OF_EXTRA["ipo"]] == "not run" and change[ROWS_OF_EXTRA["ipo"]] == "–"
+    assert change[ROWS_OF_EXTRA["A1"]] == "–"
+    assert len(extra.long) == len(ROWS_OF_EXTRA) * len(metrics(EXTRA))
+    row = extra.long.set_index(["variant", "metric"]).loc[("ropo", "VLind LP")]
+    assert (row["minus_a1"], row["minus_a1_low"]) == (difference.value, difference.low)
+    assert row["seeds"] == 3 and extra.heading.startswith("Extra. ")
+
+
+# --- entries from outside the package
+
+
+def test_a_registered_metric_and_variant_stand_in_tables_and_summary(results, monkeypatch):
+    column = Metric("My Score", "rating", digits=2, tables=(1, EXTRA))
+    ratios = {"rating": Ratio("rating", "one")}
+    mine = Benchmark("mine", "my_module", "My benchmark", ratios, (column,), notes=("My note.",))
+    monkeypatch.setitem(BENCHMARKS, "mine", mine)
+    variant = Variant("my-loss", VARIANTS["dpo"].terms, title="My loss")
+    monkeypatch.setitem(VARIANTS, "my-loss", variant)
+    named = {"my-loss": results.runs["A1"], **results.runs}
+    own = Results(results.folder, named)
+    first = table(1, own)
+    assert set(first.frame["My Score ↑", "published"]) == {"–"} and "My note." in first.notes
+    assert "not run" in set(first.frame["My Score ↑", "ours"])
+    assert "My Score ↑" not in table(2, own).frame.columns
+    assert extra_table(own).frame.loc["My loss", (LP.title, "ours − A1")] == "0.0 [0.0, 0.0]"
+    assert "my-loss" in set(summary(own)["variant"])
+
+
 # --- files
 
 
-def test_a_table_is_written_as_csv_markdown_and_tex_and_twice_the_same(results, tmp_path):
+def test_a_table_is_written_as_csv_markdown_and_tex_twice_with_the_same_bytes(results, tmp_path):
     for folder in ("one", "two"):
         paths = table(3, results).write(tmp_path / folder)
         assert sorted(path.name for path in paths) == ["table3.csv", "table3.md", "table3.tex"]
-    for name in ("table3.csv", "table3.md", "table3.tex"):
-        one, two = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
-        assert one == two and one
+    for path in paths:
+        assert path.read_bytes() == (tmp_path / "one" / path.name).read_bytes() != b""
     assert len(pd.read_csv(tmp_path / "one/table3.csv")) == 3 * len(SMALL)
+    extra = extra_table(results).write(tmp_path)
+    assert {path.stem for path in extra} == {"extra"}
 
 
 def test_markdown_has_as_many_cells_in_every_line(results):
@@ -227,35 +277,12 @@ def test_markdown_has_as_many_cells_in_every_line(results):
     assert {line.count("|") for line in lines} == {1 + 1 + 30}
 
 
-def test_latex_prints_characters_that_mean_something_to_it():
-    assert tex("50 % & a_b #1 {x} ~^ \\") == (
-        r"50 \% \& a\_b \#1 \{x\} \textasciitilde{}\textasciicircum{} \textbackslash{}"
-    )
-    assert tex('"not run" γ ±') == r"``not run'' $\gamma$ $\pm$"
-
-
 @pytest.mark.parametrize("scale", ["tiny", "paper"])
 def test_tex_holds_ascii_only_and_every_number_of_the_paper(results, scale):
-    for number, made in tables(results, scale=scale).items():
-        text = made.latex()
+    for number, printed in tables(results, scale=scale).items():
+        text = printed.latex()
         assert text.isascii()
         for name in SMALL:
-            for printed in published(number)[name].dropna():
-                assert f"{printed:.1f}" in text
+            for value in published(number)[name].dropna():
+                assert f"{value:.1f}" in text
         assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}")
-        assert text.count(r"\label") == 1
-
-
-def test_tex_compiles(results, tmp_path):
-    if not shutil.which("pdflatex"):
-        pytest.skip("pdflatex is not installed")
-    tricky = Table(9, r"50 % & \x_{y}", table(2, NOTHING).frame, pd.DataFrame(), ("#$~^",))
-    made = [*tables(results).values(), tricky]
-    body = "\n".join(one.latex() for one in made)
-    packages = r"\usepackage{booktabs,graphicx,amssymb}"
-    document = rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}"
-    (tmp_path / "all.tex").write_text(document)
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "all.pdf").stat().st_size > 10_000

@@ -1,0 +1,125 @@
+"""Tables in LaTeX: every text is printed as text, and the result compiles."""
+
+import re
+import shutil
+import subprocess
+
+import pandas as pd
+import pytest
+from hostile import HOSTILE
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napo.results.collect import Results
+from napo.results.latex import floats, tex
+from napo.results.tables import extra_table, tables
+
+ATTACKS = [
+    r"\input{/etc/passwd}",
+    r"\write18{touch written}",
+    r"\immediate\openout5=written\relax",
+    r"\catcode`\%=12 % not a comment",
+    "^^5cinput{/etc/passwd} ^^M",
+    "100 % & more # of _ this ^ here ~ $x$ {y} }{",
+    r"\end{tabular}\end{table*}\end{document}",
+    "[9cm] an option of the row before",
+    "* a star",
+    "  [x] after blanks",
+    "one\n\ntwo paragraphs\r\nand \u2028 more",
+    "?` !` -- --- '' `` ,, << >>",
+    "\0 \x07 \x1b \x7f",
+    '"quoted" and one " alone',
+    "α ψΣ ψμ ε β′ ± − – ↑ ↓ † ‡ § ¶ × · ≤ ≥",
+    "",
+]
+# The commands that `tex` writes; no other special character of TeX may be left.
+WRITTEN = re.compile(
+    r"\\textbackslash\{\}|\\textasciitilde\{\}|\\textasciicircum\{\}|\\textasciigrave\{\}"
+    r"|\\[{}&%$#_]|\{[\[*]\}|\$(?:[<>|\-']|\\[a-z]+|\^\\[a-z]+|_\\Sigma|_\\mu)\$"
+)
+LATEX = shutil.which("pdflatex")
+
+
+def unescaped(text):
+    return set("\\{}$&#^_%~") & set(WRITTEN.sub("", text))
+
+
+def table(text):
+    """A text in every place of a table: caption, header, group, row, cell, note."""
+    text = text.encode("utf-8", "replace").decode()  # pandas holds no half of a surrogate pair
+    index = pd.MultiIndex.from_tuples([(text, text), (text, "plain"), ("other", text)])
+    columns = pd.MultiIndex.from_product([(text or "x", "LP"), ("ours", "difference")])
+    row = [text, "1.2 ± 0.3", text, "+1.0 [0.5, 1.5]"]
+    frame = pd.DataFrame([row] * 3, index=index, columns=columns)
+    return floats(frame, text, "tab:x", [text or "x", "a note"])
+
+
+def compiled(folder, body, *options):
+    """Run pdflatex on a document with these tables."""
+    packages = r"\usepackage[T1]{fontenc}\usepackage{booktabs,graphicx}"
+    document = rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}"
+    (folder / "a.tex").write_text(document)
+    call = [LATEX, "-interaction=nonstopmode", "-halt-on-error", *options, "a.tex"]
+    done = subprocess.run(call, cwd=folder, capture_output=True, timeout=120)
+    output = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, output[-1500:]
+    return output
+
+
+def test_special_characters_are_printed_and_quotation_marks_curved():
+    assert tex("50 % & a_b #1 {x} ~^ \\") == (
+        r"50 \% \& a\_b \#1 \{x\} \textasciitilde{}\textasciicircum{} \textbackslash{}"
+    )
+    assert tex('"not run" γ ±') == r"``not run'' $\gamma$ $\pm$"
+
+
+@given(st.text(st.characters()) | st.text(alphabet="\\{}$&#^_%~[]*\"'`-,?!^5c \n", max_size=30))
+def test_no_special_character_of_tex_is_left_unescaped(text):
+    printed = tex(text)
+    assert not unescaped(printed)
+    assert printed.isprintable() and not printed.startswith(("[", "*"))
+    printed.encode()  # can be written to the disk
+
+
+@pytest.mark.parametrize("bad", ["a % b", r"\input{x}", "a & b", "x^2", "a_b", "{", "$"])
+def test_the_property_notices_what_is_not_escaped(bad):
+    assert unescaped(bad)
+
+
+@pytest.mark.parametrize("text", [*ATTACKS, *HOSTILE], ids=range(len(ATTACKS) + len(HOSTILE)))
+def test_a_table_of_attacks_has_the_commands_and_cells_of_a_harmless_one(text):
+    commands = re.compile(r"\\(?:begin|end|input|write|immediate|openout|catcode|def|usepackage)\b")
+    assert commands.findall(table(text)) == commands.findall(table("plain"))
+    rows = [line for line in table(text).splitlines() if line.endswith(r"\\")]
+    assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [3, 5, 5, 5, 5]
+
+
+def test_a_table_of_more_than_four_metrics_continues_under_its_number():
+    columns = pd.MultiIndex.from_product([[f"m{number}" for number in range(9)], ["ours"]])
+    frame = pd.DataFrame([["1"] * 9], index=["A1"], columns=columns)
+    text = floats(frame, "Title", "x", ["seen once"])
+    assert [f"({number} of 3)" in text for number in range(1, 5)] == [True, True, True, False]
+    assert text.count(r"\addtocounter{table}{-1}") == 2 and text.count(r"\label") == 1
+    assert text.count("seen once") == 1
+    assert re.findall(r"\bm\d\b", text) == [f"m{number}" for number in range(9)]
+
+
+@pytest.mark.skipif(not LATEX, reason="pdflatex is not installed")
+def test_pdflatex_prints_every_attack_as_text_and_runs_none(tmp_path):
+    texts = [text for text in [*ATTACKS, *HOSTILE] if text.isascii() and len(text) < 400]
+    body = "\n\\clearpage\n".join(map(table, [*texts, ATTACKS[-2]]))
+    output = compiled(tmp_path, body, "-shell-escape")
+    assert not (tmp_path / "written").exists() and "(/etc/passwd" not in output
+    if shutil.which("pdftotext"):
+        call = ["pdftotext", "a.pdf", "-"]
+        words = subprocess.run(call, cwd=tmp_path, capture_output=True).stdout.decode()
+        printed = (r"\input{/etc/passwd}", r"\write18{touch written}", "^^5cinput{", "100 % &")
+        assert [text for text in printed if text not in words] == [] and "root:" not in words
+
+
+@pytest.mark.skipif(not LATEX, reason="pdflatex is not installed")
+def test_pdflatex_compiles_all_tables(tmp_path):
+    nothing = Results(tmp_path, {})
+    every = [*tables(nothing).values(), extra_table(nothing)]
+    output = compiled(tmp_path, "\n".join(table.latex() for table in every))
+    assert "Overfull" not in output and (tmp_path / "a.pdf").stat().st_size > 10_000
