@@ -1,8 +1,8 @@
 """`napo check`: what is missing or wrong before the first GPU hour of a profile is spent.
 
 The check reads everything that the stages will read: the model's files, every row and image, every
-benchmark, the world's functions, LoRA's targets, the tools, the machine. It generates and sends
-nothing. Without a fault it writes `data/<profile>/check.json`, which opens the pipeline.
+benchmark, LoRA's targets, the tools, the machine. It generates and sends nothing. Without a fault
+it writes `data/<profile>/check.json`, which opens the pipeline.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import importlib.util
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -38,19 +37,18 @@ QUICK = 100  # a quick check decodes one image in so many
 ROLES = ("USER:", "ASSISTANT:", "Human:", "###")  # words of chat templates, which text may hold
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What the check says about one thing.
+class Finding(NamedTuple):
+    """What the check says about one part of a profile.
 
     Attributes:
-        what: the thing.
         state: "ok", "note" (worth knowing) or "fault" (the run would fail, or give other results).
         text: a sentence.
+        part: the part, such as "rows"; `check` fills it in.
     """
 
-    what: str
     state: str
     text: str
+    part: str = ""
 
 
 def report(session: Session, quick: bool = False) -> None:
@@ -60,15 +58,14 @@ def report(session: Session, quick: bool = False) -> None:
         NapoError: when there are faults.
     """
     findings = check(session, quick)
-    for finding in findings:
-        print(f"{finding.state:<5}  {finding.what:<15}  {finding.text}")
+    for state, text, part in findings:
+        print(f"{state:<5}  {part:<15}  {text}")
     faults = sum(finding.state == "fault" for finding in findings)
     if faults:
-        raise NapoError(
-            f"{faults} fault{'s' * (faults != 1)}; correct them before anything is run."
-        )
+        count = f"{faults} fault{'s' * (faults != 1)}"
+        raise NapoError(f"{count}; correct them before anything is run.")
     if not quick:
-        content = {"findings": [asdict(finding) for finding in findings]}
+        content = {"findings": [finding._asdict() for finding in findings]}
         write_json(session.workspace.data / "check.json", content)
 
 
@@ -79,34 +76,30 @@ def check(session: Session, quick: bool = False) -> list[Finding]:
         session: the profile and workspace.
         quick: decode only every hundredth image.
     """
-    profile, findings, processor = session.profile, [], None
+    model, masks, processor = session.profile.model, session.profile.masks, None
     try:
-        model = profile.model
         processor = load_processor(model.location, image_mode=model.image_mode)
-        if "mask_token" in (profile.masks.image, profile.masks.text):
+        if "mask_token" in (masks.image, masks.text):
             mask_token_id(processor)
-        findings.append(Finding("model", "ok", f"{model.path} is there."))
+        findings = [Finding("ok", f"{model.path} is there.", "model")]
     except NapoError as error:
-        findings.append(Finding("model", "fault", str(error)))
-    parts: dict[str, Callable[[], Iterator[Finding]]] = {
-        "downloads": lambda: downloads(session),
-        "rows": lambda: rows(session, processor, quick),
-        **{
-            name: lambda name=name: benchmark(session, name, quick)
-            for name in profile.evaluation.benchmarks
-        },
-        "labels": lambda: labels(session),
-        "world": lambda: world(session),
-        "adapter": lambda: adapter(session, processor),
-        "tools": lambda: tools(session),
-        "machine": lambda: machine(session),
+        findings = [Finding("fault", str(error), "model")]
+    benchmarks = session.profile.evaluation.benchmarks
+    parts = {
+        "downloads": downloads(session),
+        "rows": rows(session, processor, quick),
+        **{name: benchmark(session, name, quick) for name in benchmarks},
+        "labels": labels(session),
+        "adapter": adapter(session, processor),
+        "tools": tools(session),
+        "machine": machine(session),
     }
-    for what, part in parts.items():
+    for part, of_part in parts.items():
         try:
-            for finding in part():  # one by one: those before an error are kept
-                findings.append(finding)
+            for finding in of_part:  # one by one: findings before an error are kept
+                findings.append(finding._replace(part=part))
         except NapoError as error:
-            findings.append(Finding(what, "fault", str(error)))
+            findings.append(Finding("fault", str(error), part))
     return findings
 
 
@@ -114,20 +107,22 @@ def downloads(session: Session) -> Iterator[Finding]:
     """The profile's sources that are not complete."""
     for item in fetch.status(session.profile, session.workspace):
         if item.source.to and item.lacks:  # the model is checked apart
+            lacks = ", ".join(item.lacks[:SHOWN])
             hand = ", which also says what to do by hand" if item.source.manual else ""
-            text = f"{item} ({', '.join(item.lacks[:SHOWN])}): make fetch with YES=1{hand}."
-            yield Finding(item.source.name, "fault", text)
+            text = f"{item.source.name}: {item} ({lacks}); make fetch with YES=1{hand}."
+            yield Finding("fault", text)
 
 
 def rows(session: Session, processor: ProcessorMixin | None, quick: bool) -> Iterator[Finding]:
     """The preference rows: number, images, texts, lengths."""
     data, folder = session.profile.data, stages.source_folder(session)
+    limit = session.profile.training.max_length
     survey = sources.survey(folder, data.count)
     expected = min(data.count or data.expected, data.expected)
     if expected and survey.rows != expected:
-        text = f"{folder} holds {survey.rows} rows where {expected} are expected."
-        yield Finding("rows", "fault", text)
-    problems, ids = list(survey.bad.values()), {"special": [], "role": [], "long": []}
+        yield Finding("fault", f"{folder} holds {survey.rows} rows where {expected} are expected.")
+    problems = list(survey.bad.values())
+    special, roles, long = [], [], []  # ids
     with Progress(survey.rows, "look at the rows") as progress:
         for _, batch in sources.batches(folder, sources.READ_ROWS, data.count):
             for index, row in batch:
@@ -139,54 +134,47 @@ def rows(session: Session, processor: ProcessorMixin | None, quick: bool) -> Ite
                     except sources.BadRow as error:
                         problems.append(str(error))
                         continue
-                if processor is not None:
-                    for kind in text_notes(row, processor, session.profile.training.max_length):
-                        ids[kind].append(row["id"])
+                if processor is None:
+                    continue
+                texts = [row[name] for name in ("question", "chosen", "rejected")]
+                if any(plain(processor, text) != text.strip() for text in texts):
+                    special.append(row["id"])
+                if any(role in row["question"] for role in ROLES):
+                    roles.append(row["id"])
+                if isinstance(row["image"], Image.Image) and is_long(processor, row, limit):
+                    long.append(row["id"])
             progress.advance(len(batch))
     if problems:
         skip = data.bad_rows == "skip"
         state = "note" if skip and len(problems) < survey.rows else "fault"
         end = "they will be left out" if skip else "the build would stop at the first"
-        text = f"{len(problems)} rows cannot be used ({end}): {examples(problems)}"
-        yield Finding("rows", state, text)
-    limit = session.profile.training.max_length
-    notes = {
-        "special": "rows hold a special token, which is taken out",
-        "role": f"questions hold a word of a chat template ({', '.join(ROLES)}) and are asked as "
-        "they are",
-        "long": f"rows have a response that max_length {limit} cuts short",
-    }
-    for kind, text in notes.items():
-        if ids[kind]:
-            text = f"{len(ids[kind])} {text}: ids {examples(ids[kind])}"
-            yield Finding("rows", "note", text)
-    yield Finding("rows", "ok", f"{survey.rows - len(problems)} rows can be used.")
+        yield Finding(state, f"{len(problems)} rows cannot be used ({end}): {examples(problems)}")
+    role_words = f"({', '.join(ROLES)}), which is kept"
+    for ids, text in (
+        (special, "rows hold a special token, which is taken out"),
+        (roles, f"questions hold a word of a chat template {role_words}"),
+        (long, f"rows have a response that max_length {limit} cuts short"),
+    ):
+        if ids:
+            yield Finding("note", f"{len(ids)} {text}: ids {examples(ids)}")
+    yield Finding("ok", f"{survey.rows - len(problems)} rows can be used.")
 
 
-def text_notes(row: dict[str, Any], processor: ProcessorMixin, limit: int) -> Iterator[str]:
-    """What is worth a note in a row's texts: "special" (token), "role" (word) or "long".
+def is_long(processor: ProcessorMixin, row: dict[str, Any], limit: int) -> bool:
+    """Whether a response of a row ends beyond the limit, in tokens with the prompt.
 
     Raises:
         NapoError: when the prompt alone is as long as the limit.
     """
-    texts = [row[name] for name in ("question", "chosen", "rejected")]
-    if any(plain(processor, text) != text.strip() for text in texts):
-        yield "special"
-    if any(role in row["question"] for role in ROLES):
-        yield "role"
-    image = row["image"]
-    if not isinstance(image, Image.Image):  # a quick check has not decoded it
-        return
-    prompt_length = len(prompt_inputs(processor, row["question"], image).ids)
-    if prompt_length >= limit:
+    prompt_tokens = len(prompt_inputs(processor, row["question"], row["image"]).ids)
+    if prompt_tokens >= limit:
         raise NapoError(
-            f"Row {row['id']}: its prompt alone has {prompt_length} tokens, and "
+            f"Row {row['id']}: its prompt alone has {prompt_tokens} tokens, and "
             f"training.max_length is {limit}; raise it or drop the row."
         )
     prompt = render(processor, row["question"], image=True)
-    longest = max(len(answer) for answer in response_ids(processor, prompt, texts[1:]))
-    if prompt_length + longest + 1 > limit:
-        yield "long"
+    responses = response_ids(processor, prompt, [row["chosen"], row["rejected"]])
+    return prompt_tokens + max(map(len, responses)) + 1 > limit
 
 
 def benchmark(session: Session, name: str, quick: bool) -> Iterator[Finding]:
@@ -199,7 +187,7 @@ def benchmark(session: Session, name: str, quick: bool) -> Iterator[Finding]:
     images = {request.image: request for request in requests}
     for request in list(images.values())[:: QUICK if quick else 1]:
         request.open()
-    yield Finding(name, "ok", f"{len(requests)} requests about {len(images)} images.")
+    yield Finding("ok", f"{len(requests)} requests about {len(images)} images.")
 
 
 def labels(session: Session) -> Iterator[Finding]:
@@ -208,27 +196,14 @@ def labels(session: Session) -> Iterator[Finding]:
         return
     names = sorted(stages.everyones_labels(session)["annotator"].unique())
     if names:
-        yield Finding("labels", "ok", f"The samples were labelled by {', '.join(names)}.")
+        yield Finding("ok", f"The samples were labelled by {', '.join(names)}.")
         return
     samples = session.profile.annotation.samples
     yield Finding(
-        "labels",
         "note",
         f"Fig. 4 and the report wait until somebody has labelled {samples} samples, in JupyterLab "
         "once notebook 01 has run (notebooks/02_annotate_noise.ipynb); all else goes on.",
     )
-
-
-def world(session: Session) -> Iterator[Finding]:
-    """The profile's own functions can be imported, and one of them judges where one has to."""
-    own, settings = session.profile.world, session.profile.evaluation
-    for name in type(own).model_fields:
-        try:
-            own.function(name)
-        except NapoError as error:
-            yield Finding("world", "fault", str(error))
-    if "mmhal" in settings.benchmarks and settings.judge == "rule" and not own.judge_by_truth:
-        judges.make(settings, stages.benchmarks_folder(session), None)  # its error names the remedy
 
 
 def adapter(session: Session, processor: ProcessorMixin | None) -> Iterator[Finding]:
@@ -241,27 +216,29 @@ def adapter(session: Session, processor: ProcessorMixin | None) -> Iterator[Find
         warnings.simplefilter("ignore")
         model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         add_adapter(model, lora_config(training, families.of_config(config)), seed=0)
-    yield Finding("adapter", "ok", f"LoRA's targets are there: {training.lora_targets}.")
+    yield Finding("ok", f"LoRA's targets are there: {training.lora_targets}.")
 
 
 def tools(session: Session) -> Iterator[Finding]:
-    """Packages that the profile needs, word lists, and a key for the judge."""
+    """Packages that the profile needs, word lists, and a judge with its rule or key."""
     profile, settings = session.profile, session.profile.evaluation
     if profile.masks.engine == "vllm" and not importlib.util.find_spec("vllm"):
-        text = "masks.engine is vllm, which is not installed: pip install vllm, or set it to "
-        yield Finding("tools", "fault", f"{text}transformers.")
+        text = "masks.engine is vllm, which is not installed: pip install vllm, or set it to"
+        yield Finding("fault", f"{text} transformers.")
     if profile.training.tune == "qlora" and not importlib.util.find_spec("bitsandbytes"):
-        text = "training.tune is qlora, which needs bitsandbytes: pip install bitsandbytes, or "
-        yield Finding("tools", "fault", f"{text}set it to lora.")
+        text = "training.tune is qlora, which needs bitsandbytes: pip install bitsandbytes, or set"
+        yield Finding("fault", f"{text} it to lora.")
     if settings.extractor == "wordnet":
         words.wordnet()
-        yield Finding("tools", "ok", "NLTK's tagger and WordNet are there.")
+        yield Finding("ok", "NLTK's tagger and WordNet are there.")
     if "amber" in settings.benchmarks and settings.similarity == "lg":
         amber.similarity("lg", "")
-        yield Finding("tools", "ok", "spaCy's en_core_web_lg is there.")
+        yield Finding("ok", "spaCy's en_core_web_lg is there.")
+    rule = profile.world.judge_by_truth
+    if "mmhal" in settings.benchmarks and settings.judge == "rule" and not rule:
+        judges.make(settings, stages.benchmarks_folder(session), None)  # raises, with a remedy
     if settings.judge == "openai" and not os.environ.get("OPENAI_API_KEY"):
-        text = "OPENAI_API_KEY is not set; MMHal-Bench will wait for its judge."
-        yield Finding("tools", "note", text)
+        yield Finding("note", "OPENAI_API_KEY is not set; MMHal-Bench will wait for its judge.")
 
 
 def machine(session: Session) -> Iterator[Finding]:
@@ -270,11 +247,10 @@ def machine(session: Session) -> Iterator[Finding]:
     gpus = torch.cuda.device_count()
     text = f"{gpus} GPUs are visible" if gpus else "no GPU is visible"
     state = "ok" if profile.scale == "tiny" or gpus else "note"
-    yield Finding("machine", state, f"{text} on this machine.")
+    yield Finding(state, f"{text} on this machine.")
     micro = min(profile.training.micro_batch_size, profile.training.batch_size)
     if profile.training.batch_size % (micro * processes):
         yield Finding(
-            "machine",
             "fault",
             f"training.batch_size {profile.training.batch_size} is not a multiple of "
             f"micro_batch_size {micro} x {processes} processes; change one of them.",
@@ -282,14 +258,14 @@ def machine(session: Session) -> Iterator[Finding]:
     strategy = profile.launch.strategy
     if strategy.startswith("zero") and not importlib.util.find_spec("deepspeed"):
         text = f"launch.strategy {strategy} needs DeepSpeed: pip install deepspeed."
-        yield Finding("machine", "note" if processes == 1 else "fault", text)
+        yield Finding("note" if processes == 1 else "fault", text)
     files = [path for path in stages.source_folder(session).rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     make_folder(session.workspace.root)
     free = shutil.disk_usage(session.workspace.root).free
     state = "fault" if free < 2 * size else "ok"  # the rows again, and their Arrow copy
     text = f"{free / 1e9:.0f} GB are free; the rows built from {size / 1e9:.1f} GB need twice that"
-    yield Finding("machine", state, f"{text}, and each fully tuned run its weights.")
+    yield Finding(state, f"{text}, and each fully tuned run its weights.")
 
 
 def examples(items: list[str]) -> str:

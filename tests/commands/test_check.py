@@ -1,4 +1,4 @@
-"""What `make check` says before a GPU hour is spent."""
+"""What `napo check` finds before a GPU hour is spent."""
 
 import importlib.util
 import json
@@ -12,94 +12,93 @@ from napo import stages
 from napo.commands import check
 from napo.commands.cli import main
 from napo.noise.labels import store_label
-from napo.stages.session import Session, open_session
+from napo.stages.session import open_session
 from napo.workspace.files import read_json
+
+SHAPE = {"max_length": 512, "batch_size": 4, "micro_batch_size": 4}
 
 
 @pytest.fixture(scope="module")
 def benchmarks(tmp_path_factory):
-    made = open_session("smoke", str(tmp_path_factory.mktemp("smoke")))
-    return stages.make_benchmarks(made)
+    return stages.make_benchmarks(open_session("smoke", str(tmp_path_factory.mktemp("smoke"))))
 
 
-def profile(tmp_path, rows, benchmarks, **changes):
-    """A profile that reads downloads, with the tiny model, in a workspace of its own."""
-    web.write(tmp_path / "in" / "rows", rows)
-    if not (tmp_path / "benchmarks").exists():
-        shutil.copytree(benchmarks, tmp_path / "benchmarks")
-    settings = {
-        "seeds": "0",
-        "data": {"source": "in/rows", "expected": len(rows), "bad_rows": "skip"},
-        "evaluation": {"source": "benchmarks"},
-        "world": {"judge_by_truth": "napo.icon_world.judge:judge_by_truth"},
-        "training": {"max_length": 512, "batch_size": 4, "micro_batch_size": 4},
-        **changes,
-    }
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return open_session(str(path), str(tmp_path))
+@pytest.fixture
+def profile(tmp_path, benchmarks):
+    """Rows and changed settings -> a session with downloads, the tiny model, and its workspace."""
+    shutil.copytree(benchmarks, tmp_path / "benchmarks")
+
+    def make(rows, **changes):
+        web.write(tmp_path / "in" / "rows", rows)
+        settings = {
+            "seeds": "0",
+            "data": {"source": "in/rows", "expected": len(rows), "bad_rows": "skip"},
+            "evaluation": {"source": "benchmarks"},
+            "world": {"judge_by_truth": "napo.icon_world.judge:judge_by_truth"},
+            **changes,
+            "training": SHAPE | changes.get("training", {}),
+        }
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        return open_session(str(path), str(tmp_path))
+
+    return make
 
 
-def said(session, state):
+def rows(**changes):
+    """Eight rows, the fifth of them changed."""
+    return [web.published(number) | (changes if number == 4 else {}) for number in range(8)]
+
+
+def texts(session, state):
     return [finding.text for finding in check.check(session) if finding.state == state]
 
 
-def rows(count=8, **changes):
-    made = [web.published(number) for number in range(count)]
-    made[4] |= changes
-    return made
+def command(tmp_path):
+    return main(["check", "--profile", str(tmp_path / "mine.yaml"), "--workspace", str(tmp_path)])
 
 
-def test_whole_data_has_no_fault_and_opens_the_pipeline(tmp_path, benchmarks, capsys):
-    made = profile(tmp_path, rows(), benchmarks)
-    assert said(made, "fault") == []
-    path = str(tmp_path / "mine.yaml")
-    assert main(["check", "--profile", path, "--workspace", str(tmp_path)]) == 0
+def test_good_data_has_no_fault_and_opens_the_pipeline(tmp_path, profile, capsys):
+    session = profile(rows(), training={"lora_targets": "q_proj, self_attn.v_proj"})
+    assert texts(session, "fault") == []
+    assert command(tmp_path) == 0
     assert "8 rows can be used" in capsys.readouterr().out
-    assert read_json(made.workspace.data / "check.json")["findings"]
+    assert read_json(session.workspace.data / "check.json")["findings"]
 
 
-def test_labels_that_only_people_can_give_are_spoken_of(tmp_path, benchmarks):
-    made = profile(tmp_path, rows(), benchmarks, annotation={"annotator": "", "samples": 4})
-    (note,) = (text for text in said(made, "note") if "labelled" in text)
+def test_samples_wait_for_labels_until_a_person_has_given_one(profile):
+    session = profile(rows(), annotation={"annotator": "", "samples": 4})
+    (note,) = (text for text in texts(session, "note") if "labelled" in text)
     assert "wait until somebody has labelled 4 samples" in note
     label = {"id": "1", "kind": "language_biased", "label": "biased", "annotator": "ann"}
-    store_label(made.workspace.annotations / "ann.csv", label)
-    assert "The samples were labelled by ann." in said(made, "ok")
+    store_label(session.workspace.annotations / "ann.csv", label)
+    assert "The samples were labelled by ann." in texts(session, "ok")
 
 
 @pytest.mark.parametrize("name", web.SPOILT)
-def test_a_bad_row_is_named_before_anything_runs(tmp_path, benchmarks, name):
+def test_a_bad_row_is_named_before_anything_runs(tmp_path, profile, name):
     changes, why = web.SPOILT[name]
     (tmp_path / "secret.png").write_bytes(web.encoded(web.picture()))
-    made = profile(tmp_path, rows(**changes), benchmarks)
-    (text,) = said(made, "note")[:1]
-    assert "1 rows cannot be used (they will be left out)" in text
-    assert "4" in text and why.split(r"\(")[0].split(" (")[0] in text
-    strict = profile(tmp_path, rows(**changes), benchmarks, data={"source": "in/rows"})
-    assert "the build would stop" in said(strict, "fault")[0]
+    note = texts(profile(rows(**changes)), "note")[0]
+    assert "1 rows cannot be used (they will be left out)" in note
+    assert "4" in note and why.split(r"\(")[0].split(" (")[0] in note
+    strict = profile(rows(**changes), data={"source": "in/rows"})
+    assert "the build would stop" in texts(strict, "fault")[0]
 
 
-def test_special_tokens_and_template_words_are_counted(tmp_path, benchmarks):
-    made = profile(tmp_path, rows(question="What <image> is 4? USER: hi </s>"), benchmarks)
-    notes = " ".join(said(made, "note"))
+def test_special_tokens_and_template_words_are_counted(profile):
+    session = profile(rows(question="What <image> is 4? USER: hi </s>"))
+    notes = " ".join(texts(session, "note"))
     assert "1 rows hold a special token, which is taken out: ids 4" in notes
     assert "1 questions hold a word of a chat template" in notes
-
-
-def test_a_wrong_count_a_long_prompt_and_a_bad_batch_are_faults(tmp_path, benchmarks):
-    made = profile(tmp_path, rows(), benchmarks, data={"source": "in/rows", "expected": 9})
-    assert "holds 8 rows where 9 are expected" in said(made, "fault")[0]
-    short = profile(tmp_path, rows(), benchmarks, training={"max_length": 20})
-    assert "its prompt alone has" in said(short, "fault")[0]
-    shape = {"batch_size": 8, "micro_batch_size": 4}
-    odd = profile(tmp_path, rows(), benchmarks, training=shape, launch={"processes": 4})
-    assert "not a multiple" in said(odd, "fault")[0]
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"data": {"source": "in/rows", "expected": 9}}, "holds 8 rows where 9 are expected"),
+        ({"training": {"max_length": 20}}, "its prompt alone has"),
+        ({"training": {"batch_size": 8}, "launch": {"processes": 4}}, "not a multiple"),
         (
             {"training": {"tune": "qlora"}},
             "training.tune is qlora, which needs bitsandbytes: pip install bitsandbytes, or set it "
@@ -121,77 +120,39 @@ def test_a_wrong_count_a_long_prompt_and_a_bad_batch_are_faults(tmp_path, benchm
         ),
         (
             {"training": {"lora_targets": "linear_1"}},
-            "training.lora_targets is 'linear_1', and LoRA cannot",
+            "training.lora_targets is 'linear_1', and",
         ),
         ({"world": {}}, "MMHal-Bench needs a judge and this profile's world has no rule; set"),
     ],
     ids=str,
 )
-def test_what_a_run_would_find_out_late_is_a_fault(
-    tmp_path, benchmarks, monkeypatch, changes, sentence
-):
-    _without(monkeypatch, "bitsandbytes", "vllm")
-    shape = {"max_length": 512, "batch_size": 4, "micro_batch_size": 4}
-    changes = {name: shape | one if name == "training" else one for name, one in changes.items()}
-    (fault,) = said(profile(tmp_path, rows(), benchmarks, **changes), "fault")
-    assert fault.startswith(sentence) and fault.endswith(".") and "\n" not in fault
-
-
-def _without(monkeypatch, *missing):
-    """As if these packages were not installed, whatever this machine has."""
+def test_a_setting_that_would_fail_later_is_a_fault(profile, monkeypatch, changes, sentence):
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        check.importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name in missing else find(name, *rest),
-    )
+    absent = ("bitsandbytes", "vllm")  # whatever this machine has
+    spec = lambda name, *rest: None if name in absent else find(name, *rest)  # noqa: E731
+    monkeypatch.setattr(check.importlib.util, "find_spec", spec)
+    (fault,) = texts(profile(rows(), **changes), "fault")
+    assert sentence in fault and fault.endswith(".") and "\n" not in fault
 
 
-def test_targets_of_the_language_model_are_no_fault(tmp_path, benchmarks):
-    shape = {"max_length": 512, "batch_size": 4, "micro_batch_size": 4}
-    named = profile(
-        tmp_path, rows(), benchmarks, training=shape | {"lora_targets": "q_proj, self_attn.v_proj"}
-    )
-    assert said(named, "fault") == []
+def test_a_function_of_the_world_that_is_missing_stops_the_command(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("world: {judge_by_truth: 'napo.nowhere:f'}")
+    assert command(tmp_path) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("napo: mine.yaml: world.judge_by_truth names")
+    assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("key", "dotted", "sentence"),
-    [
-        ("judge_by_truth", "napo.nowhere:f", "which cannot be imported (No module named"),
-        ("label_by_truth", "napo.config.profile:PROFILES", "which is not a function"),
-    ],
-)
-def test_a_worlds_callable_that_is_none_is_a_fault(tmp_path, benchmarks, key, dotted, sentence):
-    made = profile(tmp_path, rows(), benchmarks)
-    world = made.profile.world.model_copy(update={key: dotted})  # load_profile refuses it, too
-    spoilt = Session(made.profile.model_copy(update={"world": world}), made.workspace)
-    (fault,) = said(spoilt, "fault")
-    assert fault.startswith(f"world.{key} names {dotted!r}, {sentence}") and fault.endswith(".")
-
-
-def test_a_worlds_callable_that_is_not_there_stops_the_command(tmp_path, capsys):
-    path = tmp_path / "mine.yaml"
-    path.write_text("world: {judge_by_truth: 'napo.nowhere:f'}")
-    assert main(["check", "--profile", str(path), "--workspace", str(tmp_path)]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("napo: mine.yaml: world.judge_by_truth names") and told.count("\n") == 1
-
-
-def test_missing_things_are_faults_and_the_rest_is_still_looked_at(tmp_path, benchmarks, capsys):
-    made = profile(
-        tmp_path, rows(), benchmarks, model={"path": "nobody/nothing", "revision": "abc"}
-    )
-    image = next((tmp_path / "benchmarks" / "vlind").rglob("*.jpg"))
-    image.unlink()
+def test_missing_things_are_faults_and_everything_else_is_checked(tmp_path, profile, capsys):
+    session = profile(rows(), model={"path": "nobody/nothing", "revision": "abc"})
+    next((tmp_path / "benchmarks" / "vlind").rglob("*.jpg")).unlink()
     template = tmp_path / "benchmarks" / "mmhal" / "response_template.json"
     template.write_text(json.dumps(json.loads(template.read_text())[1:]))
-    faults = said(made, "fault")
-    assert "nobody/nothing at abc is not in the hub's cache; fetch it" in faults[0]
-    assert any("vlind" in text.lower() and "no image" in text for text in faults)
-    assert any("mmhal" in text and "are expected" in text for text in faults)
-    assert (
-        main(["check", "--profile", str(tmp_path / "mine.yaml"), "--workspace", str(tmp_path)]) == 1
-    )
-    assert "3 faults" in capsys.readouterr().err
-    assert not (made.workspace.data / "check.json").exists()
+    assert command(tmp_path) == 1
+    output = capsys.readouterr()
+    assert "nobody/nothing at abc is not in the hub's cache; fetch it" in output.out
+    faults = [line for line in output.out.splitlines() if line.startswith("fault")]
+    assert any("vlind" in line.lower() and "no image" in line for line in faults)
+    assert any("mmhal" in line and "are expected" in line for line in faults)
+    assert "3 faults" in output.err
+    assert not (session.workspace.data / "check.json").exists()
