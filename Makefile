@@ -1,5 +1,5 @@
-# make reproduce [PROFILE=tiny]   everything: data, training, benchmarks, Figs. 3 and 4, Tables 1 to 4, report
-# make test                       the tests that take minutes in all; `make test-long` the others
+# make reproduce [PROFILE=tiny]   data, training, benchmarks, Figs. 3 and 4, Tables 1 to 4, report
+# make test                       the fast tests, minutes in all; `make test-long` runs the others
 PROFILE ?= tiny
 WORKSPACE ?=
 ON ?=
@@ -18,9 +18,9 @@ help:
 
 setup: $(READY) ## make the environment (VENV, .venv if not named) from the lock
 
-# Everything but torch is checked against its hashes, setuptools first: it builds what has no wheel.
-# torch comes last, from a line of its own: its CPU and CUDA builds share a version, and what else
-# it needs is there by then (CUDA's libraries apart).
+# pip checks everything but torch against its hashes. setuptools comes first: it builds packages that
+# have no wheel. torch comes last and without a hash: its CPU and CUDA builds share a version. By then
+# all that it needs is installed, except CUDA's libraries.
 $(READY): requirements.lock pyproject.toml
 	@echo "Setting up $(VENV) (two to three minutes the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -40,20 +40,20 @@ reproduce: setup ## every notebook, from data to Tables 1-4 and Figs. 3-4
 	@$(BIN)/napo reproduce --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) \
 	  $(if $(ON),--workflow-profile napo/commands/snakemake/$(ON))
 
-baselines: setup ## the other robust losses in NaPO's place, and the extra table
+baselines: setup ## reproduce, with the other robust losses and their table
 	@$(BIN)/napo reproduce --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) --baselines
 
-fetch: setup ## what PROFILE needs: a dry run with sizes and licences; YES=1 downloads it
+fetch: setup ## list PROFILE's downloads with sizes and licences; YES=1 downloads them
 	@$(BIN)/napo fetch --profile $(PROFILE) --workspace "$(WORKSPACE)" $(if $(YES),--yes)
 
-check: setup ## what is missing or wrong before PROFILE's first GPU hour
+check: setup ## find what is missing or wrong before PROFILE's first GPU hour
 	@$(BIN)/napo check --profile $(PROFILE) --workspace "$(WORKSPACE)"
 
 test: setup lint ## lint, unit tests, and every notebook at smoke scale
 	@$(BIN)/python -m pytest -m "not long and not paper_shape and not browser" \
 	  -n 2 --dist loadfile --no-loadscope-reorder
 
-test-long: setup ## the tests that take minutes each
+test-long: setup ## tests that take minutes each
 	@$(BIN)/python -m pytest -m long -n 2 --dist worksteal
 
 test-browser: setup ## notebook 02 in JupyterLab, driven by keys and mouse (needs chromium-driver)
@@ -70,7 +70,7 @@ lint: setup
 lab: setup ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks
 
-figures: setup ## Fig. 3 again, and Fig. 4 from the stored margins if there are any
+figures: setup ## draw Fig. 3 again, and Fig. 4 if its margins are stored
 	@$(BIN)/napo figures --profile $(PROFILE) --workspace "$(WORKSPACE)"
 
 base-model: setup ## pretrain the tiny base model again and compare its scores
@@ -81,7 +81,7 @@ base-model: setup ## pretrain the tiny base model again and compare its scores
 bench: setup ## a training step's time and memory: TRL, the released layout, ours (13 minutes)
 	@$(BIN)/python -m bench.engine
 
-# uv takes the versions as they are, and every hash that pip's index lists for them.
+# uv keeps the versions and adds every hash that pip's index lists for them.
 lock: setup ## write requirements.lock, hashes included, from what VENV holds
 	@test -x $(VENV)/lock/bin/uv \
 	  || { $(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install -q uv; }
@@ -94,7 +94,7 @@ lock: setup ## write requirements.lock, hashes included, from what VENV holds
 	@{ echo "# Written by make lock. torch has no hash: its CPU and CUDA builds share a version."; \
 	  grep '^torch==' $(VENV)/lock/pins.txt; cat $(VENV)/lock/hashed.txt; } > requirements.lock
 
-clean: ## remove what the pipeline generated for PROFILE (in WORKSPACE); people's labels stay
+clean: ## delete PROFILE's generated files (in WORKSPACE); human labels stay
 	@case "$(PROFILE)" in ""|paper|readme|.*|*/*|*\ *) \
 	  echo "PROFILE is '$(PROFILE)'; name one of your profiles."; exit 1;; esac
 	@cd "$(or $(WORKSPACE),.)" && test -d "data/$(PROFILE)" \

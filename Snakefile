@@ -1,8 +1,8 @@
-# The whole reproduction at a glance: one rule a notebook, each a papermill call.
+# The whole reproduction: one rule for each notebook, each a papermill call.
 #
 #   snakemake -n                                   the plan
 #   snakemake --cores 2 --nolock --rerun-incomplete --keep-incomplete
-#                                                  run it (`make reproduce` does, and shows progress)
+#                                                  run it (`napo reproduce` also shows progress)
 #   snakemake ... --config profile=smoke workspace=/some/folder
 #   snakemake ... --workflow-profile napo/commands/snakemake/slurm    GPUs, memory and time of each rule
 from pathlib import Path
@@ -38,7 +38,7 @@ def finished(variant):
     return all(Path(DATA, "results", run, "manifest.json").is_file() for run in runs(variant))
 
 
-# Baselines are trained when they are asked for (`make baselines`); once there, they stay in.
+# Baselines are trained on request (`make baselines`). Finished ones stay in the report.
 BASELINES = [v for v in settings.baselines if config.get("baselines") or finished(v)]
 RUNS = [run for variant in (*settings.variants, *BASELINES) for run in runs(variant)]
 TRAINED, EVALUATED = (
@@ -60,30 +60,30 @@ REPORT += drawn(edition(settings, "comparison", SEEDS, TUNE))
 
 
 def of(*sections):
-    """A hash of the profile's sections that a rule depends on: a change of theirs reruns it."""
+    """A hash of the profile's sections that a rule depends on; if they change, the rule reruns."""
     return fingerprint(settings.model_dump(include={"world", "model", *sections}))
 
 
 def word(text):
-    """One word of a shell's command line, whatever it holds; Snakemake's own braces doubled."""
+    """A text as one word of a shell command, with braces doubled for Snakemake."""
     return quote(str(text)).replace("{", "{{").replace("}", "}}")
 
 
-# The executed notebook is the log: it is kept, and named, when a job fails.
+# The executed notebook is the log: Snakemake keeps and names it when a job fails.
 PAPERMILL = (
     f"papermill {word(NOTEBOOKS)}/{{params.notebook}}.ipynb {{log:q}} --log-output"
     f" --no-progress-bar -p profile {word(PROFILE)} -p workspace . "
 )
 TUNED = f"-p seeds {word(SEEDS)} -p tune {word(TUNE)}"
 
-# Results are `update(...)` throughout: Snakemake deletes other outputs before their job runs (again),
-# and a result that exists is whole. Its stage replaces it, or leaves it, as its settings say.
+# All outputs are `update(...)`: Snakemake would delete others before their job runs again. An output
+# that exists is complete; its stage keeps or replaces it, depending on the settings.
 wildcard_constraints:
     variant="[^/]+",
 
 
-# What a reader looks at: any of it that was deleted is made again. Weights and rows are not asked
-# for, so whoever deletes them to save space does not train anew.
+# All that a reader looks at; a deleted file is made again. Weights and rows are not in the list, so
+# deleting them to save space starts no training.
 rule all:
     localrule: True
     input:
@@ -107,7 +107,7 @@ rule report:
         PAPERMILL + TUNED
 
 
-# Rows and benchmarks are made by the profile's world, or downloaded and checked.
+# The profile's world makes rows and benchmarks, or they are downloaded and checked.
 MADE = [f"{DATA}/source/manifest.json", f"{DATA}/benchmarks/manifest.json"]
 ROWS, BENCHMARKS = MADE if settings.world.make_rows else [f"{DATA}/check.json"] * 2
 

@@ -273,7 +273,7 @@ class NaPOTrainer(Trainer):
             raise NapoError(
                 f"Memory ran out at step {self.state.global_step}; lower micro_batch_size or "
                 "logits_mb, set gradient_checkpointing, or use more memory "
-                "(python -m napo.commands.budget says how much)."
+                "(napo budget says how much)."
             ) from None
         self.records.flush(self.state.global_step, last=True)
         return output
