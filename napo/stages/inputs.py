@@ -1,4 +1,4 @@
-"""What the stages start from: the model, rows, reference log-probs, benchmarks."""
+"""Inputs of the stages: the base model, rows, reference log-probs, benchmarks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napo.workspace.manifests import manifest_fingerprint, require
 if TYPE_CHECKING:
     import datasets
 
-CURRENT = "current.json"  # names the reference that belongs to the rows there
+CURRENT = "current.json"  # names the folder of the current reference
 
 
 def base_model(profile: Profile) -> tuple[Any, Any]:
@@ -32,7 +32,7 @@ def base_model(profile: Profile) -> tuple[Any, Any]:
 
 
 def model_settings(profile: Profile) -> dict[str, Any]:
-    """What of the model decides a stage's output, for the settings of its folder."""
+    """Model settings that a stage's output depends on."""
     from napo.models.load import model_fingerprint
 
     return {
@@ -43,37 +43,37 @@ def model_settings(profile: Profile) -> dict[str, Any]:
 
 
 def source_folder(session: Session) -> Path:
-    """Where this profile's preference rows are: made by the world, or downloaded."""
-    given = session.profile.data.source
-    return session.workspace.path(given) if given else session.workspace.source
+    """The folder of the preference rows, made by the world or downloaded."""
+    downloaded = session.profile.data.source
+    return session.workspace.path(downloaded) if downloaded else session.workspace.source
 
 
 def benchmarks_folder(session: Session) -> Path:
-    """Where the four benchmarks are: made by the world, or downloaded."""
-    given = session.profile.evaluation.source
-    return session.workspace.path(given) if given else session.workspace.benchmarks
+    """The folder of the benchmarks, made by the world or downloaded."""
+    downloaded = session.profile.evaluation.source
+    return session.workspace.path(downloaded) if downloaded else session.workspace.benchmarks
 
 
 def benchmarks_fingerprint(session: Session) -> str:
-    """What the benchmarks hold: their manifest, or a hash of what was downloaded."""
+    """A hash of the benchmarks' files."""
     folder = benchmarks_folder(session)
     if not session.profile.evaluation.source:
         return manifest_fingerprint(require(folder))
-    wanted = [folder / name for name in session.profile.evaluation.benchmarks]
-    for path in wanted:
+    downloads = [folder / name for name in session.profile.evaluation.benchmarks]
+    for path in downloads:
         if not path.is_dir():
             raise NapoError(
-                f"{path} is not there; fetch it (make fetch PROFILE={session.profile.name} YES=1)."
+                f"{path} is missing; fetch it (make fetch PROFILE={session.profile.name} YES=1)."
             )
-    files = sorted(file for path in wanted for file in path.rglob("*") if file.is_file())
+    files = sorted(file for path in downloads for file in path.rglob("*") if file.is_file())
     return content_hash(files, folder)
 
 
 def reference_folder(session: Session) -> Path:
-    """The reference log-probs that belong to these rows, this model and this preprocessing.
+    """The reference log-probs of these rows, this model and this preprocessing.
 
     Raises:
-        NapoError: when there are none, or those there were made from something else, naming it.
+        NapoError: when there are none, or when they were made from other inputs, naming these.
     """
     profile, workspace = session.profile, session.workspace
     current = workspace.data / "reference" / CURRENT
@@ -82,16 +82,16 @@ def reference_folder(session: Session) -> Path:
             f"{current.parent} holds no reference log-probs; "
             "run notebooks/01_build_biased_data.ipynb first."
         )
-    named = read_json(current)
-    if not isinstance(named, dict) or not isinstance(named.get("folder"), str):
+    content = read_json(current)
+    if not isinstance(content, dict) or not isinstance(content.get("folder"), str):
         raise NapoError(
             f"{current} is damaged (it names no folder); delete it and run "
             "notebooks/01_build_biased_data.ipynb again."
         )
-    folder = workspace.reference(named["folder"])
-    made = require(folder)["settings"]
+    folder = workspace.reference(content["folder"])
+    settings = require(folder)["settings"]
     now = {"rows": manifest_fingerprint(require(workspace.rows)), **model_settings(profile)}
-    changed = sorted(key for key, value in now.items() if made.get(key) != value)
+    changed = sorted(key for key, value in now.items() if settings.get(key) != value)
     if changed:
         raise NapoError(
             f"The reference log-probs in {folder} are stale ({', '.join(changed)} changed since); "
