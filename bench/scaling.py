@@ -1,11 +1,10 @@
-"""Building RLAIF-V-Bias and the reference cache at 1,000, 10,000 and 100,000 rows: memory and rate.
+"""Memory and rate of building, scoring and reading 1,000, 10,000 and 100,000 rows.
 
     python -m bench.scaling            (writes data/bench/scaling.json; about ten minutes)
 
-The rows have the published RLAIF-V's columns, JPEG pictures of 320 x 240 pixels and responses of
-its lengths. A stub that costs the same for every row stands for the model, so what is measured is
-ours: reading, checking, decoding, writing, joining. Every measurement is a process of its own; its
-peak memory is what the operating system saw.
+The rows have RLAIF-V's columns and lengths, and JPEG pictures of 320 x 240 pixels. A stub replaces
+the model, so only reading, checking, decoding, writing and joining are measured. Each measurement
+is a process of its own; its peak memory is the operating system's number.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ STAGES = ("build", "reference", "train")
 
 
 def make_source(folder: Path, count: int) -> None:
-    """Write rows with RLAIF-V's columns; few pictures, many times, so that this is quick."""
+    """Write rows with RLAIF-V's columns; they share 64 pictures and 32 responses, to save time."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -49,15 +48,15 @@ def make_source(folder: Path, count: int) -> None:
     folder.mkdir(parents=True)
     for start in range(0, count, SHARD):
         numbers = range(start, min(start + SHARD, count))
-        said = [" ".join(rng.choice(words, 80)) for _ in range(32)]
+        responses = [" ".join(rng.choice(words, 80)) for _ in range(32)]
         table = pa.Table.from_pylist(
             [
                 {
                     "ds_name": "made",
                     "image": {"bytes": pictures[n % 64], "path": f"{n}.jpg"},
                     "question": f"What is in picture {n}?",
-                    "chosen": said[n % 32],
-                    "rejected": said[(n + 7) % 32],
+                    "chosen": responses[n % 32],
+                    "rejected": responses[(n + 7) % 32],
                     "origin_dataset": "made",
                     "origin_split": "{}",
                     "idx": str(n),
@@ -70,27 +69,27 @@ def make_source(folder: Path, count: int) -> None:
 
 
 def build(folder: Path) -> None:
-    """Build the rows, the model a stub."""
+    """Build the rows with a stub as the model."""
     from napo.config.variants import BIASED
     from napo.data.rows import write_rows
     from napo.models.generate import Generated
 
     def stub(rows: list[dict[str, Any]]) -> dict[str, list[Generated]]:
-        said = [
+        responses = [
             Generated(f"A picture of {sum(row['image'].getpixel((0, 0)))}.", 6, False)
             for row in rows
         ]
-        return {name: said for name in BIASED}
+        return dict.fromkeys(BIASED, responses)
 
     write_rows(folder / "source", folder / "rows", stub, size=PART)
 
 
 def reference(folder: Path) -> None:
-    """Score the rows, the model a stub."""
-    from napo.config.variants import RESPONSES
+    """Score the rows with a stub as the model."""
+    from napo.config.variants import CORRUPTED, RESPONSES
     from napo.data.rows import write_scores
 
-    responses = (*RESPONSES, "chosen_corrupted")
+    responses = (*RESPONSES, CORRUPTED)
 
     def stub(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [
@@ -106,23 +105,23 @@ def reference(folder: Path) -> None:
 
 
 def train(folder: Path) -> None:
-    """What training reads: the joined data set, and a thousand rows of it in random order."""
+    """Read the joined data set as training does: a thousand rows in random order."""
     import numpy as np
 
     from napo.data import rows
 
     rows.IN_MEMORY_BYTES = 0  # mapped from disk at every size, as the paper's data is
     data = rows.load_rows(folder / "rows", folder / "reference")
-    for at in np.random.default_rng(0).integers(0, len(data), 1000).tolist():
-        row = data[at]
+    for index in np.random.default_rng(0).integers(0, len(data), 1000).tolist():
+        row = data[index]
         if row["image"].size != (320, 240) or row["chosen_tokens"] != 80:
-            raise SystemExit(f"Row {at} came back changed.")
+            raise SystemExit(f"Row {index} has changed.")
 
 
-def one(stage: str, folder: Path) -> None:
-    """One measurement, in this process."""
+def run_stage(stage: str, folder: Path) -> None:
+    """Measure a stage in this process and print the numbers."""
     import pyarrow.parquet  # noqa: F401
-    import torch  # noqa: F401  the ground that every stage stands on, so that peaks compare
+    import torch  # noqa: F401  imported by every stage, so that peaks are comparable
 
     ground = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
@@ -133,23 +132,23 @@ def one(stage: str, folder: Path) -> None:
 
 
 def measure(size: int, work: Path) -> list[dict[str, Any]]:
-    """All stages at one size, each in a process of its own."""
+    """Measure all stages at one size."""
     folder = work / str(size)
     make_source(folder / "source", size)
-    found = []
+    results = []
     for stage in STAGES:
         call = [sys.executable, "-m", "bench.scaling", "--one", stage, "--folder", str(folder)]
         done = subprocess.run(call, capture_output=True, text=True, check=True)
         result = json.loads(done.stdout.splitlines()[-1])
         rows = 1000 if stage == "train" else size
-        found.append({"rows": size, "stage": stage, "rate": rows / result["seconds"], **result})
+        results.append({"rows": size, "stage": stage, "rate": rows / result["seconds"], **result})
         print(
             f"{size:>7} rows, {stage:<9}: {result['seconds']:7.1f} s, "
             f"{rows / result['seconds']:6.0f} rows/s, peak {result['peak_mb']:5.0f} MB",
             flush=True,
         )
     shutil.rmtree(folder)
-    return found
+    return results
 
 
 def main() -> None:
@@ -158,14 +157,14 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--one", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        one(given.one, given.folder)
+    options = parser.parse_args()
+    if options.one:
+        run_stage(options.one, options.folder)
         return
     with tempfile.TemporaryDirectory() as work:
-        found = [result for size in given.sizes for result in measure(size, Path(work))]
+        results = [result for size in options.sizes for result in measure(size, Path(work))]
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    OUT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
