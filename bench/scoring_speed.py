@@ -21,6 +21,7 @@ import numpy as np
 
 from napo.benchmarks import amber, mmhal, object_halbench, vlind
 from napo.benchmarks.runner import with_intervals
+from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 
 FILLER = ("a", "the", "and", "with", "on", "near", "is", "some", "two", "large", "small", "old")
@@ -51,10 +52,11 @@ def vlind_answers(rng: np.random.Generator) -> tuple[dict[str, float], Any]:
     )
     names = [f"{n}/{stage}" for n in range(302) for stage in stages]
     benchmark = vlind.Benchmark(Path(), instances)
-    filled = vlind.answered(benchmark, dict(zip(names, map(str, said), strict=True)))
+    filled = vlind.with_answers(benchmark, dict(zip(names, map(str, said), strict=True)))
     scores = vlind.score(filled)
     frame = vlind.items(filled)
-    return with_intervals({name: scores[name] for name in ("c", "d_macro")}, frame, vlind.RATIOS)
+    metrics = {name: scores[name] for name in ("c", "d_macro")}
+    return with_intervals(metrics, frame, BENCHMARKS["vlind"].ratios)
 
 
 def object_halbench_answers(rng: np.random.Generator, extractor: str) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def object_halbench_answers(rng: np.random.Generator, extractor: str) -> dict[st
     )
     answers = {str(n): sentences(rng, names, 100) for n in range(300)}
     metrics, frame = object_halbench.evaluate(benchmark, answers, extractor=extractor)
-    return with_intervals(metrics, frame, object_halbench.RATIOS)
+    return with_intervals(metrics, frame, BENCHMARKS["object_halbench"].ratios)
 
 
 def amber_answers(rng: np.random.Generator, extractor: str) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def amber_answers(rng: np.random.Generator, extractor: str) -> dict[str, Any]:
     answers = {str(n): sentences(rng, names, 80) for n in range(1, 1005)}
     answers |= {str(n): ("Yes", "No")[int(rng.integers(2))] for n in range(1005, 15221)}
     metrics, frame = amber.evaluate(benchmark, answers, extractor=extractor)
-    return with_intervals(metrics, frame, amber.RATIOS)
+    return with_intervals(metrics, frame, BENCHMARKS["amber"].ratios)
 
 
 def mmhal_answers(rng: np.random.Generator) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def mmhal_answers(rng: np.random.Generator) -> dict[str, Any]:
     metrics, frame = mmhal.evaluate(
         benchmark, answers, judge=lambda item, answer: f"So it is. Rating: {next(rated)}"
     )
-    return with_intervals(metrics, frame, mmhal.RATIOS)
+    return with_intervals(metrics, frame, BENCHMARKS["mmhal"].ratios)
 
 
 SCORERS: dict[str, Callable[[np.random.Generator], Any]] = {

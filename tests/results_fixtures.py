@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from napo.benchmarks import BENCHMARKS, module
 from napo.benchmarks.intervals import value
+from napo.config.benchmarks import BENCHMARKS
 from napo.workspace.files import write_json
 from napo.workspace.folders import run_name
 from napo.workspace.manifests import begin, finish
@@ -26,7 +26,7 @@ DECODING = {"max_new_tokens": 48, "num_beams": 1, "temperature": 0.0, "top_p": 1
 def items(name: str, chance: float, seed: int, count: int = COUNT) -> pd.DataFrame:
     """Items in which each numerator is 1 with a chance, each denominator 1 (`three`: 3)."""
     rng = np.random.default_rng([seed, len(name)])
-    ratios = module(name).RATIOS.values()
+    ratios = BENCHMARKS[name].ratios.values()
     columns = {ratio.numerator: (rng.random(count) < chance).astype(int) for ratio in ratios}
     columns |= {ratio.denominator: 1 for ratio in ratios if ratio.denominator not in columns}
     return pd.DataFrame(columns, index=range(count))
@@ -38,7 +38,7 @@ def write(folder: Path, run: str, seed: int, frames: dict[str, pd.DataFrame], **
     begin(path, {"run": run})
     for name, frame in frames.items():
         frame.to_csv(path / f"{name}.items.csv", index=False)
-        found = {key: value(frame, ratio) for key, ratio in module(name).RATIOS.items()}
+        found = {key: value(frame, ratio) for key, ratio in BENCHMARKS[name].ratios.items()}
         result = {
             "benchmark": name,
             "run": run,

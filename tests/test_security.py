@@ -20,7 +20,7 @@ from code_rules import broken_rules
 from PIL import Image
 
 from napo.benchmarks import Request, amber, checked_images, mmhal, vlind
-from napo.benchmarks.judges import Chat
+from napo.benchmarks.chat import Chat
 from napo.config.profile import Training, load_profile
 from napo.data import pictures, sources
 from napo.errors import NapoError, without_secrets

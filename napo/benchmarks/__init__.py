@@ -1,10 +1,28 @@
-"""The four benchmarks of Tables 1 to 4: each loads, asks, and scores by its official rules."""
+"""The benchmarks. Each is a module that loads its data, lists its requests and scores the answers.
+
+The module of a benchmark has three functions:
+
+    load(folder) -> benchmark                        read and check the files; returns any object
+    requests(benchmark, **asking) -> list[Request]   the prompts: an id, a text and an image each
+    evaluate(benchmark, answers, **scoring) -> (metrics, items)
+
+`answers` maps the id of each request to the model's answer. `metrics` maps metric keys to numbers.
+`items` is a data frame with one row for each scored item. Its columns include the numerators and
+denominators that `ratios` names in the benchmark's entry of `napo.config.benchmarks`. The 95 %
+intervals resample these rows; rows with the same value in a column `image` stay together.
+
+Three more functions are optional:
+
+    options(settings, judge) -> Options   the keyword arguments that a profile's `evaluation` sets
+    unreadable(answers) -> int            how many answers cannot be read; default: the empty ones
+    make(folder)                          write the data, for profiles whose world makes all data
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -12,11 +30,12 @@ from typing import Any
 
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
+from napo.workspace.files import read_json
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a model is asked: `image` is a file, or the bytes of one."""
+    """One prompt for a model. `image` is a file, or the bytes of a file."""
 
     id: str
     text: str
@@ -38,21 +57,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Options:
-    """What a profile's settings mean to one benchmark.
+    """A profile's settings as one benchmark uses them.
 
     Attributes:
         asking: keyword arguments of `requests`.
         scoring: keyword arguments of `evaluate`.
-        named: what the result says about how it was scored.
+        record: the settings and judge that the result file names.
     """
 
-    asking: Mapping[str, Any]
-    scoring: Mapping[str, Any]
-    named: Mapping[str, Any]
+    asking: Mapping[str, Any] = field(default_factory=dict)
+    scoring: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 def module(name: str) -> ModuleType:
-    """The module of a benchmark, with its functions `load`, `requests` and `evaluate`.
+    """The module of a benchmark.
 
     Raises:
         NapoError: for an unknown name.
@@ -61,15 +80,15 @@ def module(name: str) -> ModuleType:
 
 
 def options(name: str, settings: Any, judge: Any = None) -> Options:
-    """What a profile's `evaluation` means to a benchmark; nothing where its module has no options.
+    """A benchmark's options; empty when its module defines none.
 
     Args:
-        name: of the benchmark.
-        settings: the section `evaluation`.
-        judge: what rates answers, from `judges.make`.
+        name: the benchmark.
+        settings: the profile's `evaluation`.
+        judge: from `judges.make`; None before answers are scored.
     """
     make = getattr(module(name), "options", None)
-    return make(settings, judge) if make else Options({}, {}, {})
+    return make(settings, judge) if make else Options()
 
 
 def unreadable(name: str, answers: Mapping[str, str]) -> int:
@@ -78,69 +97,63 @@ def unreadable(name: str, answers: Mapping[str, str]) -> int:
     return count(answers) if count else sum(not text.strip() for text in answers.values())
 
 
-def expect_count(folder: Path, found: Any, official: Any, what: str) -> None:
-    """Check the size of a benchmark against its official one, or the one its folder states.
+def expect_count(folder: Path, count: Any, official: Any, unit: str) -> None:
+    """Compare a benchmark's size with `benchmark.json` if it is there, else with the official size.
 
     Raises:
         NapoError: when they differ.
     """
-    from napo.workspace.files import read_json
-
     note = folder / "benchmark.json"
-    wanted = read_json(note)["count"] if note.is_file() else official
-    if found != wanted:
-        raise NapoError(f"{folder} holds {found} {what} where {wanted} are expected; get it again.")
+    expected = read_json(note)["count"] if note.is_file() else official
+    if count != expected:
+        raise NapoError(
+            f"{folder} holds {count} {unit} where {expected} are expected; get it again."
+        )
 
 
 def checked_images(
-    requests: Sequence[Request], folder: Path, where: str, remedy: str
+    requests: Sequence[Request], folder: Path, title: str, remedy: str
 ) -> list[Request]:
-    """The requests, if the image files of all of them are there, within the benchmark's folder.
+    """The requests, after a check that every image file exists inside the benchmark's folder.
 
     Raises:
-        NapoError: listing the ids of those whose image is missing or elsewhere.
+        NapoError: listing the ids whose image is missing or outside.
     """
     root = folder.resolve()
-    outside = [
-        r.id
-        for r in requests
-        if isinstance(r.image, Path) and not r.image.resolve().is_relative_to(root)
-    ]
+    files = {request.id: request.image for request in requests if isinstance(request.image, Path)}
+    outside = [name for name, path in files.items() if not path.resolve().is_relative_to(root)]
     if outside:
         raise NapoError(
-            f"{where}: the images of {len(outside)} ids ({_shown(outside)}) lie outside {root}; "
-            "put them there, not a link to them."
+            f"{title}: the images of {len(outside)} ids ({_listed(outside)}) lie outside {root}; "
+            "copy the files into it instead of linking them."
         )
-    missing = [r for r in requests if isinstance(r.image, Path) and not r.image.is_file()]
+    missing = [name for name, path in files.items() if not path.is_file()]
     if missing:
         raise NapoError(
-            f"{where}: {len(missing)} ids have no image ({_shown([r.id for r in missing])}), the "
-            f"first being {missing[0].image}; {remedy}."
+            f"{title}: {len(missing)} ids have no image ({_listed(missing)}), the first is "
+            f"{files[missing[0]]}; {remedy}."
         )
     return list(requests)
 
 
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
-
-
-def checked_answers(answers: Mapping[str, str], ids: Iterable[str], where: str) -> None:
-    """Check that every request has its answer, no answer is a stranger, and no id stands twice.
+def checked_answers(answers: Mapping[str, str], ids: Iterable[str], title: str) -> None:
+    """Check that answers and requests have the same ids, and that no id repeats.
 
     Raises:
         NapoError: listing the ids.
     """
-    wanted = list(ids)
-    missing = [name for name in wanted if name not in answers]
-    strange = sorted(set(answers) - set(wanted))
-    twice = sorted({name for name, count in Counter(wanted).items() if count > 1})
-    problems = (
-        (missing, "have no answer"),
-        (strange, "were not asked"),
-        (twice, "stand there twice"),
-    )
-    for names, problem in problems:
+    counts = Counter(ids)
+    problems = {
+        "have no answer": [name for name in counts if name not in answers],
+        "belong to no request": sorted(set(answers) - set(counts)),
+        "appear twice": sorted(name for name, count in counts.items() if count > 1),
+    }
+    for problem, names in problems.items():
         if names:
             raise NapoError(
-                f"{where}: {len(names)} ids {problem} ({_shown(names)}); answer it again."
+                f"{title}: {len(names)} ids {problem} ({_listed(names)}); evaluate again."
             )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")

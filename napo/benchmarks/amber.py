@@ -20,7 +20,6 @@ from napo.benchmarks import (
     expect_count,
     words,
 )
-from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError, unknown
 from napo.workspace.files import read_json
 
@@ -29,13 +28,12 @@ if TYPE_CHECKING:
 
 OFFICIAL_COUNT = {"generative": 1004, "discriminative": 14216}
 START = 0.001  # of every official denominator
-SIMILAR = 0.8  # a similarity above this makes two words one
-# Percent; ratios of sums, so without the official 0.001 and rounding.
-RATIOS = BENCHMARKS["amber"].ratios
+SIMILAR = 0.8  # two words count as one above this similarity
 Similar = Callable[[str, str], bool]
 
-_RIGHT = (("Yes", "yes"), ("No", "no"))  # answer and truth; nothing else is right
-_ATTRIBUTES = {
+RIGHT = (("Yes", "yes"), ("No", "no"))  # answer and truth; nothing else is right
+TASKS = {  # AMBER's types; every other type is a relation
+    "discriminative-hallucination": "Existence",
     "discriminative-attribute-state": "State",
     "discriminative-attribute-number": "Number",
     "discriminative-attribute-action": "Action",
@@ -55,7 +53,7 @@ class Benchmark:
 
 
 def options(settings: Any, judge: Any = None) -> Options:
-    """The options of `napo.config.profile.Evaluation` that this benchmark takes."""
+    """The settings of `napo.config.profile.Evaluation` that this benchmark uses."""
     extractor = "wordnet" if settings.extractor == "llm" else settings.extractor
     scoring = {"extractor": extractor, "similarity": settings.similarity}
     return Options({}, scoring, scoring)
@@ -66,8 +64,8 @@ def vocabulary(association: Mapping[str, Sequence[str]]) -> frozenset[str]:
     return frozenset(association) | {word for words in association.values() for word in words}
 
 
-def similarity(choice: str, folder: Path) -> Similar:
-    """Whether two words of the vocabulary count as one.
+def similar_words(choice: str, folder: Path) -> Similar:
+    """A function that says whether two words of the vocabulary count as one.
 
     Args:
         choice: "identity" (only equal words), "table" (`similarity.json` in the benchmark's
@@ -77,7 +75,7 @@ def similarity(choice: str, folder: Path) -> Similar:
         folder: the benchmark's folder.
 
     Raises:
-        NapoError: when the table or spaCy's model is not there, with the remedy.
+        NapoError: when the table or spaCy's model is missing, with the remedy.
     """
     if choice == "identity":
         return lambda a, b: a == b
@@ -105,10 +103,10 @@ def similarity(choice: str, folder: Path) -> Similar:
 
 
 def load(folder: Path) -> Benchmark:
-    """Read the official `data/` folder and its images.
+    """Read the official `data/` folder.
 
     Raises:
-        NapoError: when a file is missing or the count is wrong.
+        NapoError: when a file is missing, the count is wrong, or a query has no annotation.
     """
     folder = Path(folder)
     generative = read_json(folder / "query_generative.json")
@@ -124,36 +122,32 @@ def load(folder: Path) -> Benchmark:
             f"{folder}/annotations.json lacks {len(lost)} ids of the queries "
             f"({', '.join(lost[:10])}); get AMBER's data again."
         )
-    return Benchmark(
-        folder,
-        annotations,
-        generative,
-        discriminative,
-        read_json(folder / "relation.json"),
-        frozenset(word.strip() for word in safe if word.strip()),
-    )
+    safe_words = frozenset(word.strip() for word in safe if word.strip())
+    association = read_json(folder / "relation.json")
+    return Benchmark(folder, annotations, generative, discriminative, association, safe_words)
 
 
 def requests(benchmark: Benchmark) -> list[Request]:
-    """What the model is asked; ids are AMBER's own.
+    """The queries of both tasks; ids are AMBER's own.
 
     Raises:
         NapoError: listing the ids whose image is missing.
     """
-    asked = []
+    prompts = []
     for query in (*benchmark.generative, *benchmark.discriminative):
-        places = [benchmark.folder / name / query["image"] for name in ("image", "images", ".")]
-        path = next((place for place in places if place.is_file()), places[0])
-        asked.append(Request(str(query["id"]), query["query"], path))
-    return checked_images(asked, benchmark.folder, "AMBER", "download AMBER's images there")
+        paths = [benchmark.folder / name / query["image"] for name in ("image", "images", ".")]
+        path = next((path for path in paths if path.is_file()), paths[0])
+        prompts.append(Request(str(query["id"]), query["query"], path))
+    return checked_images(prompts, benchmark.folder, "AMBER", "download AMBER's images there")
 
 
 def _slots(
     objects: Sequence[str], association: Mapping[str, Sequence[str]]
 ) -> list[tuple[str, int]]:
     """(word, slot) pairs: all associated words of the objects first, then the objects."""
-    listed = [(word, at) for at, name in enumerate(objects) for word in association.get(name, ())]
-    return listed + list(zip(objects, range(len(objects)), strict=True))
+    numbered = list(enumerate(objects))
+    associated = [(word, slot) for slot, name in numbered for word in association.get(name, ())]
+    return associated + [(name, slot) for slot, name in numbered]
 
 
 def judge_nouns(
@@ -163,11 +157,11 @@ def judge_nouns(
     safe_words: Iterable[str],
     similar: Similar,
 ) -> dict[str, int]:
-    """Follow one response's nouns through the official bookkeeping.
+    """Count one response's nouns by the official bookkeeping.
 
-    A noun that equals an item of the safe list marks the slot of the first such item. One that
-    equals, or is similar to, an item of the hallucination list marks that slot and goes on. One
-    that is then similar to an item of the safe list is no hallucination; any other is.
+    A noun that equals an item of the safe list marks the slot of the first such item. A noun that
+    equals, or is similar to, an item of the hallucination list marks that slot and goes on. If it
+    is then similar to an item of the safe list it is no hallucination; otherwise it is one.
 
     Returns:
         nouns, hallucinated, covered, truth, hallu_covered, hallu, has_hallucination, one.
@@ -206,6 +200,29 @@ def judge_nouns(
     }
 
 
+def generative_items(
+    items: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    association: Mapping[str, Sequence[str]],
+    safe_words: Iterable[str],
+    similar: Similar,
+    extractor: str = "wordnet",
+) -> list[dict[str, int]]:
+    """The counts of `judge_nouns` and the id of each response, see `score_generative`."""
+    by_id = {note["id"]: note for note in annotations if note["type"] == "generative"}
+    known, rows = vocabulary(association), []
+    for item in items:
+        if item["id"] not in by_id:
+            continue
+        if "nouns" in item:
+            nouns = [noun for noun in item["nouns"] if noun in known]
+        else:
+            nouns = words.nouns(item["response"], known, extractor)
+        counts = judge_nouns(nouns, by_id[item["id"]], association, safe_words, similar)
+        rows.append({"id": item["id"], **counts})
+    return rows
+
+
 def score_generative(
     items: Sequence[Mapping[str, Any]],
     annotations: Sequence[Mapping[str, Any]],
@@ -222,64 +239,34 @@ def score_generative(
         association: AMBER's `relation.json`.
         safe_words: AMBER's `safe_words.txt`.
         similar: whether two words count as one.
-        extractor: how nouns are read off a response, see `napo.benchmarks.words.nouns`.
+        extractor: how nouns are read from a response, see `napo.benchmarks.words.nouns`.
     """
-    return _official(_generative(items, annotations, association, safe_words, similar, extractor))
+    return _official(
+        generative_items(items, annotations, association, safe_words, similar, extractor)
+    )
 
 
-def _generative(
-    items: Sequence[Mapping[str, Any]],
-    annotations: Sequence[Mapping[str, Any]],
-    association: Mapping[str, Sequence[str]],
-    safe_words: Iterable[str],
-    similar: Similar,
-    extractor: str,
-) -> list[dict[str, Any]]:
-    by_id = {note["id"]: note for note in annotations if note["type"] == "generative"}
-    known = vocabulary(association)
-    safe_words, rows = frozenset(safe_words), []
-    for item in items:
-        if item["id"] not in by_id:
-            continue
-        if "nouns" in item:
-            nouns = [noun for noun in item["nouns"] if noun in known]
-        else:
-            nouns = words.nouns(item["response"], known, extractor)
-        counts = judge_nouns(nouns, by_id[item["id"]], association, safe_words, similar)
-        rows.append({"id": item["id"], **counts})
-    return rows
+def _official(rows: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    """CHAIR, Cover, Hal and Cog of `generative_items`."""
 
+    def total(name: str) -> int:
+        return sum(row[name] for row in rows)
 
-def _official(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    total = {
-        name: sum(row[name] for row in rows)
-        for name in (
-            "nouns", "hallucinated", "covered", "truth", "hallu_covered", "hallu",
-            "has_hallucination", "one",
-        )
-    }  # fmt: skip
-    clean = total["one"] - total["has_hallucination"]
+    clean = total("one") - total("has_hallucination")
     return {
-        "CHAIR": round(total["hallucinated"] / (total["nouns"] + START) * 100, 1),
-        "Cover": round(total["covered"] / (total["truth"] + START) * 100, 1),
-        "Hal": round(100 - clean / (total["one"] + START) * 100, 1),
-        "Cog": round(total["hallu_covered"] / (total["hallu"] + START) * 100, 1),
+        "CHAIR": round(total("hallucinated") / (total("nouns") + START) * 100, 1),
+        "Cover": round(total("covered") / (total("truth") + START) * 100, 1),
+        "Hal": round(100 - clean / (total("one") + START) * 100, 1),
+        "Cog": round(total("hallu_covered") / (total("hallu") + START) * 100, 1),
     }
 
 
-def _kind(annotation: Mapping[str, Any]) -> str:
-    kind = annotation["type"]
-    if kind == "discriminative-hallucination":
-        return "Existence"
-    return _ATTRIBUTES.get(kind, "Relation")  # whatever is none of the others is a relation
-
-
 def _block(pairs: Sequence[tuple[str, str]], parts: int, epsilon: float) -> dict[str, float]:
-    """Accuracy, precision, recall and F1 of (answer, truth) pairs; "No" is the positive class."""
+    """Accuracy, Precision, Recall and F1 of (answer, truth) pairs; "No" is the positive class."""
     base = parts * START
     answered_no = [truth for answer, truth in pairs if answer == "No"]
     truly_no = [answer for answer, truth in pairs if truth == "no"]
-    right = sum(pair in _RIGHT for pair in pairs)
+    right = sum(pair in RIGHT for pair in pairs)
     accuracy = round(right / (len(pairs) + base) * 100, 1)
     precision = round(answered_no.count("no") / (len(answered_no) + base) * 100, 1)
     recall = round(truly_no.count("No") / (len(truly_no) + base) * 100, 1)
@@ -304,21 +291,22 @@ def score_discriminative(
         The blocks "whole", "Existence", "Attribute", "State", "Number", "Action", "Relation".
     """
     by_id = {note["id"]: note for note in annotations if note["type"] != "generative"}
-    pairs: dict[str, list[tuple[str, str]]] = {
-        name: [] for name in ("Existence", "State", "Number", "Action", "Relation")
-    }
+    pairs: dict[str, list[tuple[str, str]]] = {name: [] for name in (*TASKS.values(), "Relation")}
     for item in items:
-        note = by_id.get(item["id"])
-        if note is not None:
-            pairs[_kind(note)].append((item["response"], note["truth"]))
+        if item["id"] in by_id:
+            note = by_id[item["id"]]
+            task = TASKS.get(note["type"], "Relation")
+            pairs[task].append((item["response"], note["truth"]))
     attribute = pairs["State"] + pairs["Number"] + pairs["Action"]
     whole = pairs["Existence"] + attribute + pairs["Relation"]
     return {
         "whole": _block(whole, 1, 0.0001),
         "Existence": _block(pairs["Existence"], 1, 0.001),
         "Attribute": _block(attribute, 3, 0.0001),
-        **{name: _block(pairs[name], 1, 0.0001) for name in ("State", "Number", "Action")},
-        "Relation": _block(pairs["Relation"], 1, 0.0001),
+        **{
+            name: _block(pairs[name], 1, 0.0001)
+            for name in ("State", "Number", "Action", "Relation")
+        },
     }
 
 
@@ -340,36 +328,29 @@ def evaluate(
     """
     import pandas as pd
 
-    asked = [str(query["id"]) for query in (*benchmark.generative, *benchmark.discriminative)]
-    checked_answers(answers, asked, "AMBER")
-    told = [{"id": int(name), "response": answers[name]} for name in asked]
-    near = globals()["similarity"](similarity, benchmark.folder)
-    rows = _generative(
-        told, benchmark.annotations, benchmark.association, benchmark.safe_words, near, extractor
+    queries = (*benchmark.generative, *benchmark.discriminative)
+    checked_answers(answers, (str(query["id"]) for query in queries), "AMBER")
+    responses = [{"id": query["id"], "response": answers[str(query["id"])]} for query in queries]
+    counts = generative_items(
+        responses,
+        benchmark.annotations,
+        benchmark.association,
+        benchmark.safe_words,
+        similar_words(similarity, benchmark.folder),
+        extractor,
     )
-    blocks = score_discriminative(told, benchmark.annotations)
+    metrics = _official(counts)
+    for block, measures in score_discriminative(responses, benchmark.annotations).items():
+        prefix = "d" if block == "whole" else f"d_{block}"
+        metrics |= {f"{prefix}_{measure}": value for measure, value in measures.items()}
+    rows: list[dict[str, Any]] = [{"task": "generative", **row} for row in counts]
     notes = {note["id"]: note for note in benchmark.annotations if note["type"] != "generative"}
-    rows = [{"task": "generative", **row} for row in rows]
-    rest = [
-        {
-            "task": _kind(notes[item["id"]]),
-            "id": item["id"],
-            "asked": 1,
-            "right": int((item["response"], notes[item["id"]]["truth"]) in _RIGHT),
-        }
-        for item in told
-        if item["id"] in notes
-    ]
-    frame = pd.DataFrame(rows + rest).fillna(0)
-    shown = {q["id"]: q["image"] for q in (*benchmark.generative, *benchmark.discriminative)}
-    frame.insert(0, "image", frame["id"].map(shown))
-    return {**_official(rows), **_named(blocks)}, frame
-
-
-def _named(blocks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Such as "d_F1" of the whole and "d_State_F1" of a block."""
-    return {
-        f"d_{measure}" if block == "whole" else f"d_{block}_{measure}": value
-        for block, values in blocks.items()
-        for measure, value in values.items()
-    }
+    for item in responses:
+        if item["id"] in notes:
+            note = notes[item["id"]]
+            right = int((item["response"], note["truth"]) in RIGHT)
+            task = TASKS.get(note["type"], "Relation")
+            rows.append({"task": task, "id": item["id"], "asked": 1, "right": right})
+    frame = pd.DataFrame(rows).fillna(0)
+    frame.insert(0, "image", frame["id"].map({q["id"]: q["image"] for q in queries}))
+    return metrics, frame

@@ -1,7 +1,7 @@
 """95 % bootstrap intervals of ratio metrics, resampled by image or instance.
 
-Every metric is a ratio of two sums over items, so one matrix of resampling counts serves all
-metrics of a benchmark, and the same counts pair two runs item by item.
+Every metric is a ratio of two sums over items. One matrix of resampling counts therefore serves
+all metrics of a benchmark, and the same counts pair two runs item by item.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from napo.config.benchmarks import Ratio
 
 DRAWS = 2000
-BLOCK = 100
+BLOCK = 100  # samples drawn at a time: the 64-bit counts of all of them need twice the memory
 
 
 @lru_cache(maxsize=4)
 def weights(count: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """How often each of `count` items is drawn, for each bootstrap sample: (draws, count)."""
+    """How often each of `count` items is drawn in each bootstrap sample: (draws, count)."""
     rng, even = np.random.default_rng(seed), np.full(count, 1 / count)
     drawn = np.empty((draws, count), np.float32)
-    for start in range(0, draws, BLOCK):  # in blocks: whole, the 64-bit counts take twice the room
+    for start in range(0, draws, BLOCK):
         part = drawn[start : start + BLOCK]
         part[:] = rng.multinomial(count, even, size=len(part))
     return drawn
 
 
 def resampled(items: pd.DataFrame, ratio: Ratio, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """The metric's value in each bootstrap sample: (draws,); nan where its denominator is 0.
+    """The metric in each bootstrap sample: (draws,); nan where its denominator is 0.
 
-    Where items have an `image` column, images are drawn: questions about one picture go together.
+    Items with an `image` column are drawn by image: questions about one picture stay together.
     """
     sums = items[list({ratio.numerator, ratio.denominator})]
     if "image" in items:
@@ -53,7 +53,7 @@ def value(items: pd.DataFrame, ratio: Ratio) -> float:
 
 
 def percentile(samples: np.ndarray) -> tuple[float, float]:
-    """The 2.5 and 97.5 percentiles of bootstrap values, those without a value left out."""
+    """The 2.5 and 97.5 percentiles of the finite samples; nan when there are none."""
     samples = samples[np.isfinite(samples)]
     if not len(samples):
         return float("nan"), float("nan")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.benchmarks import Options, Request, checked_answers, checked_images, expect_count
-from napo.benchmarks.judges import OpenAIJudge, Rule, RuleJudge
+from napo.benchmarks.judges import Judge, Rule, RuleJudge
+from napo.benchmarks.words import clean_answer
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 from napo.workspace.files import read_json
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 OFFICIAL_COUNT = 96
 TYPES = 8  # question i is of type i mod 8
-RATIOS = BENCHMARKS["mmhal"].ratios
-Judge = RuleJudge | OpenAIJudge
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Benchmark:
 
 
 def options(settings: Any, judge: Judge | None = None) -> Options:
-    """The options of `napo.config.profile.Evaluation` that this benchmark takes."""
+    """The settings of `napo.config.profile.Evaluation` that this benchmark uses."""
     return Options({}, {"judge": judge}, judge.record if judge else {"judge": settings.judge})
 
 
@@ -52,45 +51,36 @@ def load(folder: Path) -> Benchmark:
 
 
 def requests(benchmark: Benchmark) -> list[Request]:
-    """What the model is asked; the id is the question's number.
+    """The questions; the id is the question's number.
 
     Raises:
         NapoError: listing the ids whose image is missing or outside the folder.
     """
-    asked, root = [], benchmark.folder.resolve()
+    prompts, root = [], benchmark.folder.resolve()
     for number, item in enumerate(benchmark.items):
-        source = item["image_src"]
+        source, usual = item["image_src"], f"images/{item['image_id']}.jpg"
         # The download names images as their address does (Flickr's name), or by image_id.
-        places = (source, f"images/{item['image_id']}.jpg", f"images/{source.rpartition('/')[2]}")
+        places = (source, usual, f"images/{source.rpartition('/')[2]}")
         paths = [benchmark.folder / place for place in places if "://" not in place]
-        there = [p for p in paths if p.is_file() and p.resolve().is_relative_to(root)]
-        path = there[0] if there else benchmark.folder / f"images/{item['image_id']}.jpg"
-        asked.append(Request(str(number), item["question"], path))
+        paths = [path for path in paths if path.is_file() and path.resolve().is_relative_to(root)]
+        image = paths[0] if paths else benchmark.folder / usual
+        prompts.append(Request(str(number), item["question"], image))
     remedy = "download it from the image_src of response_template.json"
-    return checked_images(asked, benchmark.folder, "MMHal-Bench", remedy)
+    return checked_images(prompts, benchmark.folder, "MMHal-Bench", remedy)
 
 
 def read_rating(reply: str) -> int:
-    """The rating of a judge's reply: the one digit s in 0..6 after `rating: `, else 0.
+    """The rating in a judge's reply: the digit 0 to 6 that follows `rating: `.
 
-    None or several different ones give 0, as in the official script.
+    No such digit, or several different ones, give 0, as in the official script.
     """
     reply = reply.lower()
-    found = [score for score in range(7) if f"rating: {score}" in reply]
-    return found[0] if len(found) == 1 else 0
-
-
-def score(replies: Sequence[str]) -> dict[str, Any]:
-    """Score (mean rating), hallucination rate (share below 3), by type, informativeness (percent).
-
-    Args:
-        replies: one judge's reply a question, in the order of the questions.
-    """
-    return _scores(items(replies))
+    ratings = [score for score in range(7) if f"rating: {score}" in reply]
+    return ratings[0] if len(ratings) == 1 else 0
 
 
 def items(replies: Sequence[str]) -> pd.DataFrame:
-    """One row a question: rating, whether it is a hallucination, how informative."""
+    """One row for each question: rating, whether it is a hallucination, how informative."""
     import pandas as pd
 
     ratings = [read_rating(reply) for reply in replies]
@@ -107,7 +97,14 @@ def items(replies: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def _scores(frame: pd.DataFrame) -> dict[str, Any]:
+def score(replies: Sequence[str]) -> dict[str, Any]:
+    """The official numbers of a judge's replies, in the order of the questions.
+
+    Returns:
+        score (mean rating), hallucination_rate (share of ratings below 3), by_type (mean rating of
+        each type, two decimals), informativeness (percent).
+    """
+    frame = items(replies)
     by_type = frame.groupby("type")["rating"].mean()
     return {
         "score": float(frame["rating"].mean()),
@@ -120,23 +117,23 @@ def _scores(frame: pd.DataFrame) -> dict[str, Any]:
 def evaluate(
     benchmark: Benchmark, answers: Mapping[str, str], *, judge: Judge | Rule | None
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """Have a judge rate a model's answers.
+    """Rate a model's answers with a judge.
 
     Args:
-        benchmark: what `load` gave.
+        benchmark: from `load`.
         answers: request id -> response.
         judge: a judge, or any function (item, answer) -> reply.
 
     Raises:
         NapoError: without a judge, or listing the ids without an answer.
     """
-    asked = [str(number) for number in range(len(benchmark.items))]
-    checked_answers(answers, asked, "MMHal-Bench")
+    ids = [str(number) for number in range(len(benchmark.items))]
+    checked_answers(answers, ids, "MMHal-Bench")
     if judge is None:
         raise NapoError("MMHal-Bench needs a judge; set evaluation.judge and its endpoint.")
-    texts = [answers[name].replace("Assistant:", "").strip() for name in asked]
     if not isinstance(judge, Judge):
         judge = RuleJudge(judge)
-    frame = items(judge.replies(zip(benchmark.items, texts, strict=True)))
-    scores = _scores(frame)
-    return {name: scores[name] for name in RATIOS}, frame
+    texts = [clean_answer(answers[name]) for name in ids]
+    replies = judge.replies(zip(benchmark.items, texts, strict=True))
+    scores = score(replies)
+    return {name: scores[name] for name in BENCHMARKS["mmhal"].ratios}, items(replies)

@@ -1,4 +1,4 @@
-"""Ask a model the benchmarks, keep its answers as they come, score them, write the results."""
+"""Answer the benchmarks with a model, keep the answers as they come, score them, write results."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo.benchmarks import Request, judges, module, unreadable
 from napo.benchmarks import options as options_of
+from napo.benchmarks.chat import NothingSent, Plan
 from napo.benchmarks.intervals import bootstrap
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
@@ -19,9 +20,12 @@ from napo.workspace.files import append, atomic_file, make_folder, write_json
 from napo.workspace.manifests import versions
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from napo.config.benchmarks import Ratio
     from napo.config.profile import Evaluation
 
-CHUNK = 512  # answers between two writes: what an interruption can lose, and images held
+CHUNK = 512  # answers between two writes: lost at most by an interruption, and images in memory
 
 
 def evaluate_run(
@@ -36,36 +40,35 @@ def evaluate_run(
     fingerprints: Mapping[str, str],
     judge: judges.Rule | None = None,
     dry_run: bool = False,
-) -> judges.Plan:
+) -> Plan:
     """Evaluate a model on the benchmarks that the settings name.
 
-    For each benchmark it writes `<name>.answers.jsonl` (chunk by chunk; an interrupted call goes
-    on after the last whole chunk and ends with the same bytes), `<name>.items.csv` (what intervals
-    are resampled from) and `<name>.json`.
+    For each benchmark it writes `<name>.answers.jsonl` (chunk by chunk; after an interruption the
+    next call continues with the last whole chunk and ends with the same bytes), `<name>.items.csv`
+    (intervals are resampled from it) and `<name>.json`.
 
     Args:
         model: the model.
         processor: its processor.
-        benchmarks: folder of the benchmarks' folders.
-        out: where the results go.
+        benchmarks: the folder that holds a folder for each benchmark.
+        out: folder of the results.
         settings: decoding, and the options of the scorers.
         run: the name of the run in the results.
         seed: of the run, and of sampled decoding.
         fingerprints: of model and data, for the record.
-        judge: the world's rule that rates an answer of MMHal-Bench, for `settings.judge == "rule"`:
-            (item, answer) -> reply.
+        judge: the world's rule (item, answer) -> reply for `settings.judge == "rule"`.
         dry_run: send nothing to a judge behind an endpoint; a benchmark that needs it gets its
             answers and no result.
 
     Returns:
-        What is still to be sent: nothing, unless this was a dry run.
+        The requests that were not sent: none, unless this was a dry run.
 
     Raises:
-        NapoError: for an unknown benchmark, or what `load` and `evaluate` of a benchmark raise.
+        NapoError: for an unknown benchmark, or from `load` and `evaluate` of a benchmark.
     """
     judged = "mmhal" in settings.benchmarks or settings.extractor == "llm"
     rater = judges.make(settings, benchmarks, judge, dry_run=dry_run) if judged else None
-    loaded, done, unsent = {}, 0, judges.Plan()
+    loaded, done, unsent = {}, 0, Plan()
     for name in settings.benchmarks:
         scorer = module(name)
         benchmark = scorer.load(benchmarks / name)
@@ -73,20 +76,20 @@ def evaluate_run(
         requests = scorer.requests(benchmark, **options.asking)
         loaded[name] = (scorer, benchmark, options, requests)
         done += len(kept(out / f"{name}.answers.jsonl", requests)[0])
-    asked = sum(len(requests) for *_, requests in loaded.values())
-    with Progress(asked, f"evaluate {run}", "answers", done=done) as progress:
+    total = sum(len(requests) for *_, requests in loaded.values())
+    with Progress(total, f"evaluate {run}", "answers", done=done) as progress:
         for name, (scorer, benchmark, options, requests) in loaded.items():
             path = out / f"{name}.answers.jsonl"
             entries = answer(model, processor, requests, path, settings, seed, progress)
             answers = {entry["id"]: entry["answer"] for entry in entries}
             try:
                 metrics, items = scorer.evaluate(benchmark, answers, **options.scoring)
-            except judges.NothingSent as dry:
+            except NothingSent as dry:
                 unsent += dry.plan
                 continue
             with atomic_file(out / f"{name}.items.csv") as temporary:
                 items.to_csv(temporary, index=False, float_format="%.10g")
-            named = options_of(name, settings, rater).named  # again: now it is known who judged
+            record = options_of(name, settings, rater).record  # now it names the model that judged
             result = {
                 "benchmark": name,
                 "run": run,
@@ -98,7 +101,7 @@ def evaluate_run(
                     "cut": sum(entry["cut"] for entry in entries),
                     "unreadable": unreadable(name, answers),
                 },
-                "settings": {"decoding": settings.decoding.model_dump(), **named},
+                "settings": {"decoding": settings.decoding.model_dump(), **record},
                 "fingerprints": dict(fingerprints),
                 "versions": versions(),
             }
@@ -106,19 +109,23 @@ def evaluate_run(
     return unsent
 
 
-def with_intervals(metrics: Mapping[str, float], items: Any, ratios: Mapping[str, Any]) -> dict:
-    """Each metric with its 95 % interval (none for a metric that is no ratio of sums) and n.
+def with_intervals(
+    metrics: Mapping[str, float], items: pd.DataFrame, ratios: Mapping[str, Ratio]
+) -> dict[str, dict[str, float | None]]:
+    """Each metric with its 95 % interval and n; undefined numbers, as CHAIR of no object, are None.
 
-    A value or an interval that is not defined, as CHAIR without any object, is None.
+    A metric that is no ratio of sums has no interval.
     """
-    found = {}
+    results = {}
     for name, value in metrics.items():
-        low, high = bootstrap(items, ratios[name]) if name in ratios else (math.nan, math.nan)
-        count = int((items[ratios[name].denominator] > 0).sum()) if name in ratios else len(items)
+        low, high, count = math.nan, math.nan, len(items)
+        if name in ratios:
+            low, high = bootstrap(items, ratios[name])
+            count = int((items[ratios[name].denominator] > 0).sum())
         numbers = {"value": value, "low": low, "high": high}
         numbers = {key: None if math.isnan(number) else number for key, number in numbers.items()}
-        found[name] = {**numbers, "n": count}
-    return found
+        results[name] = {**numbers, "n": count}
+    return results
 
 
 def answer(
@@ -130,10 +137,10 @@ def answer(
     seed: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """The model's answers to all requests; what the file already holds is not asked again.
+    """The model's answers to all requests; it skips those that the file holds already.
 
     Raises:
-        NapoError: when the file answers other questions, or an image does not open.
+        NapoError: when the file belongs to other requests, or an image does not open.
     """
     from napo.models.generate import Prompt, generate
 
@@ -143,11 +150,12 @@ def answer(
         os.truncate(path, length)
     for start in range(len(entries), len(requests), CHUNK):
         part = requests[start : start + CHUNK]
-        images = {request.image: request.open() for request in _distinct(part)}
+        openers = {request.image: request for request in part}  # one for each image
+        images = {image: request.open() for image, request in openers.items()}
         generated = generate(
             model,
             processor,
-            [Prompt(each.text, images[each.image], key=str(each.id)) for each in part],
+            [Prompt(request.text, images[request.image], key=str(request.id)) for request in part],
             settings.decoding,
             batch_size=settings.batch_size,
             seed=seed,
@@ -163,19 +171,14 @@ def answer(
     return entries
 
 
-def _distinct(requests: Sequence[Request]) -> list[Request]:
-    """One request for each image: several questions about one image share what opens it."""
-    return list({request.image: request for request in requests}.values())
-
-
 def kept(path: Path, requests: Sequence[Request]) -> tuple[list[dict[str, Any]], int]:
-    """The answers of whole chunks that a file holds, and their length in bytes.
+    """The answers of whole chunks in a file, and their length in bytes.
 
-    A chunk that was cut short is asked again as a whole: so batches, and random draws, are those
-    of a call that nothing interrupted.
+    A chunk that was cut short is answered again as a whole: batches and random draws then equal
+    those of an uninterrupted call.
 
     Raises:
-        NapoError: when the file answers other questions.
+        NapoError: when the file belongs to other requests.
     """
     entries, ends = [], [0]
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []

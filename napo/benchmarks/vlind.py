@@ -1,8 +1,8 @@
 """VLind-Bench: language priors (LP) and commonsense bias (CB) in four stages.
 
-Official scorer: klee972/VLind-Bench. Each stage asks for a True and for a False, and an instance
-passes it only if both answers are right. The paper's CB and LP are the raw accuracies `c` and
-`d_macro`: every CB it prints is some k/302.
+Official scorer: klee972/VLind-Bench. Each stage asks one question whose answer is True and one
+whose answer is False; an instance passes the stage if both answers are right. The paper's CB and LP
+are the raw accuracies `c` and `d_macro`: every CB that it prints is some k/302.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 OFFICIAL_COUNT = 302
 STYLES = {"photorealistic": range(0, 4), "illustration": range(4, 8), "cartoon": range(8, 12)}
+STAGES = {"a": "_image", "b": "", "c": "_image"}  # suffixes of the official keys of a response
 
 _ASK = "is the given statement true or false?"
 _ONLY = "Only respond in True or False."
 _FORGET = "Forget real-world common sense and just follow the information provided in the"
-NOUN = "There is {noun} in the given image."
 COMMON_SENSE = f"Statement: {{statement}}\nBased on common sense, {_ASK} {_ONLY}"
 SIMPLE = f"Statement: {{statement}}\nBased on the image, {_ASK} {_ONLY}"
 CONTEXT = (
@@ -36,21 +36,17 @@ CONTEXT = (
 )
 IMAGE = f"Statement: {{statement}}\nBased on the image, {_ASK} {_FORGET} image. {_ONLY}"
 
-# Metrics as ratios of sums over instances; c is the paper's CB, d_macro its LP. The halves say how
-# often the True and the False question alone is answered right.
-RATIOS = BENCHMARKS["vlind"].ratios
-
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The instances of `data.json` and where their images are."""
+    """The instances of `data.json`, and the folder that holds it and `images/`."""
 
     folder: Path
     instances: list[dict[str, Any]]
 
 
 def options(settings: Any, judge: Any = None) -> Options:
-    """The options of `napo.config.profile.Evaluation` that this benchmark takes."""
+    """The settings of `napo.config.profile.Evaluation` that this benchmark uses."""
     chosen = {"vote_threshold": settings.vote_threshold, "vlind_image": settings.vlind_image}
     return Options(chosen, chosen, chosen)
 
@@ -68,6 +64,11 @@ def read_answer(text: str) -> str:
     return "NA"
 
 
+def unreadable(answers: Mapping[str, str]) -> int:
+    """How many answers are neither True nor False."""
+    return sum(read_answer(text) == "NA" for text in answers.values())
+
+
 def good_images(instance: Mapping[str, Any], threshold: int = 2, style: str = "all") -> list[str]:
     """Ids of the images that enough annotators accepted, of one style or of all."""
     allowed = STYLES.get(style)
@@ -77,14 +78,6 @@ def good_images(instance: Mapping[str, Any], threshold: int = 2, style: str = "a
         for image, count in votes.items()
         if count >= threshold and (allowed is None or int(image) in allowed)
     ]
-
-
-def stage_image(instance: Mapping[str, Any], choice: str = "best") -> str:
-    """The image of stages b and c: upstream's `best_img_id`, or the one with most votes."""
-    if choice == "best":
-        return str(instance["best_img_id"])
-    votes = instance["aggregated_human_label_good_images"]
-    return max(votes, key=lambda image: votes[image])  # the first of equals, as a stable sort
 
 
 def load(folder: Path) -> Benchmark:
@@ -112,65 +105,65 @@ def _image(benchmark: Benchmark, instance: Mapping[str, Any], image: str, world:
 def requests(
     benchmark: Benchmark, *, vote_threshold: int = 2, vlind_image: str = "best"
 ) -> list[Request]:
-    """What the model is asked; ids are `<number>/<stage><1|2>` and `<number>/d<1|2>/<image>`.
+    """The prompts of all stages; ids are `<number>/<stage><1|2>` and `<number>/d<1|2>/<image>`.
+
+    Args:
+        benchmark: from `load`.
+        vote_threshold: votes that make an image good; an instance without one is left out.
+        vlind_image: the image of stages b and c, "best" (upstream's `best_img_id`) or "most_votes".
 
     Raises:
         NapoError: listing the ids whose image is missing.
     """
-    asked = [
-        request
+    prompts = [
+        Request(f"{number}/{name}", text, image)
         for number, instance in enumerate(benchmark.instances)
-        for request in _asked(benchmark, number, instance, vote_threshold, vlind_image)
+        if good_images(instance, vote_threshold)
+        for name, text, image in _prompts(benchmark, instance, vote_threshold, vlind_image)
     ]
-    return checked_images(asked, benchmark.folder, "VLind-Bench", "get the benchmark again")
+    return checked_images(prompts, benchmark.folder, "VLind-Bench", "get the benchmark again")
 
 
-def _asked(
-    benchmark: Benchmark, number: int, instance: Mapping[str, Any], threshold: int, choice: str
-) -> Iterator[Request]:
-    good = good_images(instance, threshold)
-    if not good:
-        return
-    true, false = instance["true_statement"], instance["false_statement"]
+def _prompts(
+    benchmark: Benchmark, instance: Mapping[str, Any], threshold: int, choice: str
+) -> Iterator[tuple[str, str, Path]]:
+    votes = instance["aggregated_human_label_good_images"]
+    # The first of equals, as in the released code's stable sort.
+    best = str(instance["best_img_id"]) if choice == "best" else max(votes, key=votes.get)
+    shown = _image(benchmark, instance, best, "counterfactual")
     factual = _image(benchmark, instance, "0", "factual")
-    shown = _image(benchmark, instance, stage_image(instance, choice), "counterfactual")
-    # Stage a swaps the statements: what is false in the picture is true by common sense.
+    true, false = instance["true_statement"], instance["false_statement"]
+    # Stage a swaps the statements: common sense accepts the statement that the image contradicts.
     for half, statement in (("1", false), ("2", true)):
-        yield Request(f"{number}/a{half}", COMMON_SENSE.format(statement=statement), factual)
+        yield f"a{half}", COMMON_SENSE.format(statement=statement), factual
     for half, key in (("1", "existent_noun"), ("2", "non-existent_noun")):
-        statement = NOUN.format(noun=instance[key])
-        yield Request(f"{number}/b{half}", SIMPLE.format(statement=statement), shown)
+        statement = f"There is {instance[key]} in the given image."
+        yield f"b{half}", SIMPLE.format(statement=statement), shown
     for half, statement in (("1", true), ("2", false)):
-        text = CONTEXT.format(context=instance["context"], statement=statement)
-        yield Request(f"{number}/c{half}", text, shown)
-    for image in good:
+        yield f"c{half}", CONTEXT.format(context=instance["context"], statement=statement), shown
+    for image in good_images(instance, threshold):
         path = _image(benchmark, instance, image, "counterfactual")
         for half, statement in (("1", true), ("2", false)):
-            yield Request(f"{number}/d{half}/{image}", IMAGE.format(statement=statement), path)
+            yield f"d{half}/{image}", IMAGE.format(statement=statement), path
 
 
-def answered(
+def with_answers(
     benchmark: Benchmark, answers: Mapping[str, str], key: str = "m_pred", threshold: int = 2
 ) -> list[dict[str, Any]]:
     """The instances with the model's answers under the official keys, as `score` reads them."""
+
+    def entry(request: str) -> dict[str, str]:
+        return {"response": answers[request], "answer": read_answer(answers[request])}
+
     filled = []
     for number, instance in enumerate(benchmark.instances):
-        good = good_images(instance, threshold)
-        new = dict(instance)
-        if good:
-            for stage, suffix in (("a", "_image"), ("b", ""), ("c", "_image")):
-                for half in "12":
-                    new[f"{key}_{stage}{half}{suffix}"] = _entry(answers[f"{number}/{stage}{half}"])
-            for half in "12":
-                new[f"{key}_d{half}"] = {
-                    image: _entry(answers[f"{number}/d{half}/{image}"]) for image in good
-                }
-        filled.append(new)
+        instance, good = dict(instance), good_images(instance, threshold)
+        for half in "12" if good else "":
+            for stage, suffix in STAGES.items():
+                instance[f"{key}_{stage}{half}{suffix}"] = entry(f"{number}/{stage}{half}")
+            instance[f"{key}_d{half}"] = {i: entry(f"{number}/d{half}/{i}") for i in good}
+        filled.append(instance)
     return filled
-
-
-def _entry(response: str) -> dict[str, str]:
-    return {"response": response, "answer": read_answer(response)}
 
 
 def items(
@@ -179,10 +172,13 @@ def items(
     vote_threshold: int = 2,
     style: str = "all",
 ) -> pd.DataFrame:
-    """One row for each instance with a good image: what passes, and the halves of each pair.
+    """One row for each instance with a good image: which stages it passes, and their halves.
 
     Columns: instance, concept, images, A, B, C, c_pass, bc_pass, d, d_pass, d_right, images_pass,
     d_right_pass, c_true, c_false, d_true, d_false, d_says_true, one.
+
+    Raises:
+        NapoError: when no instance has a good image (the official script divides by zero).
     """
     import pandas as pd
 
@@ -196,29 +192,28 @@ def items(
                 instance[f"{key}_{stage}1{suffix}"]["answer"] == "True",
                 instance[f"{key}_{stage}2{suffix}"]["answer"] == "False",
             )
-            for stage, suffix in (("a", "_image"), ("b", ""), ("c", "_image"))
+            for stage, suffix in STAGES.items()
         }
-        passed = {stage: all(both) for stage, both in halves.items()}
+        a, b, c = (all(halves[stage]) for stage in "abc")
         first = [instance[f"{key}_d1"][image]["answer"] for image in good]
         second = [instance[f"{key}_d2"][image]["answer"] for image in good]
-        right = sum(a == "True" and b == "False" for a, b in zip(first, second, strict=True))
-        share = right / len(good)
-        whole = passed["a"] and passed["b"] and passed["c"]
+        right = sum(pair == ("True", "False") for pair in zip(first, second, strict=True))
+        share, reached = right / len(good), a and b and c
         rows.append(
             {
                 "instance": number,
                 "concept": instance["concept"],
                 "images": len(good),
-                "A": int(passed["a"]),
-                "B": int(passed["b"]),
-                "C": int(passed["c"]),
-                "c_pass": int(passed["a"] and passed["c"]),
-                "bc_pass": int(whole),
+                "A": int(a),
+                "B": int(b),
+                "C": int(c),
+                "c_pass": int(a and c),
+                "bc_pass": int(reached),
                 "d": share,
-                "d_pass": share if whole else 0.0,
+                "d_pass": share if reached else 0.0,
                 "d_right": right,
-                "images_pass": len(good) if whole else 0,
-                "d_right_pass": right if whole else 0,
+                "images_pass": len(good) if reached else 0,
+                "d_right_pass": right if reached else 0,
                 "c_true": int(halves["c"][0]),
                 "c_false": int(halves["c"][1]),
                 "d_true": first.count("True") / len(good),
@@ -253,40 +248,36 @@ def score(
         the official script leaves it at 0 by mistake.
 
     Raises:
-        NapoError: when no instance has a good image (the official script divides by zero).
+        NapoError: when no instance has a good image.
     """
     frame = items(instances, key, vote_threshold, style)
-    scores = _scores(frame)
-    scores["per_concept"] = {name: _scores(part) for name, part in frame.groupby("concept")}
-    return scores
-
-
-_SUMMED = (
-    "A", "B", "C", "c_pass", "bc_pass", "d", "d_pass", "d_right", "d_right_pass", "images_pass",
-)  # fmt: skip
+    concepts = {name: _scores(part) for name, part in frame.groupby("concept")}
+    return {**_scores(frame), "per_concept": concepts}
 
 
 def _scores(frame: pd.DataFrame) -> dict[str, Any]:
     count = len(frame)
-    # Added up one by one, as the official script does: another order may round the other way.
-    sums = {name: sum(frame[name].tolist()) for name in _SUMMED}
+
+    def total(name: str) -> float:
+        # Added one by one, as the official script does: another order may round the other way.
+        return sum(frame[name].tolist())
 
     def share(part: float, whole: float) -> float:
         return float(part / whole * 100) if whole else 0.0
 
-    found: dict[str, Any] = {
-        "a_pass_ratio": share(sums["A"], count),
-        "b_pass_ratio": share(sums["B"], count),
-        "c_pass_ratio": share(sums["c_pass"], sums["A"]),
-        "d_pass_ratio_macro": share(sums["d_pass"], sums["bc_pass"]),
+    scores: dict[str, Any] = {
+        "a_pass_ratio": share(total("A"), count),
+        "b_pass_ratio": share(total("B"), count),
+        "c_pass_ratio": share(total("c_pass"), total("A")),
+        "d_pass_ratio_macro": share(total("d_pass"), total("bc_pass")),
         # These two multiply first, which in rare ties decides the last digit.
-        "c": float(sums["C"] * 100 / count),
-        "d_macro": float(sums["d"] * 100 / count),
-        "d_pass_ratio_micro": share(sums["d_right_pass"], sums["images_pass"]),
-        "d_micro": sums["d_right"],
+        "c": float(total("C") * 100 / count),
+        "d_macro": float(total("d") * 100 / count),
+        "d_pass_ratio_micro": share(total("d_right_pass"), total("images_pass")),
+        "d_micro": total("d_right"),
     }
-    found |= {"CB": found["c"], "LP": found["d_macro"]}
-    return {**found, "instances": count, "images": int(frame["images"].sum())}
+    scores |= {"CB": scores["c"], "LP": scores["d_macro"]}
+    return {**scores, "instances": count, "images": int(frame["images"].sum())}
 
 
 def evaluate(
@@ -296,29 +287,18 @@ def evaluate(
     vote_threshold: int = 2,
     vlind_image: str = "best",
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """Score a model's answers.
-
-    Args:
-        benchmark: what `load` gave.
-        answers: request id -> response.
-        vote_threshold: as in `requests`.
-        vlind_image: as in `requests`.
+    """Score a model's answers; the arguments are those of `requests`.
 
     Returns:
-        The metrics of `RATIOS`, and the items they are ratios of.
+        The metrics of the benchmark's entry, and the items that they are ratios of.
 
     Raises:
         NapoError: listing the ids without an answer.
     """
-    asked = requests(benchmark, vote_threshold=vote_threshold, vlind_image=vlind_image)
-    checked_answers(answers, (request.id for request in asked), "VLind-Bench")
-    filled = answered(benchmark, answers, threshold=vote_threshold)
+    prompts = requests(benchmark, vote_threshold=vote_threshold, vlind_image=vlind_image)
+    checked_answers(answers, (request.id for request in prompts), "VLind-Bench")
+    filled = with_answers(benchmark, answers, threshold=vote_threshold)
     frame = items(filled, vote_threshold=vote_threshold)
-    scores = _scores(frame)
-    halves = {name: 100 * float(frame[name].mean()) for name in RATIOS if name not in scores}
-    return {name: scores[name] for name in RATIOS if name in scores} | halves, frame
-
-
-def unreadable(answers: Mapping[str, str]) -> int:
-    """How many answers are neither True nor False."""
-    return sum(read_answer(text) == "NA" for text in answers.values())
+    scores, names = _scores(frame), BENCHMARKS["vlind"].ratios
+    halves = {name: 100 * float(frame[name].mean()) for name in names if name not in scores}
+    return {name: scores[name] for name in names if name in scores} | halves, frame

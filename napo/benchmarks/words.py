@@ -1,23 +1,31 @@
-"""From a text to its words: the exact extractors' NLTK, and one that needs no download."""
+"""Words of a text: NLTK and spaCy as the official scorers use them, and a lemmatiser of our own."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from napo.errors import NapoError
 
-_FETCH = "python -m nltk.downloader wordnet punkt_tab averaged_perceptron_tagger_eng"
+
+def clean_answer(answer: str) -> str:
+    """An answer without "Assistant:" and outer blanks, as the official scripts read it."""
+    return answer.replace("Assistant:", "").strip()
+
+
+def plain_tokens(text: str) -> list[str]:
+    """Words, numbers and punctuation marks of a text."""
+    return re.findall(r"[\w'-]+|[^\w\s]", text)
 
 
 @lru_cache(maxsize=4)
 def lemmatizer(vocabulary: frozenset[str]) -> Callable[[str], str]:
-    """A lemmatiser that needs no download: the word itself if known, else simplemma's lemma.
+    """A lemmatiser that needs no download: a known word stays, other words get simplemma's lemma.
 
-    It differs from WordNet, for instance on "men" (man here, men there); results made with it say
-    `vocabulary`.
+    It differs from WordNet: "men" becomes "man" here and stays "men" there. Results that use it
+    name the extractor `vocabulary`.
     """
     import simplemma
 
@@ -28,17 +36,12 @@ def lemmatizer(vocabulary: frozenset[str]) -> Callable[[str], str]:
     return lemma
 
 
-def plain_tokens(text: str) -> list[str]:
-    """Words, numbers and punctuation marks of a text."""
-    return re.findall(r"[\w'-]+|[^\w\s]", text)
-
-
 @lru_cache(maxsize=1)
 def wordnet() -> tuple[Callable[[str], list[str]], Callable[[str], str], Callable[..., Any]]:
     """NLTK's tokeniser, WordNet's noun lemmatiser and NLTK's tagger, as the official scorers use.
 
     Raises:
-        NapoError: when NLTK's data are not there, with the command that fetches them.
+        NapoError: when NLTK's data are missing, with the command that fetches them.
     """
     import nltk
     from nltk.stem import WordNetLemmatizer
@@ -50,21 +53,18 @@ def wordnet() -> tuple[Callable[[str], list[str]], Callable[[str], str], Callabl
         lemma("dogs")
     except LookupError:
         raise NapoError(
-            f"The extractor 'wordnet' needs NLTK's data; fetch them with: {_FETCH}"
+            "The extractor 'wordnet' needs NLTK's data; fetch them with: python -m nltk.downloader "
+            "wordnet punkt_tab averaged_perceptron_tagger_eng"
         ) from None
     return nltk.word_tokenize, lemma, nltk.pos_tag
 
 
-def _lemmas_and_tags(analyse: Callable[[str], Any], text: str) -> list[tuple[str, str]]:
-    return [(token.lemma_, token.tag_) for token in analyse(text)]
-
-
 @lru_cache(maxsize=1)
 def tagger() -> tuple[Callable[[str], list[tuple[str, str]]], str]:
-    """spaCy's (lemma, tag) pairs of a text, and the name of the model that gives them.
+    """A function that gives spaCy's (lemma, tag) pairs of a text, and the name of its model.
 
     Raises:
-        NapoError: when no model is there, with the command that fetches the official one.
+        NapoError: when spaCy or its model is missing, with the command that fetches it.
     """
     try:
         import spacy
@@ -72,16 +72,18 @@ def tagger() -> tuple[Callable[[str], list[tuple[str, str]]], str]:
         raise NapoError(
             "The extractor 'llm' needs spaCy; install it with: pip install spacy"
         ) from None
-    for name in ("en_core_web_trf", "en_core_web_sm"):  # the official one, and its stand-in
-        if spacy.util.is_package(name):
-            return partial(_lemmas_and_tags, spacy.load(name)), name
-    raise NapoError(
-        "The extractor 'llm' needs a spaCy model: python -m spacy download en_core_web_trf"
-    )
+    models = ("en_core_web_trf", "en_core_web_sm")  # the official model, and its stand-in
+    name = next((model for model in models if spacy.util.is_package(model)), None)
+    if name is None:
+        raise NapoError(
+            "The extractor 'llm' needs a spaCy model: python -m spacy download en_core_web_trf"
+        )
+    analyse = spacy.load(name)
+    return lambda text: [(token.lemma_, token.tag_) for token in analyse(text)], name
 
 
 def nouns(text: str, vocabulary: Iterable[str], extractor: str = "wordnet") -> list[str]:
-    """Nouns of a text that a vocabulary holds, with repetitions, in order (AMBER).
+    """Nouns of a text that are in a vocabulary, in order, repetitions included (AMBER).
 
     Args:
         text: a response.

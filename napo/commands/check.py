@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, ProcessorMixin
 
 from napo import stages
-from napo.benchmarks import amber, judges, module, words
+from napo.benchmarks import amber, judges, module, options, words
 from napo.data import fetch, sources
 from napo.errors import NapoError
 from napo.models import families
@@ -182,8 +182,8 @@ def benchmark(session: Session, name: str, quick: bool) -> Iterator[Finding]:
     scorer, folder = module(name), stages.benchmarks_folder(session) / name
     if not folder.is_dir():
         raise NapoError(f"{folder} is not there; make fetch says how to get it.")
-    options = scorer.options(session.profile.evaluation)
-    requests = scorer.requests(scorer.load(folder), **options.asking)
+    asking = options(name, session.profile.evaluation).asking
+    requests = scorer.requests(scorer.load(folder), **asking)
     images = {request.image: request for request in requests}
     for request in list(images.values())[:: QUICK if quick else 1]:
         request.open()
@@ -232,7 +232,7 @@ def tools(session: Session) -> Iterator[Finding]:
         words.wordnet()
         yield Finding("ok", "NLTK's tagger and WordNet are there.")
     if "amber" in settings.benchmarks and settings.similarity == "lg":
-        amber.similarity("lg", "")
+        amber.similar_words("lg", "")
         yield Finding("ok", "spaCy's en_core_web_lg is there.")
     rule = profile.world.judge_by_truth
     if "mmhal" in settings.benchmarks and settings.judge == "rule" and not rule:

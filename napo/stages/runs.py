@@ -96,8 +96,7 @@ def requests(session: Session, benchmark: str) -> list[Request]:
     from napo import benchmarks
 
     scorer = benchmarks.module(benchmark)
-    # Requests do not depend on the extractor, which may need an endpoint.
-    settings = session.profile.evaluation.model_copy(update={"extractor": "vocabulary"})
+    settings = session.profile.evaluation
     loaded = scorer.load(benchmarks_folder(session) / benchmark)
     return scorer.requests(loaded, **benchmarks.options(benchmark, settings).asking)
 
@@ -115,7 +114,7 @@ def evaluate_all(
     Raises:
         NothingSent: in a dry run, with the judge requests of all runs.
     """
-    from napo.benchmarks.judges import NothingSent, Plan
+    from napo.benchmarks.chat import NothingSent, Plan
 
     one_run = bool(model) or variant == "base"
     folders, unsent = [], Plan()
@@ -145,7 +144,8 @@ def evaluate(
         NapoError: if the run or a benchmark is missing.
         NothingSent: in a dry run, with the judge's requests; the answers are kept.
     """
-    from napo.benchmarks import judges, runner
+    from napo.benchmarks import runner
+    from napo.benchmarks.chat import NothingSent
     from napo.models.load import load_model, model_fingerprint
 
     profile, workspace = session.profile, session.workspace
@@ -191,5 +191,5 @@ def evaluate(
                 dry_run=dry_run,
             )
         if unsent.requests:
-            raise judges.NothingSent(unsent)
+            raise NothingSent(unsent)
     return folder

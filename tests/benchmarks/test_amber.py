@@ -172,7 +172,7 @@ def test_a_table_gives_pairs_above_the_threshold_in_both_directions(tmp_path):
     pairs = [["cat", "dog", 0.822, "own"], ["deer", "antelope", 1.0, "borrowed"],
              ["car", "truck", 0.776, "own"], ["a", "b", 0.8, "own"]]  # fmt: skip
     (tmp_path / "similarity.json").write_text(json.dumps({"threshold": 0.8, "pairs": pairs}))
-    table, own = (amber.similarity(name, tmp_path) for name in ("table", "table-own"))
+    table, own = (amber.similar_words(name, tmp_path) for name in ("table", "table-own"))
     assert table("dog", "cat") and table("antelope", "deer") and table("x", "x")
     assert not table("car", "truck") and not table("a", "b")
     assert own("cat", "dog") and own("x", "x") and not own("deer", "antelope")
@@ -180,9 +180,9 @@ def test_a_table_gives_pairs_above_the_threshold_in_both_directions(tmp_path):
 
 def test_a_similarity_that_is_not_there_is_told_with_its_remedy(tmp_path):
     with pytest.raises(NapoError, match="put the table there"):
-        amber.similarity("table", tmp_path)
+        amber.similar_words("table", tmp_path)
     with pytest.raises(NapoError, match="Did you mean 'table'"):
-        amber.similarity("tabel", tmp_path)
+        amber.similar_words("tabel", tmp_path)
 
 
 REFERENCE = os.environ.get("NAPO_REFERENCE", "")
@@ -206,7 +206,7 @@ def test_the_examples_come_out_the_same_with_the_official_files(tmp_path):
         ("table", [0.0, 56.2, 0.0, 13.3]),
         ("table-own", [0.0, 56.2, 0.0, 13.3]),
     ):
-        near = amber.similarity(choice, tmp_path)
+        near = amber.similar_words(choice, tmp_path)
         scores = amber.score_generative(told, notes, association, safe, near)
         assert list(scores.values()) == printed
     told = [{"id": number, "response": text} for number, text in ANSWERS.items()]

@@ -11,7 +11,10 @@ from PIL import Image
 
 from napo.benchmarks import mmhal
 from napo.benchmarks.intervals import value
+from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
+
+RATIOS = BENCHMARKS["mmhal"].ratios
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ def test_the_worked_example_gives_the_official_numbers():
 def test_the_ratios_of_the_items_are_the_scores(ratings):
     told = [f"Because.\nRating: {rating}" for rating in ratings]
     frame, scores = mmhal.items(told), mmhal.score(told)
-    for name, ratio in mmhal.RATIOS.items():
+    for name, ratio in RATIOS.items():
         assert value(frame, ratio) == pytest.approx(scores[name])
     assert scores["score"] == pytest.approx(sum(ratings) / len(ratings))
 

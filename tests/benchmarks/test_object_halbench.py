@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import os
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from PIL import Image
 from napo.benchmarks import object_halbench as halbench
 from napo.benchmarks.intervals import value
 from napo.benchmarks.object_halbench import Vocabulary
+from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
+
+RATIOS = BENCHMARKS["object_halbench"].ratios
 
 SYNONYMS = """\
 person, man, woman, people, child
@@ -216,17 +220,17 @@ def test_rates_stay_between_0_and_1_and_truth_only_lowers_them(drawn):
     truth = [set(names) for _, names in drawn]
     texts = ["x"] * len(drawn)
     frame = halbench.items(found, truth, texts)
-    rates = {name: value(frame, ratio) for name, ratio in halbench.RATIOS.items()}
+    rates = {name: value(frame, ratio) for name, ratio in RATIOS.items()}
     assert all(0 <= rate <= 1 for rate in rates.values())
     assert rates["CHAIRs"] <= rates["CHAIRs_refine"]
     knowing = halbench.items(found, [names | {found[0][0][1]} if found[0] else names
                                      for names in truth], texts)  # fmt: skip
-    assert value(knowing, halbench.RATIOS["CHAIRi"]) <= rates["CHAIRi"]
+    assert value(knowing, RATIOS["CHAIRi"]) <= rates["CHAIRi"]
 
 
-def test_without_any_object_the_score_stops_as_the_official_script_does():
-    with pytest.raises(NapoError, match="no response names any object"):
-        halbench.score([[]], [{"dog"}], ["Nothing."])
+def test_without_any_object_a_rate_is_nan():
+    scores = halbench.score([[]], [{"dog"}], ["Nothing."])
+    assert scores["CHAIRs"] == 0 and math.isnan(scores["CHAIRi"])
 
 
 # --- the download, asking and evaluating

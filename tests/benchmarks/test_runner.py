@@ -76,9 +76,9 @@ def test_every_benchmark_leaves_its_answers_items_and_numbers(done, folder):
         assert set(entries[0]) == {"id", "answer", "tokens", "cut"}
         result = json.loads((done / f"{name}.json").read_text())
         assert result["answers"]["count"] == len(asked)
-        assert set(scorer.RATIOS) <= set(result["metrics"])
+        assert set(BENCHMARKS[name].ratios) <= set(result["metrics"])
         columns = set(pd.read_csv(done / f"{name}.items.csv").columns)
-        for ratio in scorer.RATIOS.values():
+        for ratio in BENCHMARKS[name].ratios.values():
             assert {ratio.numerator, ratio.denominator} <= columns
 
 

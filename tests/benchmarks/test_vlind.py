@@ -9,7 +9,10 @@ from PIL import Image
 
 from napo.benchmarks import vlind
 from napo.benchmarks.intervals import value
+from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
+
+RATIOS = BENCHMARKS["vlind"].ratios
 
 LETTERS = {"T": "True", "F": "False", "N": "NA"}
 
@@ -98,7 +101,7 @@ def test_each_concept_has_its_own_numbers_in_percent():
 def test_the_ratios_of_the_items_are_the_scores():
     frame, scores = vlind.items(EXAMPLE), vlind.score(EXAMPLE)
     for name in PRINTED:
-        assert value(frame, vlind.RATIOS[name]) == pytest.approx(scores[name])
+        assert value(frame, RATIOS[name]) == pytest.approx(scores[name])
 
 
 def test_another_model_name_reads_other_keys():
@@ -132,7 +135,7 @@ def test_passing_a_pair_never_beats_either_half(drawn):
         for a, b, c, d in drawn
     ]  # fmt: skip
     frame, scores = vlind.items(made), vlind.score(made)
-    halves = {name: value(frame, vlind.RATIOS[name]) for name in vlind.RATIOS}
+    halves = {name: value(frame, RATIOS[name]) for name in RATIOS}
     assert scores["c"] <= min(halves["c_true"], halves["c_false"]) + 1e-9
     assert scores["d_macro"] <= min(halves["d_true"], halves["d_false"]) + 1e-9
     assert all(0 <= scores[name] <= 100 for name in PRINTED)

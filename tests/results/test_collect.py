@@ -9,8 +9,7 @@ import pytest
 from results_fixtures import COUNT, drawn, items, write
 from scipy import stats
 
-from napo.benchmarks import BENCHMARKS, module
-from napo.config.benchmarks import details, metrics
+from napo.config.benchmarks import BENCHMARKS, details, metrics
 from napo.errors import NapoError
 from napo.results.collect import (
     CLAIMS,
@@ -42,7 +41,7 @@ def results(folder):
 
 def test_every_column_is_a_ratio_that_its_benchmark_reports():
     for metric in (*metrics(), *details()):
-        assert metric.key in module(metric.benchmark).RATIOS
+        assert metric.key in BENCHMARKS[metric.benchmark].ratios
 
 
 def test_only_finished_runs_are_collected(folder, results):
@@ -164,7 +163,7 @@ def test_the_summary_has_a_row_a_variant_and_metric(results):
 
 def test_measurements_have_a_row_a_run_benchmark_and_metric(results):
     frame = measurements(results)
-    assert len(frame) == 7 * sum(len(module(name).RATIOS) for name in BENCHMARKS)
+    assert len(frame) == 7 * sum(len(BENCHMARKS[name].ratios) for name in BENCHMARKS)
     assert not frame.duplicated(["run", "benchmark", "metric"]).any()
     assert set(frame["seed"]) == set(SEEDS)
 

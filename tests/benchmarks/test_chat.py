@@ -1,0 +1,190 @@
+"""A model behind an endpoint: requests, kept replies, named failures."""
+
+import sqlite3
+
+import pytest
+
+from napo.benchmarks import chat as module
+from napo.benchmarks.chat import Chat, NothingSent, Plan
+from napo.errors import NapoError
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(module, "PAUSE", 0.001)
+
+
+def prompts(count, **options):
+    return [
+        {"messages": [{"role": "user", "content": f"Rate {n}"}], **options} for n in range(count)
+    ]
+
+
+def replies(count):
+    return [f"Because. Rating: {number}" for number in range(count)]
+
+
+@pytest.fixture
+def chat(tmp_path):
+    return lambda model="judge", **options: Chat(model, tmp_path / "judge.sqlite", **options)
+
+
+def test_replies_come_in_the_order_of_the_requests(server, chat):
+    assert chat().ask(prompts(7)) == replies(7)
+
+
+def test_a_request_carries_model_key_and_settings_but_not_its_attempt(server, chat):
+    [request] = prompts(1, temperature=0.2, attempt=1)
+    chat().ask([request])
+    [(path, key, body)] = server.requests
+    assert (path, key) == ("/v1/chat/completions", "Bearer key-of-the-test")
+    assert body == {"messages": request["messages"], "temperature": 0.2, "model": "judge"}
+
+
+def test_nothing_is_sent_twice_not_even_by_another_process(server, chat):
+    first, again = chat().ask(prompts(5)), chat()
+    assert again.ask(prompts(5)) == first and len(server.requests) == 5
+    assert again.answered_by == {"judge-2024"}
+    again.ask(prompts(6))
+    assert len(server.requests) == 6
+
+
+def test_equal_requests_are_sent_once_and_share_the_reply(server, chat):
+    assert chat().ask(prompts(2) * 8) == replies(2) * 8
+    assert len(server.requests) == 2
+
+
+def test_another_model_endpoint_or_attempt_is_another_request(server, chat, monkeypatch):
+    chat().ask(prompts(1))
+    assert not chat().missing(prompts(1))
+    assert chat("other").missing(prompts(1)) and chat().missing(prompts(1, attempt=1))
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert chat().missing(prompts(1))
+
+
+def test_a_dry_run_counts_the_missing_requests_and_sends_nothing(server, chat):
+    chat().ask(prompts(2))
+    with pytest.raises(NothingSent, match="would send 2 requests, about 3 tokens") as dry:
+        chat(dry_run=True).ask(prompts(4, max_tokens=512)[2:] * 2)
+    assert dry.value.plan == Plan(2, 3, 1024) and len(server.requests) == 2
+    assert chat(dry_run=True).ask(prompts(2)) == replies(2)
+
+
+def test_a_busy_endpoint_gets_the_request_again(server, chat):
+    server.failures = [429, 503]
+    assert chat(workers=1).ask(prompts(1)) == replies(1)
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("failure", ["torn", "empty", "late"])
+def test_a_torn_empty_or_late_reply_is_requested_again(server, chat, failure):
+    server.failures = [failure]
+    assert chat(workers=1, timeout=0.5).ask(prompts(1)) == replies(1)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [("torn", "without a usable text"), ("empty", "without a usable text"), ("late", "Timeout")],
+)
+def test_an_endpoint_that_never_sends_a_whole_reply_is_named(server, chat, failure, words):
+    server.failures = [failure] * 2
+    with pytest.raises(NapoError, match=f"'judge' .*{words}"):
+        chat(workers=1, retries=1, timeout=0.5).ask(prompts(1))
+    assert len(server.requests) == 2
+
+
+def saying(content):
+    return {"choices": [{"index": 0, "message": {"content": content}}]}
+
+
+UNUSABLE = {
+    "parts as text": saying([{"type": "text", "text": "Because. Rating: 0"}]),
+    "a number as text": saying(5),
+    "no text": saying(None),
+    "blanks": saying(" \n"),
+    "half a character": saying("Rating: 5 \ud83d"),
+    "null as message": {"choices": [{"message": None}]},
+    "a text as choice": {"choices": ["Rating: 5"]},
+    "an object as choices": {"choices": {"message": {"content": "Rating: 5"}}},
+    "an object as model": {"model": {"name": "judge"}},
+    "half a character in the model": {"model": "judge \ud83d"},
+}
+
+
+@pytest.mark.parametrize("shape", [*UNUSABLE, "a list"])
+def test_a_reply_of_another_shape_is_requested_again_and_then_named(server, chat, shape):
+    chat().ask(prompts(1))
+    server.change = lambda reply: [reply] if shape == "a list" else {**reply, **UNUSABLE[shape]}
+    with pytest.raises(NapoError, match=r"'judge' sent a reply without a usable text 2 times"):
+        chat(workers=1, retries=1).ask(prompts(2))
+    assert len(server.requests) == 3 and len(chat().missing(prompts(2))) == 1
+
+
+@pytest.mark.parametrize("model", [None, ""])
+def test_a_reply_that_names_no_model_counts_for_the_requested_model(server, chat, model):
+    server.change = lambda reply: {**reply, "model": model}
+    rater = chat()
+    rater.ask(prompts(1))
+    assert rater.answered_by == {"judge"}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://me:my-password@host:port/v1", "http://[::1/v1",
+     "http://me:my-password@127.0.0.1:9/\x07", "127.0.0.1:9/v1", "ftp://127.0.0.1/v1", "http://",
+     ""],
+)  # fmt: skip
+def test_a_bad_address_is_refused_and_not_repeated(server, chat, monkeypatch, address):
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(NapoError, match=r"^OPENAI_BASE_URL is not the address .* correct") as error:
+        chat(workers=1).ask(prompts(1))
+    assert "my-password" not in str(error.value) and not server.requests
+
+
+def test_a_long_message_of_an_endpoint_becomes_a_line_without_keys(server, chat):
+    server.failures = [400]
+    with pytest.raises(NapoError, match=r"'judge' did not answer .*Not .*No judge") as error:
+        chat(workers=1).ask(prompts(1))
+    sentence = str(error.value)
+    assert sentence.isprintable() and len(sentence) < 500
+    assert "[secret]" in sentence and "key-of" not in sentence
+
+
+def test_replies_before_a_failure_are_kept(server, chat):
+    server.failures = [200, 200, 401]
+    with pytest.raises(NapoError, match="'judge' did not answer"):
+        chat(workers=1).ask(prompts(6))
+    assert len(chat().missing(prompts(6))) == 6 - (len(server.requests) - 1)
+
+
+def test_a_missing_key_stops_before_anything_is_sent(server, chat, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(NapoError, match="needs OPENAI_API_KEY"):
+        chat().ask(prompts(1))
+    assert not server.requests
+
+
+def test_the_key_is_not_in_the_file_of_replies(server, chat):
+    chat().ask(prompts(1))
+    path = chat().cache
+    assert b"key-of-the-test" not in path.read_bytes()
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT count(*) FROM replies").fetchone() == (1,)
+
+
+def test_a_damaged_file_of_replies_is_named(chat):
+    path = chat().cache
+    chat().missing(prompts(1))
+    for content in (b"no database at all" * 300, path.read_bytes()[:2000]):
+        path.write_bytes(content)
+        with pytest.raises(NapoError, match=r"judge\.sqlite is damaged .* move it away"):
+            chat().missing(prompts(1))
+
+
+def test_an_intact_file_that_cannot_be_used_is_not_called_damaged(chat):
+    with sqlite3.connect(chat().cache) as database:
+        database.execute("CREATE TABLE replies (something TEXT)")
+    sentence = r"judge\.sqlite cannot be used \(no such column.*\), but its replies are not lost"
+    with pytest.raises(NapoError, match=sentence):
+        chat().missing(prompts(1))
