@@ -155,18 +155,15 @@ def budget(
         float, typer.Option(metavar="GB", help="Memory of one GPU, 10^9 bytes.")
     ] = 80,
     utilisation: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the peaks that is reached.")
+        float, typer.Option(metavar="SHARE", help="Share of the peak that is reached.")
     ] = 0.4,
     tflops: Annotated[
         float, typer.Option(metavar="TFLOP/S", help="Peak of one GPU (A100: 312).")
     ] = 312,
-    bandwidth: Annotated[
-        float, typer.Option(metavar="TB/S", help="Bandwidth of one GPU's memory.")
-    ] = 2.039,
     question_tokens: Annotated[int, typer.Option(metavar="N", help="Mean length.")] = 40,
     response_tokens: Annotated[int, typer.Option(metavar="N", help="Mean length.")] = 90,
 ) -> None:
-    """Estimate memory, FLOPs and hours before GPUs are booked.
+    """Estimate memory, hours and disk of a training run before GPUs are booked.
 
     Example: napo budget --profile llava-1.5-7b --gpus 8 --gpu-memory 80
     """
@@ -174,15 +171,8 @@ def budget(
     from napo.commands import budget
 
     lengths = {"question_tokens": question_tokens, "response_tokens": response_tokens}
-    needed = budget.table(profile, gpus, gpu_memory, **lengths)
-    spent = budget.compute(
-        profile, gpus, utilisation=utilisation, tflops=tflops, bandwidth=bandwidth, **lengths
-    )
-    yes_no = {"fits": lambda fits: "yes" if fits else "no"}
-    print(f"Memory of each of {gpus} GPUs at the worst moment of a step, GB (10^9 bytes):\n")
-    print(needed.to_string(float_format="%.3g", formatters=yes_no))
-    print(f"\nA row of the data, and all of them at {utilisation:.0%} of the peaks:\n")
-    print(spent.to_string(float_format="%.3g", na_rep=""))
+    rates = {"utilisation": utilisation, "tflops": tflops}
+    print(budget.report(profile, gpus, gpu_memory, **rates, **lengths))
 
 
 @label_studio.command("export")
