@@ -50,7 +50,7 @@ class Jobs:
         running: Snakemake's id -> job.
         seconds: rule -> seconds of each finished job.
         failed: log of each failed job, an executed notebook.
-        error: why Snakemake could not plan: a sentence of the Snakefile.
+        error: why nothing was planned: a sentence of the Snakefile or of Snakemake.
     """
 
     cores: int

@@ -94,7 +94,7 @@ def reproduce(
         call = snakemake_call(data / CONFIG_FILE, cores, [*going, *["--dry-run"] * dry_run, *extra])
         with processes.stop_on_signals():
             try:
-                code, complaint = follow(call, data, jobs)
+                code = follow(call, data, jobs)
             except processes.Stopped as stopped:
                 processes.end(data)
                 print("Interrupted; what is finished is kept, run the same command to go on.")
@@ -102,22 +102,14 @@ def reproduce(
             except BaseException:
                 processes.end(data)  # no job goes on without us
                 raise
-    if code and jobs.failed:
-        notebook, *others = (workspace.root / log for log in jobs.failed)
-        also = f"; {len(others)} others failed too: {', '.join(map(str, others))}" if others else ""
-        raise NapoError(f"{failure_sentence(notebook)} (The failed notebook: {notebook}{also})")
     if code:
-        stopped = f"Snakemake stopped with code {code}; see {data / 'pipeline.log'}."
-        raise NapoError(jobs.error or complaint or stopped)
+        raise NapoError(reason(code, jobs, workspace))
     if dry_run:
         print(f"Nothing was run; the plan is in {data / 'pipeline.log'}.")
         return 0
-    took = duration(time.monotonic() - began)
-    end, report = (
-        f"All done in {took}" if jobs.planned else UP_TO_DATE,
-        data / tables / "report.html",
-    )
-    print(f"{end}: {report}" if report.is_file() else f"{end}.", flush=True)
+    end = f"All done in {duration(time.monotonic() - began)}" if jobs.planned else UP_TO_DATE
+    page = data / tables / "report.html"
+    print(f"{end}: {page}" if page.is_file() else f"{end}.", flush=True)
     return 0
 
 
@@ -140,7 +132,7 @@ def snakemake_call(config: Path, cores: int, extra: Sequence[str]) -> list[str]:
     ]
 
 
-def follow(call: Sequence[str], data: Path, jobs: Jobs) -> tuple[int, str]:
+def follow(call: Sequence[str], data: Path, jobs: Jobs) -> int:
     """Run Snakemake to its end: its output goes to pipeline.log, our lines to the terminal.
 
     Args:
@@ -149,12 +141,11 @@ def follow(call: Sequence[str], data: Path, jobs: Jobs) -> tuple[int, str]:
         jobs: updated with each event.
 
     Returns:
-        The exit code, and what Snakemake says about an option that it does not know.
+        The exit code.
     """
     programs = str(Path(sys.executable).parent)  # this environment's papermill comes first
     path = os.pathsep.join([programs, os.environ.get("PATH", "")])
     environment = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
-    complaint = ""
     log_path = data / "pipeline.log"
     with writing(log_path), open(log_path, "w", encoding="utf-8") as log:
         process = processes.start(call, data, environment)
@@ -165,11 +156,21 @@ def follow(call: Sequence[str], data: Path, jobs: Jobs) -> tuple[int, str]:
             shown = jobs.update(json.loads(event), time.monotonic()) if event else ""
             if PROGRESS_LINE.match(text):
                 shown = "  " + text.rstrip("\n")
-            elif ": error: " in text and not jobs.planned:
-                complaint = f"{text.partition(': error: ')[2].strip()}; see snakemake --help."
+            elif not jobs.planned and ": error: " in text:  # an option that Snakemake refuses
+                jobs.error = f"{text.partition(': error: ')[2].strip()}; see snakemake --help."
             if shown:
                 print(shown, flush=True)
-        return process.wait(), complaint
+        return process.wait()
+
+
+def reason(code: int, jobs: Jobs, workspace: Workspace) -> str:
+    """Why Snakemake stopped: a notebook's sentence, the Snakefile's or Snakemake's own."""
+    if not jobs.failed:
+        log = workspace.data / "pipeline.log"
+        return jobs.error or f"Snakemake stopped with code {code}; see {log}."
+    notebook, *others = (workspace.root / log for log in jobs.failed)
+    also = f"; {len(others)} others failed too: {', '.join(map(str, others))}" if others else ""
+    return f"{failure_sentence(notebook)} (The failed notebook: {notebook}{also})"
 
 
 def failure_sentence(notebook: Path) -> str:

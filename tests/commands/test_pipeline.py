@@ -42,7 +42,7 @@ print('train A1 seed 0: 10/60 steps, 12 s left', flush=True)
 
 def test_progress_is_shown_and_all_output_but_events_is_in_the_log(tmp_path, capsys):
     jobs = Jobs(cores=1)
-    assert pipeline.follow([sys.executable, "-c", TALK], tmp_path, jobs) == (0, "")
+    assert pipeline.follow([sys.executable, "-c", TALK], tmp_path, jobs) == 0
     progress = "train A1 seed 0: 10/60 steps, 12 s left\n"
     assert capsys.readouterr().out == "  " + progress
     assert (tmp_path / "pipeline.log").read_text() == "half a line" + progress
