@@ -7,6 +7,7 @@ widgets once a front end answers.
 
 from napo.lab.annotator import adjudicate, label
 from napo.lab.answers import answers
+from napo.lab.html import gallery
 from napo.lab.loss import loss
 from napo.lab.margins import Bar, bars, margins, rows_per_bin
 from napo.lab.masks import masks
@@ -14,6 +15,6 @@ from napo.lab.rows import rows
 from napo.lab.training import training
 
 __all__ = [
-    "Bar", "adjudicate", "answers", "bars", "label", "loss", "margins", "masks", "rows",
+    "Bar", "adjudicate", "answers", "bars", "gallery", "label", "loss", "margins", "masks", "rows",
     "rows_per_bin", "training",
 ]  # fmt: skip

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher
 from typing import Any
 
+from IPython.display import HTML
+
 SIDE = 200  # pixels of a picture's longer side on the screen
 ICON = 96  # pictures up to this many pixels a side keep square pixels
 SHARP = 2  # stored pixels per screen pixel of a photograph
@@ -122,6 +124,19 @@ def card(*parts: str) -> str:
 def cards(parts: Iterable[str]) -> str:
     """Cards side by side, as many as fit."""
     return f'<div class="napo-cards">{"".join(parts)}</div>'
+
+
+def gallery(items: Iterable[tuple[Any, str]]) -> HTML:
+    """Pictures with text below them, as a notebook cell shows them.
+
+    Args:
+        items: pairs of a PIL image and a text; its line breaks are kept.
+    """
+    boxes = (
+        picture(image, text) + f'<div class="napo-words" dir="auto">{escaped(text)}</div>'
+        for image, text in items
+    )
+    return HTML(STYLE + cards(card(box) for box in boxes))
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:

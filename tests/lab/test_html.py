@@ -109,3 +109,10 @@ def test_an_icon_keeps_its_pixels_and_a_photograph_is_made_small():
     grain = np.random.default_rng(0).integers(0, 255, (900, 1200, 3), dtype=np.uint8)
     photo = html.picture(Image.fromarray(grain), "x")
     assert "napo-icon" not in photo and len(photo) < 150_000
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_gallery_shows_pictures_with_their_texts_and_runs_none_of_them(text):
+    page = lab.gallery([(Image.new("RGB", (9, 9)), text)] * 2).data
+    assert_harmless(page)
+    assert len(Tags(page).of("img")) == 2
