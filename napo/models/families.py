@@ -30,38 +30,26 @@ VICUNA_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Family(Entry):
-    """A model family. The first four fields are enough for most; patterns match whole names.
-
-    Attributes:
-        model_type: `model_type` in the model's config.json.
-        processor: class name of its processor in transformers.
-        frozen: pattern of the parameters that full tuning freezes (the vision tower).
-        image_parts: pattern of the modules without LoRA and 4-bit weights (tower and projector).
-        lora_targets: linear layers of the language model.
-        mask_tokens: candidates for [MASK] if the tokenizer has no `<unk>`: tokens of the
-            vocabulary that never occur in texts. The first one in the vocabulary is used.
-        image_arguments: further arguments for the image processor.
-        layout: outputs of the image processor that describe the prompt's text, not model inputs.
-        shares_features: image features can replace image tokens, so that several prompts share
-            one pass of the vision tower.
-        image_token: set only if the processor has a video part, which needs torchvision. napo
-            then builds the processor without that part, with this image token.
-        template: chat template for folders that have none.
-    """
+    """A model family. Most need the first four fields only; patterns match whole names."""
 
     registry: ClassVar[Registry] = Registry("model family")
 
-    model_type: str
-    processor: str
-    frozen: str
-    image_parts: str
+    model_type: str  # as in the model's config.json
+    processor: str  # class name of its processor in transformers
+    frozen: str  # pattern of the parameters that full tuning freezes: the vision tower
+    image_parts: str  # pattern of the modules without LoRA and 4-bit weights: tower, projector
     lora_targets: str = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+    # Used as [MASK] if the tokenizer has no <unk>: the first of these in its vocabulary. Name
+    # tokens that never occur in texts.
     mask_tokens: tuple[str, ...] = ()
-    image_arguments: Mapping[str, Any] = field(default_factory=dict)
-    layout: tuple[str, ...] = ()
+    image_arguments: Mapping[str, Any] = field(default_factory=dict)  # for the image processor
+    layout: tuple[str, ...] = ()  # the image processor's outputs that are no model inputs
+    # Whether image features can replace image tokens, so that prompts share a vision pass.
     shares_features: bool = False
+    # Set it only if the processor has a video part, which needs torchvision: napo then builds the
+    # processor without that part, with this image token.
     image_token: str = ""
-    template: str = ""
+    template: str = ""  # chat template for folders that have none
 
     @property
     def name(self) -> str:
@@ -147,10 +135,7 @@ def of_config(config: PreTrainedConfig) -> Family:
     Raises:
         NapoError: for an unknown family, with the entry to register.
     """
-    for family in FAMILIES.values():
-        if family.model_type == config.model_type:
-            return family
-    raise _unknown(f"model type {config.model_type!r}")
+    return _find(f"model type {config.model_type!r}", "model_type", {config.model_type})
 
 
 def of_processor(processor: ProcessorMixin) -> Family:
@@ -160,14 +145,14 @@ def of_processor(processor: ProcessorMixin) -> Family:
         NapoError: for an unknown family, with the entry to register.
     """
     classes = {kind.__name__ for kind in type(processor).__mro__}
+    return _find(f"processor {type(processor).__name__}", "processor", classes)
+
+
+def _find(subject: str, field: str, values: set[str]) -> Family:
     for family in FAMILIES.values():
-        if family.processor in classes:
+        if getattr(family, field) in values:
             return family
-    raise _unknown(f"processor {type(processor).__name__}")
-
-
-def _unknown(subject: str) -> NapoError:
-    return NapoError(
+    raise NapoError(
         f"No model family is registered for the {subject} (known: {', '.join(sorted(FAMILIES))}); "
         "add it with napo.register(napo.Family(model_type=..., processor=..., frozen=..., "
         "image_parts=...)), as docs/extend.md shows."

@@ -43,21 +43,13 @@ IMAGE_BATCH = 64
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question, with or without an image, and the masks on them.
-
-    Attributes:
-        text: the user's text.
-        image: the image.
-        image_mask: one of `napo.config.settings.IMAGE_MASKS`, or None.
-        text_mask: one of `napo.config.settings.TEXT_MASKS`, or None.
-        key: seeds this prompt's random numbers, such as a row's id; empty: its index does.
-    """
+    """A question, with or without an image, and the masks on them."""
 
     text: str
     image: Image.Image | None = None
-    image_mask: str | None = None
-    text_mask: str | None = None
-    key: str = ""
+    image_mask: str | None = None  # one of napo.config.settings.IMAGE_MASKS
+    text_mask: str | None = None  # one of napo.config.settings.TEXT_MASKS
+    key: str = ""  # seeds its random numbers, such as a row's id; empty: its index does
 
     def entropy(self, index: int) -> int:
         """A 64-bit number from the key, or else the prompt's index."""
@@ -75,17 +67,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Generated:
-    """An answer.
+    """An answer."""
 
-    Attributes:
-        text: the decoded answer, without special tokens and outer white space.
-        tokens: number of generated tokens, without the end token.
-        cut: whether the length limit stopped it, so that it has no end token.
-    """
-
-    text: str
-    tokens: int
-    cut: bool
+    text: str  # without special tokens and outer white space
+    tokens: int  # generated, without the end token
+    cut: bool  # by the length limit, so that it has no end token
 
 
 def generate(
@@ -122,10 +108,9 @@ def generate(
     halving = Halving("prompts", "lower max_new_tokens, or use a larger GPU or a smaller dtype")
     ids: dict[int, list[int]] = {}
     with torch.inference_mode():
-        for window in _windows(prompts, decoder.images_at_a_time):
-            inputs, images = _encode(processor, prompts, window)
-            answer = partial(decoder, inputs, decoder.image_features(inputs, images))
-            lengths = {index: len(inputs[index].ids) for index in window}
+        for inputs in _windows(processor, prompts, decoder.images_at_a_time):
+            answer = partial(decoder, inputs, decoder.image_features(inputs))
+            lengths = {index: len(prompt.ids) for index, prompt in inputs.items()}
             for batch in batches(lengths, batch_size, equal=decoder.device.type == "cpu"):
                 for part, answers in halving(answer, batch):
                     ids |= answers
@@ -140,19 +125,30 @@ def generate(
     ]
 
 
-def _windows(prompts: Sequence[Prompt], images: int) -> Iterator[list[int]]:
-    """Consecutive indices of prompts with at most `images` distinct image objects."""
-    window: list[int] = []
+def _windows(
+    processor: ProcessorMixin, prompts: Sequence[Prompt], images: int
+) -> Iterator[dict[int, PromptInputs]]:
+    """Inputs of consecutive prompts, by index, with at most `images` distinct image objects.
+
+    Equal images are processed once and share one `pixels` object.
+    """
+    inputs: dict[int, PromptInputs] = {}
+    pixels: dict[str, dict[str, Any]] = {}
     seen: set[int] = set()
     for index, prompt in enumerate(prompts):
         if prompt.image is not None and id(prompt.image) not in seen:
             if len(seen) == images:
-                yield window
-                window, seen = [], set()
+                yield inputs
+                inputs, pixels, seen = {}, {}, set()
             seen.add(id(prompt.image))
-        window.append(index)
-    if window:
-        yield window
+        key = ""
+        if prompt.image is not None and prompt.image_mask != "drop":
+            image = mask_image(prompt.image, prompt.image_mask).convert("RGB")
+            key = f"{image.size}{hashlib.sha256(image.tobytes()).hexdigest()}"
+            if key not in pixels:
+                pixels[key] = image_pixels(processor, image)
+        inputs[index] = prompt.inputs(processor, pixels.get(key))
+    yield inputs
 
 
 def batches(lengths: Mapping[int, int], size: int, *, equal: bool) -> Iterator[list[int]]:
@@ -172,25 +168,6 @@ def batches(lengths: Mapping[int, int], size: int, *, equal: bool) -> Iterator[l
         batch.append(index)
     if batch:
         yield batch
-
-
-def _encode(
-    processor: ProcessorMixin, prompts: Sequence[Prompt], window: Sequence[int]
-) -> tuple[dict[int, PromptInputs], dict[int, str]]:
-    """A window's inputs and image keys, by index. Equal images are processed once, and equal keys
-    share features."""
-    pixels: dict[str, dict[str, Any]] = {}
-    inputs, images = {}, {}
-    for index in window:
-        prompt, images[index] = prompts[index], ""
-        if prompt.image is not None and prompt.image_mask != "drop":
-            image = mask_image(prompt.image, prompt.image_mask).convert("RGB")
-            key = f"{image.size}{hashlib.sha256(image.tobytes()).hexdigest()}"
-            if key not in pixels:
-                pixels[key] = image_pixels(processor, image)
-            images[index] = key
-        inputs[index] = prompt.inputs(processor, pixels.get(images[index]))
-    return inputs, images
 
 
 class Decoder:
@@ -227,21 +204,18 @@ class Decoder:
             tokens = getattr(config, "image_seq_length", 576)
             self.images_at_a_time = max(IMAGE_BATCH, FEATURE_BYTES // (tokens * width))
 
-    def image_features(
-        self, inputs: Mapping[int, PromptInputs], images: Mapping[int, str]
-    ) -> dict[int, Tensor]:
+    def image_features(self, inputs: Mapping[int, PromptInputs]) -> dict[int, Tensor]:
         """Image features of each prompt, by index; empty if the family cannot share them."""
         if not self.shares:
             return {}
-        shown = {index: images[index] for index, prompt in inputs.items() if prompt.pixels}
-        pixels = {key: inputs[index].pixels for index, key in shown.items()}
+        pixels = {id(prompt.pixels): prompt.pixels for prompt in inputs.values() if prompt.pixels}
         keys, features = list(pixels), {}
         for start in range(0, len(keys), IMAGE_BATCH):
             chunk = keys[start : start + IMAGE_BATCH]
             stacked = self._on_device([pixels[key] for key in chunk])
             outputs = self.inner.get_image_features(**stacked).pooler_output
             features |= dict(zip(chunk, outputs, strict=True))
-        return {index: features[key] for index, key in shown.items()}
+        return {index: features[id(p.pixels)] for index, p in inputs.items() if p.pixels}
 
     def __call__(
         self,
@@ -278,9 +252,9 @@ class Decoder:
         """Greedy or sampled answers; a row leaves the batch when it ends.
 
         Args:
-            embeddings: (batch, length, width), images merged in.
+            embeddings: (batch, length, width), with the image features.
             mask: (batch, length), 0 for padding.
-            indices: the prompts' indices.
+            indices: (batch,), of the prompts.
         """
         decoding, alive, answers = self.decoding, list(indices), {n: [] for n in indices}
         cache = DynamicCache(config=self.inner.config.get_text_config())

@@ -14,19 +14,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Messages of PyTorch's CPU and GPU allocators, for errors without a class of their own.
-OUT_OF_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "STATUS_ALLOC_FAILED",
-)
+WORDS = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 
 
 def ran_out(error: BaseException) -> bool:
     """Whether an error means that memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
 class Halving:

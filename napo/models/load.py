@@ -192,16 +192,16 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftMo
             if target.rpartition(".")[2] not in layers:
                 raise unknown("LoRA target", target, {name for name in layers if "proj" in name})
         targets = ",".join(sorted(targets or ()))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
             return get_peft_model(model, config)
-        except ValueError as problem:
-            first = " ".join(str(problem).split()).partition(". ")[0]
-            raise NapoError(
-                f"training.lora_targets is {targets!r}, and peft cannot adapt it ({first}); "
-                "name linear layers of the language model, such as q_proj,v_proj."
-            ) from None
+    except ValueError as error:
+        first = " ".join(str(error).split()).partition(". ")[0]
+        raise NapoError(
+            f"training.lora_targets is {targets!r}, and peft cannot adapt it ({first}); "
+            "name linear layers of the language model, such as q_proj,v_proj."
+        ) from None
 
 
 def merge_adapter(adapter: str | Path, folder: str | Path, *, base: str | Path = "") -> Path:

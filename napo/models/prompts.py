@@ -29,15 +29,10 @@ _SENTINEL = "napo0sentinel"  # stands for a question or an answer, to find it in
 
 @dataclass(frozen=True)
 class PromptInputs:
-    """A prompt as model inputs.
+    """A prompt as model inputs."""
 
-    Attributes:
-        ids: token ids, with the image token repeated for each visual token.
-        pixels: output of the image processor for the one image, or empty.
-    """
-
-    ids: list[int]
-    pixels: dict[str, Any] = field(default_factory=dict)
+    ids: list[int]  # with the image token repeated for each visual token
+    pixels: dict[str, Any] = field(default_factory=dict)  # of the image; empty without one
 
 
 def render(
@@ -171,10 +166,8 @@ def mask_image(image: Image.Image, mask: str | None) -> Image.Image | None:
     """
     if mask == "drop":
         return None
-    if mask == "blank_white":
-        return Image.new("RGB", image.size, "white")
-    if mask == "blank_black":
-        return Image.new("RGB", image.size, "black")
+    if mask in ("blank_white", "blank_black"):
+        return Image.new("RGB", image.size, mask.removeprefix("blank_"))
     if mask == "noise":
         rng = _generator("noise", image.tobytes())
         pixels = rng.integers(0, 256, (image.height, image.width, 3), dtype=np.uint8)
@@ -265,13 +258,11 @@ def stack_pixels(pixels: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
             continue
         parts = [entry[name] for entry in images]
         size = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
-        padded = [
-            torch.nn.functional.pad(
-                part, [n for end, now in zip(size[::-1], part.shape[:0:-1], strict=True)
-                       for n in (0, end - now)],
-            )
-            for part in parts
-        ]  # fmt: skip
+        padded = []
+        for part in parts:
+            missing = [most - now for most, now in zip(size, part.shape[1:], strict=True)]
+            ends = [number for count in reversed(missing) for number in (0, count)]
+            padded.append(torch.nn.functional.pad(part, ends))
         stacked[name] = torch.cat(padded)
     return stacked
 

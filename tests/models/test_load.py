@@ -1,4 +1,4 @@
-"""Loading is strict, and a fingerprint is of the content."""
+"""Loading is strict, and a fingerprint depends on content only."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import shutil
 import engine_fixtures as engine
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 
 from napo.errors import NapoError
@@ -32,13 +32,30 @@ def copy(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "copy")
 
 
+def lora(*targets):
+    image_parts = families.FAMILIES["llava"].image_parts
+    return LoraConfig(r=2, target_modules=list(targets), exclude_modules=image_parts)
+
+
+@pytest.fixture
+def adapter(saved, tmp_path):
+    """The folder of an adapter with random weights, and the scores of the adapted model."""
+    model, processor = load_model(saved, device="cpu")
+    model = add_adapter(model, lora("q_proj"), seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter", scores(model.eval(), processor)
+
+
 def scores(model, processor):
     batch = logprobs.collate(engine.rows(2), processor)
     with torch.no_grad():
         return logprobs.response_logprobs(model, batch).sum
 
 
-def test_a_loaded_model_scores_like_the_one_that_was_saved(saved):
+def test_a_loaded_model_scores_like_the_saved_one(saved):
     processor = engine.processor()
     expected = scores(engine.model(processor), processor)
     model, loaded = load_model(saved, device="cpu")
@@ -46,7 +63,7 @@ def test_a_loaded_model_scores_like_the_one_that_was_saved(saved):
     assert model.dtype == torch.float32
 
 
-def test_dtype_and_attention_are_as_asked_for(saved):
+def test_dtype_and_attention_are_set(saved):
     model, _ = load_model(saved, dtype="bfloat16", attention="eager", device="cpu")
     assert model.dtype == torch.bfloat16
     assert model.config.get_text_config()._attn_implementation == "eager"
@@ -75,14 +92,6 @@ def test_a_processor_of_another_model_is_refused(copy):
         load_model(copy, device="cpu")
 
 
-def test_a_merged_model_scores_like_its_adapter(saved, tmp_path):
-    expected = adapter(saved, tmp_path / "adapter")
-    merged = merge_adapter(tmp_path / "adapter", tmp_path / "merged")
-    assert torch.allclose(scores(*load_model(merged, device="cpu")), expected, rtol=1e-4)
-    with pytest.raises(NapoError, match="merged exists"):
-        merge_adapter(tmp_path / "adapter", merged)
-
-
 def test_a_folder_without_a_model_is_one_sentence(tmp_path):
     with pytest.raises(NapoError, match="does not load"):
         load_model(tmp_path)
@@ -90,7 +99,7 @@ def test_a_folder_without_a_model_is_one_sentence(tmp_path):
         model_fingerprint(tmp_path)
 
 
-def test_the_fingerprint_is_of_content_not_of_place(saved, copy):
+def test_the_fingerprint_depends_on_content_and_not_on_place(saved, copy):
     assert model_fingerprint(saved) == model_fingerprint(copy)
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config))  # other bytes
@@ -100,61 +109,40 @@ def test_the_fingerprint_is_of_content_not_of_place(saved, copy):
     assert model_fingerprint(copy) == changed
 
 
-def adapter(saved, folder):
-    from peft import LoraConfig
-
-    model, processor = load_model(saved, device="cpu")
-    config = LoraConfig(
-        r=2, target_modules=["q_proj"], exclude_modules=families.FAMILIES["llava"].image_parts
-    )
-    model = add_adapter(model, config, seed=0)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(folder)
-    return scores(model.eval(), processor)
-
-
-def test_an_adapter_loads_by_name_alone_and_with_plain_peft(saved, tmp_path):
-    from peft import PeftModel
-
-    expected = adapter(saved, tmp_path / "adapter")
-    for path, extra in ((saved, {"adapter": tmp_path / "adapter"}), (tmp_path / "adapter", {})):
-        model, processor = load_model(path, device="cpu", **extra)
-        assert torch.equal(scores(model, processor), expected)
+def test_an_adapter_loads_by_its_folder_alone_and_with_plain_peft(saved, adapter):
+    folder, expected = adapter
+    assert torch.equal(scores(*load_model(saved, device="cpu", adapter=folder)), expected)
+    assert torch.equal(scores(*load_model(folder, device="cpu")), expected)
     base, processor = load_model(saved, device="cpu")
-    assert torch.equal(
-        scores(PeftModel.from_pretrained(base, tmp_path / "adapter"), processor), expected
-    )
-    merged, processor = load_model(saved, device="cpu", adapter=tmp_path / "adapter")
-    merged = merged.merge_and_unload()
-    assert torch.allclose(scores(merged, processor), expected, rtol=1e-4)
+    assert torch.equal(scores(PeftModel.from_pretrained(base, folder), processor), expected)
 
 
-def test_an_adapter_with_a_missing_or_unexpected_weight_is_an_error(saved, tmp_path):
-    adapter(saved, tmp_path)
-    path = tmp_path / "adapter_model.safetensors"
+def test_a_merged_model_scores_like_its_adapter(adapter, tmp_path):
+    folder, expected = adapter
+    merged = merge_adapter(folder, tmp_path / "merged")
+    assert torch.allclose(scores(*load_model(merged, device="cpu")), expected, rtol=1e-4)
+    with pytest.raises(NapoError, match="merged exists"):
+        merge_adapter(folder, merged)
+
+
+def test_an_adapter_with_a_missing_or_unexpected_weight_is_an_error(saved, adapter):
+    folder, _ = adapter
+    path = folder / "adapter_model.safetensors"
     weights = load_file(path)
     first = sorted(weights)[0]
     save_file({k: v for k, v in weights.items() if k != first}, path)
     with pytest.raises(NapoError, match="1 missing weight"):
-        load_model(saved, device="cpu", adapter=tmp_path)
+        load_model(saved, device="cpu", adapter=folder)
     save_file({**weights, first.replace("layers.0", "layers.7"): weights[first].clone()}, path)
     with pytest.raises(NapoError, match="1 unexpected weight"):
-        load_model(saved, device="cpu", adapter=tmp_path)
+        load_model(saved, device="cpu", adapter=folder)
     with pytest.raises(NapoError, match="holds no adapter"):
         load_model(saved, device="cpu", adapter=saved)
 
 
-def test_a_fresh_adapter_is_drawn_from_its_seed_and_spares_the_vision_tower():
-    from peft import LoraConfig
-
+def test_a_fresh_adapter_depends_on_its_seed_and_spares_the_vision_tower():
     def first_weights(seed):
-        model = engine.model(engine.processor())
-        config = LoraConfig(
-            r=2, target_modules=["q_proj"], exclude_modules=families.FAMILIES["llava"].image_parts
-        )
-        model = add_adapter(model, config, seed)
+        model = add_adapter(engine.model(engine.processor()), lora("q_proj"), seed)
         return {n: p for n, p in model.named_parameters() if "lora_A" in n}
 
     before = torch.random.get_rng_state()
@@ -164,16 +152,13 @@ def test_a_fresh_adapter_is_drawn_from_its_seed_and_spares_the_vision_tower():
     assert all(torch.equal(one[n], same[n]) and not torch.equal(one[n], other[n]) for n in one)
 
 
-def test_a_lora_target_that_does_not_exist_suggests_one_that_does():
-    from peft import LoraConfig
-
+def test_an_unknown_lora_target_suggests_the_nearest():
+    model = engine.model(engine.processor())
     with pytest.raises(NapoError, match=r"Unknown LoRA target 'q_porj'\. Did you mean 'q_proj'"):
-        add_adapter(
-            engine.model(engine.processor()), LoraConfig(target_modules=["q_porj", "v_proj"]), 0
-        )
+        add_adapter(model, lora("q_porj", "v_proj"), 0)
 
 
-def test_freezing_leaves_language_model_and_projector_to_train():
+def test_freezing_leaves_language_model_and_projector_trainable():
     model = engine.model(engine.processor())
     freeze_vision_tower(model)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -192,36 +177,33 @@ def flip_the_header(path):
     path.write_bytes(content)
 
 
-def other_types(path):
+def change_types(path):
     path.write_text(json.dumps({"model": [], "added_tokens": 3, "version": {}}))
 
 
 @pytest.mark.parametrize(
-    ("name", "harm", "part"),
+    ("name", "damage", "part"),
     [
         ("model.safetensors", cut, "The model"),
         ("model.safetensors", flip_the_header, "The model"),
-        ("config.json", other_types, "The model"),
+        ("config.json", change_types, "The model"),
         ("tokenizer.json", cut, "The processor of"),
-        ("tokenizer.json", other_types, "The processor of"),
+        ("tokenizer.json", change_types, "The processor of"),
         ("processor_config.json", cut, "The processor of"),
     ],
 )
-def test_damaged_files_of_a_model_are_one_short_sentence(copy, name, harm, part):
-    harm(copy / name)
-    with pytest.raises(NapoError) as told:
+def test_a_damaged_file_of_a_model_is_one_short_sentence(copy, name, damage, part):
+    damage(copy / name)
+    with pytest.raises(NapoError) as error:
         load_model(copy, device="cpu")
-    said = str(told.value)
-    assert said.startswith(part) and str(copy) in said and "get its files again" in said
-    assert "\n" not in said and len(said) < 420 + len(str(copy))
+    sentence = str(error.value)
+    assert sentence.startswith(part) and str(copy) in sentence and "get its files again" in sentence
+    assert "\n" not in sentence and len(sentence) < 420 + len(str(copy))
 
 
-@pytest.mark.parametrize("harm", [cut, flip_the_header])
-def test_damaged_files_of_an_adapter_are_one_short_sentence(saved, tmp_path, harm):
-    model, _ = load_model(saved, device="cpu")
-    add_adapter(model, LoraConfig(r=2, target_modules=["q_proj"]), seed=0).save_pretrained(
-        str(tmp_path / "adapter")
-    )
-    harm(tmp_path / "adapter" / "adapter_model.safetensors")
+@pytest.mark.parametrize("damage", [cut, flip_the_header])
+def test_a_damaged_file_of_an_adapter_is_one_short_sentence(saved, adapter, damage):
+    folder, _ = adapter
+    damage(folder / "adapter_model.safetensors")
     with pytest.raises(NapoError, match=r"adapter .* does not load"):
-        load_model(saved, adapter=tmp_path / "adapter", device="cpu")
+        load_model(saved, adapter=folder, device="cpu")
