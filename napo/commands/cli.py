@@ -179,7 +179,7 @@ def budget(
 def export_tasks(
     file: JsonFile, profile: ProfileOption = "tiny", workspace: WorkspaceOption = ""
 ) -> None:
-    """Write the samples, and the labels so far, as tasks of Label Studio.
+    """Write the samples as tasks of Label Studio, and its labelling config beside them.
 
     Example: napo label-studio export samples.json --profile tiny
     """
@@ -187,10 +187,8 @@ def export_tasks(
     from napo.commands import label_studio
     from napo.stages.session import open_session
 
-    count, left_out = label_studio.export(open_session(profile, workspace), file)
-    print(f"{count} tasks in {file}, interface in {file.with_suffix('.xml')}")
-    if left_out:
-        print(f"Without the labels of {', '.join(left_out)}, who are not named by an email.")
+    count = label_studio.export_samples(open_session(profile, workspace), file)
+    print(f"{count} tasks in {file}, labelling config in {file.with_suffix('.xml')}")
 
 
 @label_studio.command("import")
@@ -198,11 +196,14 @@ def import_labels(
     file: JsonFile,
     profile: ProfileOption = "tiny",
     workspace: WorkspaceOption = "",
+    annotator: Annotated[
+        str, typer.Option(metavar="NAME", help="The annotator; empty: the email in the export.")
+    ] = "",
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace labels that differ here.")
     ] = False,
 ) -> None:
-    """Read the labels of tasks that were exported from Label Studio.
+    """Read the labels of a JSON export of Label Studio.
 
     Example: napo label-studio import project-1.json --profile tiny
     """
@@ -210,7 +211,8 @@ def import_labels(
     from napo.commands import label_studio
     from napo.stages.session import open_session
 
-    labels = label_studio.import_(open_session(profile, workspace), file, replace)
+    session = open_session(profile, workspace)
+    labels = label_studio.import_labels(session, file, annotator, replace)
     people = labels["annotator"].value_counts().items()
     names = ", ".join(f"{name} {count}" for name, count in people)
     print(f"{len(labels)} labels imported ({names}).")

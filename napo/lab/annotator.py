@@ -1,24 +1,22 @@
 """The annotator: label biased responses in JupyterLab, each label on the disk before the next item.
 
-Texts of models and data sets are data: they are escaped, and shown as they are.
+Texts of models and data sets are escaped and shown as they are.
 """
 
 from __future__ import annotations
 
-import base64
 import html
-import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
-import pandas as pd
 
 from napo.config.variants import BIASED
 from napo.errors import NapoError
-from napo.lab.html import escaped, marked
+from napo.lab.html import STYLE, escaped, marked, picture, words
 from napo.lab.keyboard import CLICKED, Keys
 from napo.noise.agreement import disagreements
 from napo.noise.labels import (
@@ -26,34 +24,31 @@ from napo.noise.labels import (
     LABELS,
     ORACLE,
     LabelledMeanwhile,
-    composed,
+    nfc,
     read_labels,
     remove_label,
     store_label,
 )
-from napo.noise.samples import sampled
+from napo.noise.samples import equals_chosen, sampled_rows
 from napo.stages import labels
 from napo.stages.session import Session
 
-KINDS = {"language_biased": "language-biased", "vision_biased": "vision-biased"}
-MASKED = {
-    "language_biased": "image masked",
-    "vision_biased": "question masked",
+KINDS = {  # kind -> (name, prompt of the base model)
+    "language_biased": ("language-biased", "image masked"),
+    "vision_biased": ("vision-biased", "question masked"),
 }
-CHOICES = {  # label -> (button, tooltip)
-    "biased": ("1 Biased (noise-free)", "a bad answer: wrong, or beside the question"),
-    "unbiased": ("2 Unbiased (noise)", "a good answer: true, and it answers the question"),
-    "unsure": ("3 Unsure", "left out of the statistics"),
-}
-MOVES = {
-    "previous": ("\u2190 Previous", ""),
-    "next": ("\u2192 Next", ""),
-    "undo": ("U Undo", "undo"),
-    "first": ("F First unlabelled", "step-forward"),
+BUTTONS = {  # action -> (text, tooltip, icon)
+    "biased": ("1 Biased (noise-free)", "a bad answer: wrong, or beside the question", ""),
+    "unbiased": ("2 Unbiased (noise)", "a good answer: true, and it answers the question", ""),
+    "unsure": ("3 Unsure", "left out of the statistics", ""),
+    "previous": ("\u2190 Previous", "", ""),
+    "next": ("\u2192 Next", "", ""),
+    "undo": ("U Undo", "", "undo"),
+    "first": ("F First unlabelled", "", "step-forward"),
 }
 AROUND = "napo-annotator"
 KEYS = {
-    **{str(place): value for place, value in enumerate(CHOICES, 1)},
+    **{str(number): label for number, label in enumerate(LABELS, 1)},
     "u": "undo",
     "Backspace": "undo",
     "ArrowLeft": "previous",
@@ -64,40 +59,32 @@ KEYS = {
     "e": "#input[type=text]",
 }
 SIDE = 240  # pixels of the picture's longer side on the screen
-
-# JupyterLab's own variables, so that it follows the light and the dark theme.
+# Stripes instead of coloured buttons: white on JupyterLab's orange or green is too faint to read.
 _CSS = """<style>
 .napo-annotator {padding: 10px 12px}
-.napo-text {overflow-wrap: anywhere; white-space: pre-wrap; max-height: 15em; overflow-y: auto;
-  padding: .5em .7em; border: 1px solid var(--jp-border-color2, #bbb); border-radius: 3px;
-  line-height: 1.45; background: var(--jp-layout-color1, #fff);
-  color: var(--jp-content-font-color1, #111)}
-.napo-text mark {background: #ffe08a; color: #111; border-radius: 2px; padding: 0 .1em}
-.napo-name {font-weight: 600; margin: .5em 0 .2em; color: var(--jp-content-font-color1, #111)}
-/* A stripe, not a ground: white on JupyterLab's orange or green is too faint to read. */
 .napo-annotator .does-biased {border-left: 5px solid #f57c00}
 .napo-annotator .does-unbiased {border-left: 5px solid #388e3c}
 .napo-annotator .does-unsure {border-left: 5px solid #757575}
-.napo-name small, .napo-said {font-weight: 400; color: var(--jp-content-font-color2, #555)}
+.napo-said {color: var(--jp-content-font-color2, #555)}
 </style>"""
 
 
 class Annotator(widgets.VBox):
-    """Shows one biased response at a time beside the chosen one, and keeps what it is labelled.
+    """Shows one biased response at a time beside the chosen one, and stores its label.
 
-    A label is stored by its button; the note goes with it. Both can be changed later by going back.
-    What another tab has labelled since an item was shown here is shown first, not written over.
+    The note is stored with the label. Both can be changed later. If another tab has labelled an
+    item since it was shown here, that label is kept and shown first.
 
     Args:
         rows: rows of RLAIF-V-Bias, images decoded; a `datasets.Dataset` or dicts.
         samples: ids to label, in this order (`napo.noise.samples.sample`); both responses of each.
-        path: the labels CSV. What is in it already is not asked again.
-        annotator: who labels.
+        path: the labels CSV; labels that are in it already are not asked for again.
+        annotator: name of the person who labels.
         remarks: what others said, by (id, kind), shown beside the response; if given, only these
-            items are asked, and the name may be "adjudicated".
+            items are shown.
 
     Raises:
-        NapoError: for a sample that is not among the rows, or an empty or reserved name.
+        NapoError: for a sample that is not among the rows.
     """
 
     def __init__(
@@ -108,241 +95,204 @@ class Annotator(widgets.VBox):
         annotator: str,
         remarks: Mapping[tuple[str, str], str] | None = None,
     ) -> None:
-        self.annotator, self.path = composed(annotator.strip()), Path(path)
-        reserved = {ORACLE: "the scenes' truth", ADJUDICATED: "what settles disagreements"}
-        if remarks is not None:
-            reserved.pop(ADJUDICATED)
-        if not self.annotator or self.annotator in reserved:
-            meant = " and ".join(f"{name} is {what}" for name, what in reserved.items())
-            raise NapoError(f"The annotator is {annotator!r}; give your name ({meant}).")
-        self._rows = sampled(rows, samples)
+        self.annotator, self.path, self.index = nfc(annotator), Path(path), 0
+        self._rows = sampled_rows(rows, samples)
         self._remarks = remarks or {}
         items = [(id, kind) for id in samples for kind in BIASED]
-        self.items = items if remarks is None else [item for item in items if item in remarks]
-        if not self.items:
-            raise NapoError("None of the remarks is about a sampled response; nothing to label.")
-        # Item, what was there, what was given: undo takes back only what is still as given here.
-        self._done: list[tuple[int, dict[str, str] | None, dict[str, str]]] = []
+        self.items = [item for item in items if remarks is None or item in remarks]
+        # Item, label before, label given here: undo withdraws a label only if it is still the same.
+        self._history: list[tuple[int, dict[str, str] | None, dict[str, str]]] = []
         self._drafts: dict[int, str] = {}  # notes written before their label
-        self._at = 0
         self._showing = False
         self._build()
         # Buttons above the texts: they stay under the pointer however long a text is.
-        super().__init__(children=[self._style, self._head, self._panel, self._body, self.listener])
+        super().__init__([self._style, self._head, self._panel, self._body, self.listener])
         self.add_class(AROUND)
         self._read()
         self.show(self._first_unlabelled() or 0)
 
-    # --- what the buttons do ------------------------------------------------------------------
-
     def label(self, value: str) -> None:
         """Store the label of the item that is shown, then show the next one without a label."""
-        at = self._at
-        before = self._labels.get(self.items[at])
-        if not self._store(value):
+        index, (id, kind) = self.index, self.items[self.index]
+        before = self._labels.get((id, kind))
+        label = {"id": id, "kind": kind, "annotator": self.annotator, "group": ""} | (before or {})
+        if not self._store(index, {**label, "label": value, "note": self.note.value}, before):
             return
-        self._drafts.pop(at, None)
-        self._done.append((at, before, self._labels[self.items[at]]))
-        following = self._first_unlabelled(after=at)
-        self.show(at if following is None else following, f"Saved: {value}. ")
+        self._drafts.pop(index, None)
+        self._history.append((index, before, self._labels[id, kind]))
+        following = self._first_unlabelled(after=index)
+        self.show(index if following is None else following, f"Saved: {value}. ")
 
     def press(self, action: str, item: int) -> None:
         """Do what a key or button stands for, if the item that was on the screen is still shown."""
-        if item == self._at and action in self._actions:
+        if item == self.index and action in self._actions:
             self._actions[action]()
 
     def undo(self) -> None:
         """Take back the last label given here, and show its item."""
-        if not self._done:
+        if not self._history:
             self._say("Nothing to undo.")
             return
-        at, before, given = self._done[-1]
-        id, kind = self.items[at]
-        if before is None:
-            change = partial(remove_label, self.path, id, kind, self.annotator, given)
-        else:
-            change = partial(store_label, self.path, before, given)
-        if self._try(change, at):
-            self._done.pop()
+        index, before, given = self._history[-1]
+        if self._store(index, before, given):
+            self._history.pop()
             if before is None:
-                self._drafts[at] = given["note"]  # it goes with the next label
-            self.show(at, "Taken back. ")
+                self._drafts[index] = given["note"]  # kept for the next label
+            self.show(index, "Taken back. ")
 
-    def show(self, at: int, happened: str = "") -> None:
-        """Show an item by its number, counted from 0 and kept within the sample.
+    def show(self, index: int, event: str = "", note: str = "") -> None:
+        """Show an item.
 
-        What has happened before is told to screen readers alone: the screen shows it.
+        Args:
+            index: its number, from 0; outside the items, the nearest.
+            event: what has just happened, for screen readers; the screen shows it already.
+            note: text of the note; empty: its stored or drafted one.
         """
-        self._at = min(max(at, 0), len(self.items) - 1)
-        id, kind = self.items[self._at]
-        row = self._rows[id]
-        there = self._labels.get((id, kind))
-        first, second = marked(row["chosen"], row[kind])
-        self.picture.value = _img(row["image"])
-        self.question.value = _box("Question", "", escaped(row["question"]))
-        self.chosen.value = _box("Chosen", "", first)
-        self.response.value = _box(KINDS[kind].capitalize(), MASKED[kind], second)
+        self.index = min(max(index, 0), len(self.items) - 1)
+        id, kind = self.items[self.index]
+        row, label = self._rows[id], self._labels.get((id, kind))
+        chosen, response = marked(row["chosen"], row[kind])
+        name, masked = KINDS[kind]
+        self.picture.value = picture(row["image"], "The picture that the question is about", SIDE)
+        self.question.value = words("Question", escaped(row["question"]))
+        self.chosen.value = words("Chosen", chosen)
+        self.response.value = words(name.capitalize(), response, masked)
         remark = self._remarks.get((id, kind))
-        self.remark.value = _box("Said so far", "", escaped(remark)) if remark else ""
-        self._write_note(there["note"] if there else self._drafts.get(self._at, ""))
-        for value, button in self.buttons.items():
-            if value in LABELS:
-                button.icon = "check" if there and there["label"] == value else ""
-        same = row[kind].strip() == row["chosen"].strip()
-        said = f"Labelled {there['label']}, saved." if there else "Not labelled yet."
-        said += " It equals the chosen response, which is noise by definition." * same
-        place = f"Item {self._at + 1} of {len(self.items)}, {KINDS[kind]}. "
-        self._say(said, heard=happened + place + said)
-        self._count()
-        self.listener.item = self._at  # last: whoever sees this number sees the item
-
-    # --- the parts ----------------------------------------------------------------------------
+        self.remark.value = words("Said so far", escaped(remark)) if remark else ""
+        self._showing = True  # setting the note here is no edit
+        self.note.value = note or (label["note"] if label else self._drafts.get(self.index, ""))
+        self._showing = False
+        for value in LABELS:
+            self.buttons[value].icon = "check" if label and label["label"] == value else ""
+        state = f"Labelled {label['label']}, saved." if label else "Not labelled yet."
+        state += " It equals the chosen response, which is noise by definition." * equals_chosen(
+            row, kind
+        )
+        self._say(state, f"{event}Item {self.index + 1} of {len(self.items)}, {name}. {state}")
+        done = [kind for id, kind in self.items if (id, kind) in self._labels]
+        totals = Counter(kind for _, kind in self.items)
+        counts = ", ".join(f"{KINDS[k][0]}: {done.count(k)}/{total}" for k, total in totals.items())
+        ended = " · <b>all labelled, thank you</b>" if len(done) == len(self.items) else ""
+        self.progress.value = len(done)
+        self.counts.value = (
+            f'<span class="napo-said">item {self.index + 1} of {len(self.items)} · labelled '
+            f"{len(done)} ({counts}){ended} · annotator {html.escape(self.annotator)}</span>"
+        )
+        self.listener.item = self.index  # last: this number says that the item is on the screen
 
     def _build(self) -> None:
-        self._style = widgets.HTML(_CSS)
+        self._style = widgets.HTML(STYLE + _CSS)
         self.listener = Keys(AROUND, KEYS, "Label biased responses", self.press, once=LABELS)
-        self.progress = widgets.IntProgress(min=0, max=len(self.items))
-        self.progress.layout.width = "200px"
+        self.progress = widgets.IntProgress(max=len(self.items), layout={"width": "200px"})
         self.counts, self.said = widgets.HTML(), widgets.HTML()
         self._head = widgets.HBox([self.progress, self.counts])
-        self.picture = widgets.HTML()
-        self.picture.layout.margin = "8px 16px 0 0"
-        self.picture.layout.flex, self.picture.layout.align_self = "0 0 auto", "flex-start"
-        self.question, self.chosen, self.response, self.remark = (widgets.HTML() for _ in range(4))
-        half = widgets.Layout(flex="1 1 220px", min_width="0")
-        self.chosen.layout = self.response.layout = half
-        self.question.layout.width = self.remark.layout.width = "auto"
-        pair = widgets.HBox([self.chosen, self.response])
-        pair.layout.flex_flow, pair.layout.grid_gap = "row wrap", "0 12px"
-        texts = widgets.VBox([self.question, pair, self.remark])
-        texts.layout.flex, texts.layout.min_width = "1 1 290px", "0"
-        self._body = widgets.HBox([self.picture, texts])
-        self._body.layout.flex_flow = "row wrap"
-        self.note = widgets.Text(
-            placeholder="E: a note, if any", tooltip="note", continuous_update=False
+        self.picture = widgets.HTML(
+            layout={"margin": "8px 16px 0 0", "flex": "0 0 auto", "align_self": "flex-start"}
         )
-        self.note.layout.width = "320px"
-        self.note.observe(self._note_changed, "value")
+        full, half = {"width": "auto"}, {"flex": "1 1 220px", "min_width": "0"}
+        self.question, self.remark = widgets.HTML(layout=full), widgets.HTML(layout=full)
+        self.chosen, self.response = widgets.HTML(layout=half), widgets.HTML(layout=half)
+        wrap = {"flex_flow": "row wrap"}
+        pair = widgets.HBox([self.chosen, self.response], layout=wrap | {"grid_gap": "0 12px"})
+        texts = widgets.VBox(
+            [self.question, pair, self.remark], layout={"flex": "1 1 290px", "min_width": "0"}
+        )
+        self._body = widgets.HBox([self.picture, texts], layout=wrap)
+        self.note = widgets.Text(
+            placeholder="E: a note, if any",
+            tooltip="note",
+            continuous_update=False,
+            layout={"width": "320px"},
+        )
+        self.note.observe(self._edit_note, "value")
         self._actions: dict[str, Callable[[], None]] = {
-            **{value: lambda value=value: self.label(value) for value in CHOICES},
-            "previous": lambda: self.show(self._at - 1),
-            "next": lambda: self.show(self._at + 1),
+            **{value: partial(self.label, value) for value in LABELS},
+            "previous": lambda: self.show(self.index - 1),
+            "next": lambda: self.show(self.index + 1),
             "undo": self.undo,
             "first": lambda: self.show(self._first_unlabelled() or 0),
         }
-        self.buttons = {
-            value: self._button(value, text, tooltip) for value, (text, tooltip) in CHOICES.items()
-        }
-        for name, (text, icon) in MOVES.items():
-            self.buttons[name] = self._button(name, text, icon=icon)
-        rows = [widgets.HBox([self.buttons[name] for name in names]) for names in (CHOICES, MOVES)]
-        for row in rows:
-            row.layout.flex_flow = "row wrap"
-        rows[0].children += (self.note,)
+        self.buttons = {}
+        for action, (text, tooltip, icon) in BUTTONS.items():
+            button = widgets.Button(
+                description=text, tooltip=tooltip or text, icon=icon, layout={"width": "auto"}
+            )
+            # The listener reports its clicks, with the item shown; on_click serves without one.
+            button.add_class(CLICKED + action)
+            button.on_click(lambda _, action=action: self._actions[action]())
+            self.buttons[action] = button
+        choices = [self.buttons[value] for value in LABELS] + [self.note]
+        moves = [button for action, button in self.buttons.items() if action not in LABELS]
+        rows = [widgets.HBox(row, layout=wrap) for row in (choices, moves)]
         self._panel = widgets.VBox([*rows, self.said])
 
-    def _button(self, action: str, text: str, tooltip: str = "", icon: str = "") -> widgets.Button:
-        button = widgets.Button(description=text, tooltip=tooltip or text, icon=icon)
-        button.layout.width = "auto"
-        # The listener tells its clicks, with the item shown; without one they come by themselves.
-        button.add_class(CLICKED + action)
-        button.on_click(lambda _: self._actions[action]())
-        return button
-
-    def _note_changed(self, _: Any) -> None:
-        """A note on an item that has its label is stored at once; another waits for its label."""
+    def _edit_note(self, _: Any) -> None:
+        """Store the note of an item that has a label; keep another as a draft for its label."""
         if self._showing:
             return
-        there = self._labels.get(self.items[self._at])
-        if not there:
-            self._drafts[self._at] = self.note.value
-        elif self._store(there["label"]):
-            self._say(f"Labelled {there['label']}, note saved.")
-            self._still_ours(there)
+        index, item = self.index, self.items[self.index]
+        before = self._labels.get(item)
+        if before is None:
+            self._drafts[index] = self.note.value
+        elif self._store(index, {**before, "note": self.note.value}, before):
+            self._say(f"Labelled {before['label']}, note saved.")
+            after = self._labels[item]  # undo must expect the new note
+            self._history = [
+                (i, old, after if (i, given) == (index, before) else given)
+                for i, old, given in self._history
+            ]
 
-    def _still_ours(self, before: Mapping[str, str]) -> None:
-        """After a change of a note here: undo expects the label with the new one."""
-        at, now = self._at, self._labels[self.items[self._at]]
-        self._done = [
-            (done, was, now if done == at and given == before else given)
-            for done, was, given in self._done
-        ]
+    def _store(
+        self, index: int, label: dict[str, str] | None, expected: dict[str, str] | None
+    ) -> bool:
+        """Store an item's label, or withdraw it (None), and read the file again.
 
-    def _write_note(self, text: str) -> None:
-        self._showing = True  # the note that comes with an item is not an edit
-        self.note.value = text
-        self._showing = False
-
-    def _count(self) -> None:
-        done = [item for item in self.items if item in self._labels]
-        wanted = [kind for _, kind in self.items]
-        self.progress.value = len(done)
-        parts = [
-            f"{name}: {sum(kind == which for _, kind in done)}/{wanted.count(which)}"
-            for which, name in KINDS.items()
-            if which in wanted
-        ]
-        place = f"item {self._at + 1} of {len(self.items)}"
-        ended = " · <b>all labelled, thank you</b>" if len(done) == len(self.items) else ""
-        text = f"{place} · labelled {len(done)} ({', '.join(parts)}){ended}"
-        name = html.escape(self.annotator)
-        self.counts.value = f'<span class="napo-said">{text} · annotator {name}</span>'
-
-    def _say(self, text: str, heard: str = "") -> None:
-        """Show a sentence, and let screen readers say it or, if given, a longer one."""
-        self.said.value = f'<span class="napo-said">{html.escape(text)}</span>'
-        self.listener.said = heard or text
-
-    # --- the file -----------------------------------------------------------------------------
-
-    def _store(self, value: str) -> bool:
-        id, kind = self.items[self._at]
-        label = {"id": id, "kind": kind, "label": value, "annotator": self.annotator}
-        there = self._labels.get((id, kind))
-        group = there["group"] if there else ""
-        new = {**label, "note": self.note.value, "group": group}
-        return self._try(partial(store_label, self.path, new, there), self._at)
-
-    def _try(self, change: Callable[[], None], at: int) -> bool:
-        """Change an item's label and read the file again; what went wrong is said, and why."""
+        Returns:
+            Whether it was stored; if not, the reason is shown.
+        """
+        elsewhere = None
         try:
-            change()
+            try:
+                if label is None:
+                    remove_label(self.path, *self.items[index], self.annotator, expected)
+                else:
+                    store_label(self.path, label, expected)
+            except LabelledMeanwhile as error:
+                elsewhere = error
             self._read()
-        except LabelledMeanwhile as error:
-            written = self.note.value if at == self._at else ""
-            self._read()
-            self._done = [done for done in self._done if done[0] != at]  # no longer ours to undo
-            self.show(at)
-            if written:
-                self._write_note(written)  # what was being written is not lost
-            self._say(f"NOT saved: {error}")
-            return False
         except (OSError, NapoError) as error:
             self._say(f"NOT saved: {error}")
             return False
-        return True
+        if elsewhere:
+            self._history = [entry for entry in self._history if entry[0] != index]
+            unsaved = self.note.value if index == self.index else ""
+            self.show(index, note=unsaved)
+            self._say(f"NOT saved: {elsewhere}")
+        return elsewhere is None
 
     def _read(self) -> None:
-        """What the file holds now, another tab's labels included."""
-        found = read_labels(self.path) if self.path.is_file() else pd.DataFrame()
+        """Read the file, labels from other tabs included."""
+        rows = read_labels(self.path).to_dict("records") if self.path.is_file() else []
         self._labels: dict[tuple[str, str], dict[str, str]] = {
-            (row["id"], row["kind"]): row
-            for row in found.to_dict("records")
-            if row["annotator"] == self.annotator
+            (row["id"], row["kind"]): row for row in rows if row["annotator"] == self.annotator
         }
 
     def _first_unlabelled(self, after: int = -1) -> int | None:
-        count = len(self.items)
-        order = [(after + 1 + step) % count for step in range(count)]
-        return next((at for at in order if self.items[at] not in self._labels), None)
+        order = [*range(after + 1, len(self.items)), *range(after + 1)]
+        return next((index for index in order if self.items[index] not in self._labels), None)
+
+    def _say(self, text: str, spoken: str = "") -> None:
+        """Show a sentence; screen readers speak it, or the longer one if given."""
+        self.said.value = f'<span class="napo-said">{html.escape(text)}</span>'
+        self.listener.said = spoken or text
 
 
 def label(session: Session, name: str) -> Annotator:
-    """The widget in which a person labels the samples, each label at once in their CSV.
+    """The widget in which a person labels the samples; each label is stored at once in their CSV.
 
     Args:
-        session: the notebook's.
-        name: who labels; "adjudicated": see `adjudicate`.
+        session: the notebook's session.
+        name: name of the person; "adjudicated": see `adjudicate`.
 
     Raises:
         NapoError: without a name, or with the name that stands for the scenes' truth.
@@ -350,48 +300,26 @@ def label(session: Session, name: str) -> Annotator:
     if name == ADJUDICATED:
         return adjudicate(session)
     if name in ("", ORACLE):
-        raise NapoError("Set `annotator` to your name, so that your labels are told from others'.")
+        raise NapoError("Set `annotator` to your name: it names the file of your labels.")
     return Annotator(*labels.to_label(session, name), name)
 
 
 def adjudicate(session: Session) -> Annotator:
-    """The widget on the responses that people label differently, with what each of them said.
+    """The widget on the responses that people label differently, with the labels of each.
 
-    Decisions go to adjudicated.csv, which holds nothing else; `annotate` with "adjudicated" puts
-    them with what people agree on.
+    Decisions go to adjudicated.csv, which holds nothing else. `stages.annotate` with "adjudicated"
+    adds the labels on which people agree.
 
     Raises:
         NapoError: when fewer than two people labelled, or they agree on everything.
     """
     rows, samples, path = labels.to_label(session, ADJUDICATED)
-    found = disagreements(labels.labels_of_several(path.parent))
-    if found.empty:
+    disputed = disagreements(labels.labels_of_several(session))
+    disputed = disputed[disputed["id"].isin(samples)]
+    if disputed.empty:
         raise NapoError(
             f'Nothing is disputed; use the labels with `annotator` set to "{ADJUDICATED}" and '
             "`interactive` to False."
         )
-    remarks = {(row.id, row.kind): row.said for row in found.itertuples()}
+    remarks = {(row.id, row.kind): row.said for row in disputed.itertuples()}
     return Annotator(rows, samples, path, ADJUDICATED, remarks)
-
-
-def _box(name: str, remark: str, content: str) -> str:
-    remark = f" <small>{remark}</small>" if remark else ""
-    # dir=auto: a text that runs from right to left turns nothing else around.
-    return (
-        f'<div class="napo-name">{name}{remark}</div>'
-        f'<div class="napo-text" dir="auto">{content or "(empty)"}</div>'
-    )
-
-
-def _img(image: Any) -> str:
-    """The picture at its size on the screen; icons keep their pixels."""
-    from PIL import Image
-
-    scale = SIDE / max(image.size)
-    size = tuple(max(1, round(side * scale)) for side in image.size)
-    how = Image.Resampling.NEAREST if scale > 3 else Image.Resampling.LANCZOS
-    buffer = io.BytesIO()
-    image.convert("RGB").resize(size, how).save(buffer, format="PNG")
-    content = base64.b64encode(buffer.getvalue()).decode()
-    alt = "The picture that the question is about"
-    return f'<img alt="{alt}" src="data:image/png;base64,{content}">'

@@ -1,8 +1,8 @@
-"""Keys and clicks for a widget in JupyterLab: what is pressed inside it, told to Python.
+"""Keys and clicks for a widget in JupyterLab, and words for screen readers.
 
-ipywidgets has no keyboard events, and its clicks do not say what was on the screen; this is an
-anywidget of a few lines that listens on the element around it, and speaks to screen readers.
-JupyterLab's own shortcuts rest while that element has the focus.
+ipywidgets has no keyboard events, and its clicks do not say which item was on the screen. This
+anywidget listens on the element around it; JupyterLab's own shortcuts are off while that element
+has the focus.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import anywidget
 import traitlets
 
-CLICKED = "does-"  # CSS class of a button, before the action that it stands for
+CLICKED = "does-"  # CSS class of a button, followed by its action
 _LISTEN = """
 function render({ model, el }) {
-  // Out of sight and still heard: a live region that stays, only its text changes.
+  // A live region outside the view: it stays, and screen readers speak its new text.
   const voice = document.createElement("div");
   voice.setAttribute("role", "status");
   voice.style.cssText = "position: absolute; width: 1px; height: 1px; overflow: hidden; "
@@ -26,12 +26,14 @@ function render({ model, el }) {
   const speak = () => { voice.textContent = model.get("said"); };
   model.on("change:said", speak);
   speak();
+  // With the item that is on the screen: a key that comes too late labels nothing.
+  const send = (action) => model.send({ action, item: model.get("item") });
   const listen = (root) => {
     root.tabIndex = 0;
     root.setAttribute("role", "group");
     root.setAttribute("aria-label", model.get("label"));
     root.setAttribute("data-lm-suppress-shortcuts", "true");
-    const heard = (event) => {
+    const pressed = (event) => {
       const writing = event.target.matches("input, textarea, select");
       if (writing) {
         if (event.key === "Escape" || event.key === "Enter") root.focus();
@@ -49,8 +51,7 @@ function render({ model, el }) {
         root.querySelector(action.slice(1))?.focus();
         return;
       }
-      // With the item that is on the screen: a key that comes too late labels nothing.
-      model.send({ action, item: model.get("item") });
+      send(action);
     };
     const clicked = (event) => {
       const button = event.target.closest("button");
@@ -58,15 +59,15 @@ function render({ model, el }) {
       if (!does) return;
       event.stopPropagation();
       const action = does.slice("CLICKED".length);
-      // The second click of a double one would be about an item that nobody has looked at.
+      // The second click of a double click would label an item that nobody has looked at.
       if (event.detail > 1 && model.get("once").includes(action)) return;
-      model.send({ action, item: model.get("item") });
+      send(action);
     };
-    root.addEventListener("keydown", heard);
+    root.addEventListener("keydown", pressed);
     root.addEventListener("click", clicked, true);
     root.focus({ preventScroll: true });
     return () => {
-      root.removeEventListener("keydown", heard);
+      root.removeEventListener("keydown", pressed);
       root.removeEventListener("click", clicked, true);
     };
   };
@@ -88,16 +89,16 @@ export default { render };
 
 
 class Keys(anywidget.AnyWidget):
-    """Listens for keys and clicks on the element around it, and speaks to screen readers: `said`.
+    """Listens for keys and clicks on the element around it; screen readers speak its `said`.
 
     Args:
         around: the CSS class of that element.
         keys: key (as browsers name it, letters in lower case) -> action; an action that starts
-            with `#` moves the focus to what its CSS selector finds, and is not told.
+            with `#` only moves the focus to the element of its CSS selector.
         label: what a screen reader calls the element.
-        pressed: called with an action and the number of the item that was on the screen; also for
-            a click on a button with the class `CLICKED` and the action's name.
-        once: actions for which the second click of a double one is none.
+        pressed: called with an action and the number of the item that was on the screen, for a key
+            or a click on a button of the class `CLICKED` and the action's name.
+        once: actions that ignore the second click of a double click.
     """
 
     _esm = _LISTEN
@@ -117,8 +118,8 @@ class Keys(anywidget.AnyWidget):
         once: Iterable[str] = (),
     ) -> None:
         super().__init__(around=around, bindings=dict(keys), label=label, once=list(once))
-        self._pressed = pressed
-        self.on_msg(self._heard)
 
-    def _heard(self, _: Any, content: Mapping[str, Any], __: Any) -> None:
-        self._pressed(str(content.get("action", "")), int(content.get("item", -1)))
+        def receive(_: Any, content: Mapping[str, Any], __: Any) -> None:
+            pressed(str(content.get("action", "")), int(content.get("item", -1)))
+
+        self.on_msg(receive)

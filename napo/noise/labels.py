@@ -1,7 +1,7 @@
-"""The labels CSV: one line for each judged response, on the disk before the next one is asked for.
+"""The labels CSV: one row for each label, on the disk before the annotator shows the next item.
 
-A new label is appended and flushed; a changed or withdrawn one rewrites the file beside its place
-and renames it. Writers of one folder exclude each other, so two open tabs lose nothing.
+A change writes the whole file beside its place and renames it. A lock on the folder excludes other
+writers meanwhile, so two open tabs lose nothing.
 """
 
 from __future__ import annotations
@@ -13,35 +13,33 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TypeAlias
 
 import pandas as pd
 from filelock import FileLock
 
 from napo.config.variants import BIASED
 from napo.errors import NapoError, unknown
-from napo.workspace.files import append, atomic_file, make_folder
+from napo.workspace.files import atomic_file, make_folder
 
 COLUMNS = ("id", "kind", "label", "annotator", "note", "group")
 LABELS = ("biased", "unbiased", "unsure")  # noise-free, noise, undecided
-GROUPS = ("", "question", "description", "no-image")  # empty: a person was not asked
-ORACLE = "oracle"  # the annotator's name that stands for the scenes' truth
-ADJUDICATED = "adjudicated"  # and the one for what holds after disagreements were settled
-RESERVED = (ORACLE, ADJUDICATED)
+GROUPS = ("", "question", "description", "no-image")  # empty in a person's file
+ORACLE = "oracle"  # annotator of the labels that the scenes' truth gives
+ADJUDICATED = "adjudicated"  # annotator of the decisions on disputed items
+RESERVED = (ADJUDICATED, ORACLE)
 LONGEST_NAME, LONGEST_NOTE = 200, 10_000  # bytes of a file's name, characters of a note
-_KEY = ("id", "kind", "annotator")
-_WHATEVER: Mapping[str, str] = MappingProxyType({})  # no condition on what is there
+ANY: Mapping[str, str] = MappingProxyType({})  # as `expected`: replace any label
+
+_Rows: TypeAlias = dict[tuple[str, ...], dict[str, str]]  # by id, kind and annotator
 
 
 class LabelledMeanwhile(NapoError):
-    """What the file holds is not what its writer saw: another tab has labelled it since."""
+    """The file holds another label than its writer expects: another tab has changed it."""
 
 
 def read_labels(path: Path) -> pd.DataFrame:
-    """Labels of a file, in the order they were given.
-
-    A last line without its end that is no whole label is what an interrupted write left; it is
-    passed over.
+    """Labels of a file, in the order in which they were given.
 
     Returns:
         Columns `id`, `kind`, `label`, `annotator`, `note`, `group`, all text; one row for each id,
@@ -50,228 +48,186 @@ def read_labels(path: Path) -> pd.DataFrame:
     Raises:
         NapoError: when the file is missing, or a line is not a label, naming file and line.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise NapoError(
             f"{path} is missing; label the samples in notebooks/02_annotate_noise.ipynb first."
         )
-    return pd.DataFrame(_read(path), columns=list(COLUMNS), dtype=object)
+    return pd.DataFrame(_read(path).values(), columns=list(COLUMNS), dtype=object)
 
 
-def composed(name: str) -> str:
-    """A name in one of its spellings: some keyboards and disks write a letter and its accent."""
+def nfc(name: str) -> str:
+    """A name in Unicode's composed form: some keyboards and disks write a letter and its accent."""
     return unicodedata.normalize("NFC", name)
 
 
-def in_a_name(character: str) -> bool:
-    """Whether a name may hold it: letters, their marks and digits of any script, and `_ .@+-`."""
-    return character in "_ .@+-" or unicodedata.category(character)[0] in "LMN"
-
-
 def labels_file(folder: Path, annotator: str) -> Path:
-    """The CSV of an annotator, composed letters and their parts (NFC, NFD) being the same name.
+    """The CSV of an annotator; composed letters and their parts (NFC, NFD) are the same name.
 
     Raises:
         NapoError: when the name cannot be that of a file, or is a reserved one in other letters,
             which some file systems take for the same file.
     """
-    annotator = composed(annotator)
+    annotator = nfc(annotator)
     if annotator not in RESERVED and annotator.casefold() in RESERVED:
         raise NapoError(f"The annotator is {annotator!r}; {annotator.casefold()} is reserved.")
-    plain = annotator == _one_line(annotator) and all(map(in_a_name, annotator))
+    letters = all(c in "_ .@+-" or unicodedata.category(c)[0] in "LMN" for c in annotator)
+    plain = letters and annotator == _one_line(annotator)
     if not plain or annotator[:1] in ("", *" .@+-") or len(annotator.encode()) > LONGEST_NAME:
         raise NapoError(
             f"The annotator is {annotator[:60]!r}; give a name of letters, digits, single spaces "
-            f"and . @ + - only, {LONGEST_NAME} at most: it names the file of the labels."
+            f"and _ . @ + - only, {LONGEST_NAME} bytes at most: it names the file of the labels."
         )
     return folder / f"{annotator}.csv"
 
 
 def write_labels(path: Path, labels: pd.DataFrame) -> None:
-    """Write a whole labels file, atomically.
+    """Write a whole labels file.
 
     Raises:
         NapoError: when a row is no label.
     """
-    rows = [_checked(row, path) for row in labels.to_dict("records")]
-    with _alone(Path(path)):
-        _rewrite(Path(path), rows)
+    checked = [check_label(row, path) for row in labels.to_dict("records")]
+    with _changed(path) as rows:
+        rows.clear()
+        rows.update((_key(row), row) for row in checked)
 
 
 def store_label(
-    path: Path, label: Mapping[str, str], seen: Mapping[str, str] | None = _WHATEVER
+    path: Path, label: Mapping[str, str], expected: Mapping[str, str] | None = ANY
 ) -> None:
-    """Keep one label; on return it is on the disk.
+    """Store one label; on return it is on the disk.
 
     Args:
         path: the CSV; it is made if it is missing.
-        label: `id`, `kind`, `label`, `annotator`, and if wanted `note` and `group`. A label that
-            is already there for the same id, kind and annotator is replaced.
-        seen: columns that the label already there must have, None: that there is none; if not
-            given, whatever is there is replaced.
+        label: `id`, `kind`, `label`, `annotator`, and optionally `note` and `group`. It replaces
+            the label of the same id, kind and annotator.
+        expected: the label that the file holds now, as the caller last saw it; None for no label.
 
     Raises:
-        LabelledMeanwhile: when something else is there than was seen; nothing is stored.
-        NapoError: when it is no label, or the file is damaged.
+        LabelledMeanwhile: when the file holds another label than `expected`; nothing is stored.
+        NapoError: when `label` is no label, or the file is damaged.
     """
-    path, new = Path(path), _checked(label, path)
-    with _alone(path):
-        there = _read(path) if path.is_file() else []
-        same = [at for at, row in enumerate(there) if _key(row) == _key(new)]
-        _expect(seen, there[same[0]] if same else None)
-        if there and not same and _ends_whole(path):
-            append(path, _line(new).encode())
-        else:
-            if same:
-                there[same[0]] = new
-            _rewrite(path, there if same else [*there, new])
+    row = check_label(label, path)
+    with _changed(path) as rows:
+        _compare(rows.get(_key(row)), expected)
+        rows[_key(row)] = row
 
 
 def remove_label(
-    path: Path,
-    id: str,
-    kind: str,
-    annotator: str,
-    seen: Mapping[str, str] | None = _WHATEVER,
+    path: Path, id: str, kind: str, annotator: str, expected: Mapping[str, str] | None = ANY
 ) -> None:
-    """Withdraw one label; on return it is off the disk. One that is not there is no error.
+    """Withdraw one label; on return it is off the disk. A label that is not there is no error.
 
     Raises:
-        LabelledMeanwhile: when something else is there than was `seen`; see `store_label`.
+        LabelledMeanwhile: when the file holds another label than `expected`; see `store_label`.
     """
-    path = Path(path)
-    with _alone(path):
-        there = _read(path) if path.is_file() else []
-        mine = [row for row in there if _key(row) == (id, kind, annotator)]
-        if mine:
-            _expect(seen, mine[0])
-            _rewrite(path, [row for row in there if row not in mine])
+    with _changed(path) as rows:
+        label = rows.pop((id, kind, annotator), None)
+        if label:
+            _compare(label, expected)
 
 
-def _expect(seen: Mapping[str, str] | None, there: Mapping[str, str] | None) -> None:
-    """Refuse to go on where another writer has been since the label was seen."""
-    if seen is _WHATEVER:
-        return
-    if there is None:
-        if seen is None:
-            return
-        raise LabelledMeanwhile("Its label was taken back elsewhere meanwhile; label it again.")
-    if seen is None or any(there[name] != value for name, value in seen.items()):
-        note = f" (note: {there['note']})" if there["note"] else ""
-        raise LabelledMeanwhile(
-            f"It was labelled {there['label']}{note} elsewhere meanwhile, which is kept; label "
-            "it again to change that."
+def check_label(row: Mapping[str, str], where: object) -> dict[str, str]:
+    """The row with all columns, each on one line.
+
+    Args:
+        row: columns of a label.
+        where: file, and line if known, for the error message.
+
+    Raises:
+        NapoError: when it is no label.
+    """
+    label = {name: _one_line(row.get(name, "")) for name in COLUMNS}
+    for name, known in (("kind", BIASED), ("label", LABELS), ("group", GROUPS)):
+        if label[name] not in known:
+            raise NapoError(f"{where}: {unknown(name, label[name], filter(None, known))}")
+    for name in ("id", "annotator"):
+        if not label[name]:
+            raise NapoError(f"{where}: the {name} is empty; every label needs one.")
+    if len(label["note"]) > LONGEST_NOTE:
+        raise NapoError(
+            f"{where}: the note has {len(label['note'])} characters; keep it to {LONGEST_NOTE}."
         )
+    return label
 
 
 def _key(row: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(row[name] for name in _KEY)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    """Rows of the file, checked, without a torn last line."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        raise NapoError(f"{path} is not UTF-8 text; save it again as CSV in UTF-8.") from None
-    # A spreadsheet's marks: of UTF-8, and of the ends of lines.
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    reader = csv.reader(io.StringIO(text))
-    rows: dict[tuple[str, ...], dict[str, str]] = {}
-    header: list[str] = []
-    while (cells := _next(reader, path)) is not None:
-        if not header:
-            header = _header(cells, path)
-            continue
-        if not any(cells):
-            continue  # a spreadsheet writes an empty row as commas
-        where = f"{path}, line {reader.line_num}"
-        try:
-            if len(cells) != len(header):
-                raise NapoError(f"{where} has {len(cells)} fields, not {len(header)}; correct it.")
-            row = _checked(dict(zip(header, cells, strict=True)), where)
-        except NapoError:
-            if not text.endswith("\n") and reader.line_num >= text.count("\n") + 1:
-                break  # torn
-            raise
-        if _key(row) in rows:
-            raise NapoError(f"{where} labels {row['id']} ({row['kind']}) again; keep one of them.")
-        rows[_key(row)] = row
-    return list(rows.values())
-
-
-def _next(reader: Any, path: Path) -> list[str] | None:
-    """The next line's cells; None at the end."""
-    try:
-        return next(reader, None)
-    except csv.Error as error:
-        raise NapoError(f"{path}, line {reader.line_num}: {error}; correct it.") from None
-
-
-def _header(cells: list[str], path: Path) -> list[str]:
-    """The names of the columns, all of them ours: what is not known would be lost."""
-    if len(cells) == 1 and cells[0].count(";") >= 3:
-        raise NapoError(f"{path} has semicolons; save it with commas between them.")
-    if not {"id", "kind", "label", "annotator"} <= set(cells):
-        raise NapoError(
-            f"{path}: the first line is {', '.join(cells)[:200]!r}; it must name "
-            f"{', '.join(COLUMNS)}, with commas between them."
-        )
-    for at, name in enumerate(cells):
-        if name not in COLUMNS or name in cells[:at]:
-            raise NapoError(
-                f"{path}: the column {name!r} is {'there twice' if name in COLUMNS else 'unknown'}"
-                f"; keep {', '.join(COLUMNS)} and nothing else."
-            )
-    return cells
-
-
-def _checked(row: Mapping[str, str], where: object) -> dict[str, str]:
-    """The row with all columns, or the sentence that says what is wrong with it."""
-    full = {name: _one_line(row.get(name, "")) for name in COLUMNS}
-    for name, known in (("kind", BIASED), ("label", LABELS), ("group", GROUPS)):
-        if full[name] not in known:
-            raise NapoError(f"{where}: {unknown(name, full[name], filter(None, known))}")
-    for name in ("id", "annotator"):
-        if not full[name]:
-            raise NapoError(f"{where}: the {name} is empty; every label needs one.")
-    if len(full["note"]) > LONGEST_NOTE:
-        raise NapoError(
-            f"{where}: the note has {len(full['note'])} characters; keep it to {LONGEST_NOTE}."
-        )
-    return full
+    return row["id"], row["kind"], row["annotator"]
 
 
 def _one_line(value: object) -> str:
-    """Text without line breaks and nulls: one label is one line, so a torn one can be seen."""
+    """Text without line breaks and nulls; a missing value of a data frame is empty."""
     text = "" if value is None or value != value else str(value)
     return " ".join(text.replace("\0", "").split())
 
 
-def _line(row: Mapping[str, str]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow([row[name] for name in COLUMNS])
-    return buffer.getvalue()
-
-
-def _ends_whole(path: Path) -> bool:
-    content = path.read_bytes()
-    head = (",".join(COLUMNS) + "\n").encode()
-    return content.endswith(b"\n") and content.startswith(head)
-
-
-def _rewrite(path: Path, rows: list[dict[str, str]]) -> None:
-    header = ",".join(COLUMNS) + "\n"
-    with atomic_file(path) as temporary:
-        temporary.write_text(header + "".join(map(_line, rows)), encoding="utf-8")
+def _compare(current: Mapping[str, str] | None, expected: Mapping[str, str] | None) -> None:
+    """Refuse to replace a label that another writer has changed or withdrawn."""
+    if expected is ANY or current == expected:
+        return
+    if current is None:
+        raise LabelledMeanwhile("Another tab has taken back this label; label the item again.")
+    note = f" (note: {current['note']})" if current["note"] else ""
+    raise LabelledMeanwhile(
+        f"Another tab has labelled this item {current['label']}{note}, which is kept; label it "
+        "again to change that."
+    )
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the file's folder, so that read-change-write is one step among processes.
+def _changed(path: Path) -> Iterator[_Rows]:
+    """Give the rows of a file under its folder's lock, and write them if the block changes them.
 
-    The lock is a file of its own: a rename would leave a lock on the labels on the old ones.
+    The lock is a file of its own: a rename would leave a lock on the labels on the old file.
     """
+    path = Path(path)
     make_folder(path.parent)
     with FileLock(path.parent / ".labels.lock"):
-        yield
+        rows = _read(path)
+        before = list(rows.values())
+        yield rows
+        if list(rows.values()) != before:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows.values())
+            with atomic_file(path) as temporary:
+                temporary.write_text(text.getvalue(), encoding="utf-8", newline="\n")
+
+
+def _read(path: Path) -> _Rows:
+    """Checked rows of a file in their order; none if it is missing."""
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets write a mark of UTF-8
+    except UnicodeDecodeError:
+        raise NapoError(f"{path} is not UTF-8 text; save it again as CSV in UTF-8.") from None
+    lines = csv.reader(io.StringIO(text, newline=None))
+    rows: _Rows = {}
+    header: list[str] = []
+    try:
+        for cells in lines:
+            where = f"{path}, line {lines.line_num}"
+            if not header:
+                header = cells
+                known = {"id", "kind", "label", "annotator"} <= set(header) <= set(COLUMNS)
+                if not known or len(set(header)) < len(header):
+                    raise NapoError(
+                        f"{path}: the first line is {', '.join(header)[:200]!r}; it must name "
+                        f"{', '.join(COLUMNS)}, each once and nothing else, with commas between."
+                    )
+            elif any(cells):  # a spreadsheet writes an empty row as commas
+                if len(cells) != len(header):
+                    raise NapoError(
+                        f"{where} has {len(cells)} fields, not {len(header)}; correct it."
+                    )
+                row = check_label(dict(zip(header, cells, strict=True)), where)
+                if _key(row) in rows:
+                    raise NapoError(
+                        f"{where} labels {row['id']} ({row['kind']}) again; keep one of them."
+                    )
+                rows[_key(row)] = row
+    except csv.Error as error:
+        raise NapoError(f"{path}, line {lines.line_num}: {error}; correct it.") from None
+    return rows

@@ -1,11 +1,11 @@
-"""Separation statistics: how well a log-prob margin tells noise from noise-free (Fig. 4).
+"""Separation statistics: how well a log-prob margin separates noise from noise-free (Fig. 4).
 
-The AUROC of a margin is the chance that a noise-free response has a larger one than noise.
+The AUROC of a margin is the chance that a noise-free response has a larger margin than noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,44 +24,54 @@ ENOUGH = 10
 
 
 def separation(margins: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> Separation:
-    """How well each margin tells noise-free from noise.
+    """How well each margin separates noise-free from noise.
 
-    A row for each kind, group, choice about responses equal to the chosen one, and statistic.
+    One row for each kind, group, choice about responses equal to the chosen one, and statistic.
     Unsure labels and questions that need no image are left out.
 
     Args:
-        margins: as `margins` gives them.
-        resamples: bootstrap resamples, drawn within noise and noise-free.
+        margins: as `response_margins` returns them.
+        resamples: bootstrap resamples, drawn within noise and within noise-free.
         seed: of the resamples.
 
     Returns:
-        Columns `kind`, `group` ("all" and each group that is there), `equal_kept` (bool),
+        Columns `kind`, `group` ("all" and each group among the labels), `equal_kept` (bool),
         `statistic` ("sum" or "mean"), `n`, `noise`, `equal`, `noise_equal` (counts; the last of
         noise that equals the chosen response), `noise_share` with its 95 % Wilson interval
         `noise_low`, `noise_high`, `median_noise`, `median_noise_free`, `auroc` with its 95 %
-        interval `auroc_low`, `auroc_high`, and `gain`, `gain_low`, `gain_high`: by how much this
-        AUROC is above the other statistic's, paired. Intervals are missing with fewer than 10 of
-        either label, and that of an AUROC of 0 or 1, of which resamples know no other; medians and
-        AUROC are missing with none.
+        interval `auroc_low`, `auroc_high`, and `gain`, `gain_low`, `gain_high`: this AUROC minus
+        the other statistic's, paired. Intervals are missing with fewer than 10 of either label, and
+        for an AUROC of 0 or 1, because every resample repeats it; medians and AUROC are missing
+        with none.
     """
     decided = margins[margins["label"].isin(("biased", "unbiased"))]
-    decided = decided[decided["group"] != LEFT_OUT]
-    found: list[dict[str, Any]] = []
-    for kind in [kind for kind in BIASED if kind in set(decided["kind"])]:
-        of_kind = decided[decided["kind"] == kind]
-        groups = {name: part for name, part in of_kind.groupby("group") if name}
-        for group, part in {"all": of_kind, **groups}.items():
-            for equal_kept in (True, False):
-                cell = part if equal_kept else part[~part["equal_to_chosen"].astype(bool)]
-                facts = {"kind": kind, "group": group, "equal_kept": equal_kept}
-                found += [{**facts, **row} for row in _separate(cell, resamples, seed)]
-    return pd.DataFrame(found)
+    rows: list[dict[str, Any]] = []
+    for kind, group, part in groups(decided):
+        for equal_kept in (True, False) if len(part) else ():
+            cell = part if equal_kept else part[~part["equal_to_chosen"].astype(bool)]
+            facts = {"kind": kind, "group": group, "equal_kept": equal_kept}
+            rows += [{**facts, **row} for row in _separate(cell, resamples, seed)]
+    return pd.DataFrame(rows)
+
+
+def groups(labels: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Each kind's labels as a whole ("all") and by known group, without `LEFT_OUT`.
+
+    Yields:
+        Kind, group, and their rows; "all" may have none.
+    """
+    labels = labels[labels["group"] != LEFT_OUT]
+    for kind in BIASED:
+        of_kind = labels[labels["kind"] == kind]
+        yield kind, "all", of_kind
+        yield from ((kind, group, part) for group, part in of_kind.groupby("group") if group)
 
 
 def auroc(noise_free: Sequence[float], noise: Sequence[float]) -> float:
     """Chance that a noise-free response has the larger margin, ties counted half.
 
-    0.5 says nothing, 1 separates fully, 0 the wrong way round; missing if a side is empty.
+    0.5 is chance, 1 separates fully, 0 separates with the opposite sign; missing if a side is
+    empty.
     """
     if len(noise_free) == 0 or len(noise) == 0:
         return float("nan")
@@ -80,47 +90,52 @@ def wilson(count: int, total: int) -> tuple[float, float]:
 
 
 def headline(separation: Separation) -> Separation:
-    """The rows that speak for Fig. 4: questions where groups are known, otherwise everything.
+    """The rows that Fig. 4 shows: questions where groups are known, otherwise everything.
 
-    Descriptions are reported apart: every one of them that claims nothing false is noise.
+    Descriptions are reported separately: a description that claims nothing false is always noise.
     """
     parts = [
         part[part["group"] == ("question" if "question" in set(part["group"]) else "all")]
-        for _, part in separation.groupby("kind", sort=False)
+        for _, part in (separation.groupby("kind", sort=False) if len(separation) else ())
     ]
     return pd.concat(parts, ignore_index=True) if parts else separation
 
 
 def describe(separation: Separation) -> str:
-    """Which margin tells noise from noise-free for which bias, in words computed from the data.
-
-    A paragraph for each kind.
-    """
+    """What the margins of each kind show, in words: one paragraph for each kind."""
     if separation.empty:
         return "No response is labelled as noise or noise-free, so there is nothing to compare."
-    told = [_tell(kind, part) for kind, part in headline(separation).groupby("kind", sort=False)]
-    return "\n\n".join(told)
+    kinds = headline(separation).groupby("kind", sort=False)
+    return "\n\n".join(_paragraph(kind, part) for kind, part in kinds)
 
 
 def separation_to_read(separation: Separation) -> pd.DataFrame:
-    """What `separation` found, one line for each kind, group and statistic, intervals in brackets.
+    """The separation as a table, one row for each kind, group and statistic, intervals in brackets.
 
     Returns:
         Index `kind`, `group`, `statistic`; columns `n`, `noise`, `equal` (counts), `AUROC`,
         `without equal` (AUROC without the responses that equal the chosen one), `median noise-free`
         and `median noise`, texts.
     """
-    found = []
+    rows = []
     by = ["kind", "group", "statistic"]
     for key, part in separation.groupby(by, sort=False) if len(separation) else ():
         kept, without = (part[part["equal_kept"] == keep].iloc[0] for keep in (True, False))
         medians = (kept["median_noise_free"], kept["median_noise"])
         shown = ("" if pd.isna(value) else f"{value:.2f}" for value in medians)
-        counts = kept[["n", "noise", "equal"]]
-        found.append((*key, *counts, _said(kept), _said(without), *shown))
+        areas = (value_with_interval(row, "auroc") for row in (kept, without))
+        rows.append((*key, *kept[["n", "noise", "equal"]], *areas, *shown))
     columns = [*by, "n", "noise", "equal", "AUROC", "without equal"]
     columns += ["median noise-free", "median noise"]
-    return pd.DataFrame(found, columns=columns).set_index(by)
+    return pd.DataFrame(rows, columns=columns).set_index(by)
+
+
+def value_with_interval(row: Mapping[str, Any], name: str, sign: str = "") -> str:
+    """A column of the separation and its interval as text, such as "0.812 [0.701, 0.905]"."""
+    if np.isnan(row[name]):
+        return "not defined"
+    value, low, high = (f"{row[name + end]:{sign}.3f}" for end in ("", "_low", "_high"))
+    return value if np.isnan(row[f"{name}_low"]) else f"{value} [{low}, {high}]"
 
 
 def _separate(cell: pd.DataFrame, resamples: int, seed: int) -> list[dict[str, Any]]:
@@ -128,149 +143,128 @@ def _separate(cell: pd.DataFrame, resamples: int, seed: int) -> list[dict[str, A
     is_noise = (cell["label"] == "unbiased").to_numpy()
     equal = cell["equal_to_chosen"].to_numpy(bool)
     noise, n = int(is_noise.sum()), len(cell)
-    low, high = wilson(noise, n)
+    noise_low, noise_high = wilson(noise, n)
     sides = {
         name: (cell[column].to_numpy(float)[~is_noise], cell[column].to_numpy(float)[is_noise])
         for name, column in STATISTICS.items()
     }
-    drawn = _bootstrap(sides, resamples, seed) if min(noise, n - noise) >= ENOUGH else None
-    found = []
+    areas = {name: auroc(*side) for name, side in sides.items()}
+    enough = min(noise, n - noise) >= ENOUGH
+    resampled = _bootstrap(sides, resamples, seed) if enough else {}
+    missing = np.full(1, np.nan)
+    rows = []
     for name, other in (("sum", "mean"), ("mean", "sum")):
+        area = areas[name]
+        known = resampled[name] if enough and area not in (0, 1) else missing
+        gain = resampled[name] - resampled[other] if enough else missing
+        (auroc_low, auroc_high), (gain_low, gain_high) = (
+            map(float, np.quantile(values, (0.025, 0.975))) for values in (known, gain)
+        )
         free, noisy = sides[name]
-        area = auroc(free, noisy)
-        row = {
-            "statistic": name,
-            "n": n,
-            "noise": noise,
-            "equal": int(equal.sum()),
+        rows.append({
+            "statistic": name, "n": n, "noise": noise, "equal": int(equal.sum()),
             "noise_equal": int((equal & is_noise).sum()),
             "noise_share": noise / n if n else float("nan"),
-            "noise_low": low,
-            "noise_high": high,
+            "noise_low": noise_low, "noise_high": noise_high,
             "median_noise": float(np.median(noisy)) if noise else float("nan"),
             "median_noise_free": float(np.median(free)) if noise < n else float("nan"),
-            "auroc": area,
-        }
-        known = drawn if area not in (0, 1) else None
-        row["auroc_low"], row["auroc_high"] = _interval(known and known[name])
-        row["gain"] = area - auroc(*sides[other])
-        row["gain_low"], row["gain_high"] = _interval(drawn and drawn[name] - drawn[other])
-        found.append(row)
-    return found
-
-
-def _interval(values: np.ndarray | None) -> tuple[float, float]:
-    if values is None:
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, (0.025, 0.975))
-    return float(low), float(high)
+            "auroc": area, "auroc_low": auroc_low, "auroc_high": auroc_high,
+            "gain": area - areas[other], "gain_low": gain_low, "gain_high": gain_high,
+        })  # fmt: skip
+    return rows
 
 
 def _bootstrap(
     sides: Mapping[str, tuple[np.ndarray, np.ndarray]], resamples: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """AUROCs of resamples, the same responses drawn for each statistic so that they pair."""
+    """AUROCs of resamples; each statistic gets the same draws, so that differences are paired."""
     rng = np.random.default_rng(seed)
     free, noise = (len(side) for side in sides["sum"])
     rows = max(1, 2_000_000 // (free + noise))  # resamples at a time, to bound memory
-    found: dict[str, list[np.ndarray]] = {name: [] for name in sides}
+    areas: dict[str, list[np.ndarray]] = {name: [] for name in sides}
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
-        times = [
-            rng.multinomial(count, np.full(count, 1 / count), size=size) for count in (free, noise)
-        ]
+        counts = [rng.multinomial(n, np.full(n, 1 / n), size=size) for n in (free, noise)]
         for name, (a, b) in sides.items():
-            found[name].append(_aurocs(a, b, *times))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+            areas[name].append(_aurocs(a, b, *counts))
+    return {name: np.concatenate(parts) for name, parts in areas.items()}
 
 
 def _aurocs(
-    free: np.ndarray, noise: np.ndarray, free_times: np.ndarray, noise_times: np.ndarray
+    free: np.ndarray, noise: np.ndarray, free_counts: np.ndarray, noise_counts: np.ndarray
 ) -> np.ndarray:
-    """AUROC with each response counted so many times; times are (resamples, responses)."""
+    """AUROC of each resample; counts of each response are (resamples, responses)."""
     pooled = np.concatenate([free, noise])
     order = np.argsort(pooled, kind="stable")
     starts = np.flatnonzero(np.diff(pooled[order], prepend=np.nan))  # where a new value begins
-    at_free = np.pad(free_times, ((0, 0), (0, len(noise))))[:, order]
-    at_noise = np.pad(noise_times, ((0, 0), (len(free), 0)))[:, order]
-    at_free, at_noise = (np.add.reduceat(at, starts, axis=1) for at in (at_free, at_noise))
-    below = np.cumsum(at_noise, axis=1) - at_noise / 2  # ties count half
-    return (at_free * below).sum(axis=1) / (at_free.sum(axis=1) * at_noise.sum(axis=1))
+    padded = (
+        np.pad(free_counts, ((0, 0), (0, len(noise)))),
+        np.pad(noise_counts, ((0, 0), (len(free), 0))),
+    )
+    free_at, noise_at = (np.add.reduceat(each[:, order], starts, axis=1) for each in padded)
+    below = np.cumsum(noise_at, axis=1) - noise_at / 2  # ties count half
+    return (free_at * below).sum(axis=1) / (free_at.sum(axis=1) * noise_at.sum(axis=1))
 
 
-def _tell(kind: str, part: pd.DataFrame) -> str:
-    """One kind's paragraph."""
+def _paragraph(kind: str, part: Separation) -> str:
+    """One kind: its share of noise, both AUROCs, and which margin separates better."""
     by = {(row["equal_kept"], row["statistic"]): row for row in part.to_dict("records")}
     total, mean = by[True, "sum"], by[True, "mean"]
-    name, group = kind.replace("_", "-"), total["group"]
-    where = "" if group == "all" else f" ({group} rows)"
-    said = [
-        f"{name.capitalize()} responses{where}: {total['noise']} of {total['n']} are noise "
-        f"({_percent(total['noise_share'])}, 95 % interval {_percent(total['noise_low'])} to "
-        f"{_percent(total['noise_high'])}); {total['equal']} equal the chosen response"
+    share, low, high = (f"{100 * total[f'noise_{end}']:.0f} %" for end in ("share", "low", "high"))
+    name = kind.replace("_", "-").capitalize() + " responses"
+    rows = "" if total["group"] == "all" else f" ({total['group']} rows)"
+    noise_free = total["equal"] - total["noise_equal"]
+    sentences = [
+        f"{name}{rows}: {total['noise']} of {total['n']} are noise ({share}, 95 % interval {low} "
+        f"to {high}); {total['equal']} equal the chosen response"
+        + (f", {noise_free} of these are labelled noise-free." if noise_free else ".")
     ]
-    called_free = total["equal"] - total["noise_equal"]
-    said[0] += f", {called_free} of them labelled noise-free." if called_free else "."
     if np.isnan(total["auroc"]):
-        only = "noise" if total["noise"] else "noise-free"
-        return f"{said[0]} All are {only}, so no margin can be asked to separate them."
-    said.append(
-        f"AUROC of the summed margin {_range(total, 'auroc')}, "
-        f"of the per-token margin {_range(mean, 'auroc')}."
-    )
-    said.append(_verdict(total, mean, PAPERS_CHOICE[kind]))
-    without = by[False, "sum"], by[False, "mean"]
-    if total["equal"] and not np.isnan(without[0]["auroc"]):
-        said.append(
-            f"Without those that equal the chosen response (noise share "
-            f"{_percent(without[0]['noise_share'])}): summed {_range(without[0], 'auroc')}, "
-            f"per token {_range(without[1], 'auroc')}."
+        label = "noise" if total["noise"] else "noise-free"
+        return f"{sentences[0]} All are {label}, so the AUROC is not defined."
+    sentences += [
+        f"AUROC (0.5 is chance, 1 is full separation): {value_with_interval(total, 'auroc')} for "
+        f"the summed margin, {value_with_interval(mean, 'auroc')} for the per-token margin.",
+        _comparison(total, mean, PAPERS_CHOICE[kind]),
+    ]
+    total, mean = by[False, "sum"], by[False, "mean"]
+    if by[True, "sum"]["equal"] and not np.isnan(total["auroc"]):
+        sentences.append(
+            f"Without responses that equal the chosen one: {100 * total['noise_share']:.0f} % are "
+            f"noise; AUROC {value_with_interval(total, 'auroc')} for the summed margin, "
+            f"{value_with_interval(mean, 'auroc')} for the per-token margin."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
-def _verdict(total: Mapping[str, Any], mean: Mapping[str, Any], papers: str) -> str:
-    """Whether sum or mean separates better, and whether the interval decides it."""
-    called = {"sum": "the sum", "mean": "the per-token average"}
-    reading = f"(the paper reads {called[papers]} from its Fig. 4)"
+def _comparison(total: Mapping[str, Any], mean: Mapping[str, Any], papers: str) -> str:
+    """Which margin separates better, as far as the interval of the difference shows it."""
+    names = {"sum": "summed margin", "mean": "per-token margin"}
+    paper = f"in the paper's Fig. 4 the {names[papers]} separates better"
     if total["noise_equal"] == total["noise"]:
         return (
-            "All of the noise equals the chosen response, so its margins are 0 by definition: the "
-            "AUROC only says how often noise-free margins are positive, and which statistic is "
-            f"better cannot be told from these {reading}."
+            "All noise equals the chosen response, so its margins are 0 by definition: the AUROC "
+            "shows only how often noise-free margins are positive, and these labels cannot show "
+            f"which margin is better ({paper})."
         )
     if np.isnan(total["gain_low"]):
-        few = min(total["noise"], total["n"] - total["noise"])
-        rarer = "noise" if total["noise"] == few else "noise-free"
-        return f"With only {few} {rarer} there is no interval, so nothing is decided {reading}."
-    gap = f"sum minus average {_range(total, 'gain', sign=True)}"
+        rarer, count = min(("noise", total["noise"]), ("noise-free", total["n"] - total["noise"]),
+                           key=lambda pair: pair[1])  # fmt: skip
+        return (
+            f"Only {count} labelled {rarer} are too few for an interval (at least {ENOUGH}), so "
+            f"these labels do not show which margin is better ({paper})."
+        )
+    gap = f"AUROC of the sum minus per token {value_with_interval(total, 'gain', sign='+')}"
     if total["gain_low"] > 0 or total["gain_high"] < 0:
-        winner = "sum" if total["gain_low"] > 0 else "mean"
-        sides = "as the paper reads it" if winner == papers else f"against {called[papers]}"
-        verdict = f"{called[winner].capitalize()} separates better ({gap}), {sides}"
-        verdict += "." if winner == papers else ", which the paper reads from its Fig. 4."
+        better = "sum" if total["gain_low"] > 0 else "mean"
+        agrees = "as in the paper's Fig. 4" if better == papers else f"but {paper}"
+        words = f"The {names[better]} separates better ({gap}), {agrees}."
     else:
-        verdict = f"The interval does not decide which separates better ({gap}) {reading}."
+        words = f"The interval does not show which margin separates better ({gap}); {paper}."
     for row in (total, mean):
-        name = called[row["statistic"]]
+        name = names[row["statistic"]]
         if row["auroc"] == 0 or row["auroc_high"] < 0.5:
-            verdict += f" By {name}, noise has the larger margins: the wrong way round."
+            words += f" The {name} is larger for noise, against the paper's claim."
         elif row["auroc_low"] <= 0.5:
-            verdict += f" The interval of {name} holds 0.5: perhaps it says nothing."
-    return verdict
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _said(row: Mapping[str, Any]) -> str:
-    return "not defined" if pd.isna(row["auroc"]) else _range(row, "auroc")
-
-
-def _range(row: Mapping[str, Any], name: str, sign: bool = False) -> str:
-    plus = "+" if sign else ""
-    value = f"{row[name]:{plus}.3f}"
-    if np.isnan(row[f"{name}_low"]):
-        return value
-    return f"{value} [{row[f'{name}_low']:{plus}.3f}, {row[f'{name}_high']:{plus}.3f}]"
+            words += f" The interval of the {name} includes 0.5: it may not separate at all."
+    return words

@@ -1,4 +1,4 @@
-"""The 100 samples: labelled by truth or by people, settled, and their margins (Fig. 4)."""
+"""The 100 samples: labelled by truth or by people, adjudicated, and their margins (Fig. 4)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from napo.config.variants import BIASED
 from napo.errors import NapoError
 from napo.noise.agreement import consensus, people, with_consensus
 from napo.noise.labels import (
@@ -14,17 +15,18 @@ from napo.noise.labels import (
     COLUMNS,
     LABELS,
     ORACLE,
-    composed,
     labels_file,
+    nfc,
     read_labels,
+    write_labels,
 )
 from napo.noise.samples import (
-    Label,
-    label_with_oracle,
+    LabelByTruth,
     oracle_labels,
     response_margins,
     sample,
-    sampled,
+    sampled_rows,
+    without_images,
 )
 from napo.stages.inputs import biased_rows
 from napo.stages.session import Session
@@ -37,58 +39,96 @@ _HOW = "in JupyterLab, in notebooks/02_annotate_noise.ipynb with `interactive` s
 
 
 def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
-    """The labels of the 100 samples: by the scenes' truth ("oracle"), or as people wrote them.
+    """The labels of the 100 samples, by the scenes' truth ("oracle") or by people.
 
-    "adjudicated" stands for what holds after several people's disagreements were settled; if the
-    profile names nobody either, it is whoever labelled, and that set once there are several. Where
-    the truth is known, people's labels too are told apart by what was asked (`group`).
+    Without a name here and in the profile, the one person who labelled; of several people, their
+    consensus ("adjudicated"). Where the truth is known, people's labels get its groups.
 
     Raises:
-        NapoError: when there are no labels of that name yet, saying how to give them.
+        NapoError: when there are no labels of that name yet, naming how to label; when items are
+            still disputed.
     """
-    annotator = annotator or session.profile.annotation.annotator or _whoever(session)
-    rows, samples, path = to_label(session, annotator)
-    if annotator == ORACLE:
-        label = _truth(session)
-        if label is None:
+    annotator = annotator or session.profile.annotation.annotator
+    if not annotator:
+        biased_rows(session, reference=False)  # without rows there is nothing to label
+        names = sorted(set(people(everyones_labels(session))["annotator"]))
+        if not names:
             raise NapoError(
-                f"Profile {session.profile.name} knows no truth to label by; label the samples "
-                f"{_HOW} and `annotator` to your name, then give that name here."
+                f"Nobody has labelled the samples yet; label them {_HOW} and `annotator` to your "
+                "name, then run this again."
             )
-        label_with_oracle(rows, samples, label, path)
-    elif annotator == ADJUDICATED:
-        labels = _settled(path.parent, samples)
-    elif not path.is_file():
-        raise NapoError(
-            f"{path} is missing: {annotator} has labelled nothing yet; label the samples {_HOW}."
-        )
-    if annotator != ADJUDICATED:
+        annotator = names[0] if len(names) == 1 else ADJUDICATED
+    rows, samples, path = to_label(session, annotator)
+    truth = _truth(session)
+    if annotator == ADJUDICATED:
+        labels = _adjudicated(session, samples)
+    else:
+        if annotator == ORACLE:
+            if truth is None:
+                raise NapoError(
+                    f"Profile {session.profile.name} has no truth to label by; label the samples "
+                    f"{_HOW} and `annotator` to your name, then give that name here."
+                )
+            by_id = sampled_rows(without_images(rows), samples)
+            write_labels(path, oracle_labels(by_id.values(), truth))
+        if not path.is_file():
+            raise NapoError(
+                f"{path} is missing: {annotator} has not labelled yet; label the samples {_HOW}."
+            )
         labels = read_labels(path)
     if not complete(path.parent):
         finish(path.parent, keep_open="*.csv")
-    return _grouped(session, rows, labels)
+    if truth is None or labels.empty:
+        return labels
+    by_id = sampled_rows(without_images(rows), list(labels["id"].unique()))
+    items = zip(labels["id"], labels["kind"], strict=True)
+    return labels.assign(group=[truth(by_id[id], kind)[1] for id, kind in items])
 
 
 def samples(session: Session) -> tuple[datasets.Dataset, list[str]]:
-    """The rows with their images, and the ids of those to label, in the order to label them in."""
+    """The rows with their images, and the ids to label, in the order in which to label them."""
     rows, drawn, _ = to_label(session, ORACLE)
     return rows, drawn
 
 
 def everyones_labels(session: Session) -> pd.DataFrame:
-    """The labels of all who labelled, one below the other; of none, an empty frame."""
-    return _all_labels(session.workspace.annotations)
+    """The labels of all annotators, one below the other; an empty frame if nobody labelled."""
+    frames = []
+    for path in finished_files(session.workspace.annotations, "*.csv"):
+        frames.append(read_labels(path))
+        others = sorted(set(frames[-1]["annotator"].map(nfc)) - {nfc(path.stem)})
+        if others:  # a copy, whose labels would count twice
+            raise NapoError(
+                f"{path} holds labels of {', '.join(others)}; keep the labels of each annotator in "
+                "a file of that name, and move copies out of this folder."
+            )
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+
+
+def labels_of_several(session: Session) -> pd.DataFrame:
+    """Everyone's labels, of at least two people.
+
+    Raises:
+        NapoError: when fewer than two people labelled.
+    """
+    labels = everyones_labels(session)
+    names = sorted(set(people(labels)["annotator"]))
+    if len(names) < 2:
+        who = f"only {names[0]} has" if names else "nobody has"
+        raise NapoError(
+            f"Adjudication needs the labels of two people, and {who} labelled; label the samples "
+            f"{_HOW} and `annotator` to each person's name."
+        )
+    return labels
 
 
 def labelled(session: Session) -> pd.DataFrame:
-    """Who labelled how many of the sampled responses; "adjudicated": how many are settled.
+    """How many of the sampled responses each annotator labelled; "adjudicated": the consensus.
 
     Returns:
         Index `annotator`; columns `labelled`, `of`, and how many of them are `biased`, `unbiased`
         and `unsure`.
     """
-    from napo.config.variants import BIASED
-
     labels = with_consensus(everyones_labels(session))
     counts = pd.crosstab(labels["annotator"], labels["label"]).reindex(
         columns=list(LABELS), fill_value=0
@@ -99,87 +139,17 @@ def labelled(session: Session) -> pd.DataFrame:
 
 
 def to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[str], Path]:
-    """The rows, the ids of the samples, and the CSV of an annotator; the folder claimed."""
+    """The rows, the ids of the samples, and the CSV of an annotator; claims the folder."""
     folder, settings = session.workspace.annotations, session.profile.annotation
     path = labels_file(folder, annotator)
     rows = biased_rows(session, reference=False)
-    made = {
+    made_from = {
         "rows": manifest_fingerprint(require(session.workspace.rows)),
         **settings.model_dump(include={"samples", "seed"}),
     }
-    samples = sample(rows, settings.samples, settings.seed)  # before the folder is claimed
-    begin(folder, made)
-    return rows, samples, path
-
-
-def _truth(session: Session) -> Label | None:
-    """What labels by the scenes' truth; rows that the world did not make have none."""
-    profile = session.profile
-    return None if profile.data.source else profile.world.function("label_by_truth")
-
-
-def _grouped(session: Session, rows: datasets.Dataset, labels: pd.DataFrame) -> pd.DataFrame:
-    truth = _truth(session)
-    if truth is None or labels.empty:
-        return labels
-    by_id = sampled(rows.remove_columns("image"), list(labels["id"].unique()))
-    asked = zip(labels["id"], labels["kind"], strict=True)
-    return labels.assign(group=[truth(by_id[id], kind)[1] for id, kind in asked])
-
-
-def _all_labels(folder: Path) -> pd.DataFrame:
-    found = []
-    for path in finished_files(folder, "*.csv"):
-        found.append(read_labels(path))
-        others = sorted(set(found[-1]["annotator"].map(composed)) - {composed(path.stem)})
-        if others:  # a copy, whose labels would count twice
-            raise NapoError(
-                f"{path} holds labels of {', '.join(others)}; keep each one's labels in a file of "
-                "their name, and move copies out of this folder."
-            )
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(COLUMNS))
-
-
-def _whoever(session: Session) -> str:
-    """The one person who has labelled; of several, what was adjudicated."""
-    biased_rows(session, reference=False)  # without rows there is nothing to label
-    names = sorted(set(people(everyones_labels(session))["annotator"]))
-    if not names:
-        raise NapoError(
-            f"Nobody has labelled the samples yet; label them {_HOW} and `annotator` to your "
-            "name, then run this again."
-        )
-    return names[0] if len(names) == 1 else ADJUDICATED
-
-
-def labels_of_several(folder: Path) -> pd.DataFrame:
-    """Everyone's labels, of two people at least."""
-    labels = _all_labels(folder)
-    names = sorted(set(people(labels)["annotator"]))
-    if len(names) < 2:
-        who = f"only {names[0]} has" if names else "nobody has"
-        raise NapoError(
-            f"Adjudication needs the labels of two people, and {who} labelled; label the samples "
-            f"{_HOW} and `annotator` to each one's name."
-        )
-    return labels
-
-
-def _settled(folder: Path, samples: list[str]) -> pd.DataFrame:
-    """What holds of several people's labels, in the order of the samples."""
-    labels = labels_of_several(folder)
-    found = consensus(labels)
-    asked = people(labels)[["id", "kind"]].drop_duplicates()
-    left = len(asked) - len(found)
-    if left:
-        raise NapoError(
-            f"{left} {'responses are' if left > 1 else 'response is'} still disputed; adjudicate "
-            f'{_HOW} and `annotator` to "{ADJUDICATED}".'
-        )
-    place = {id: at for at, id in enumerate(samples)}
-    return found.sort_values("id", key=lambda ids: ids.map(place), kind="stable").reset_index(
-        drop=True
-    )
+    drawn = sample(rows, settings.samples, settings.seed)  # before the folder is claimed
+    begin(folder, made_from)
+    return rows, drawn, path
 
 
 def margins(session: Session, annotator: str = "") -> pd.DataFrame:
@@ -192,9 +162,31 @@ def margins(session: Session, annotator: str = "") -> pd.DataFrame:
 
 
 def all_margins(session: Session) -> pd.DataFrame | None:
-    """The same for every row, labelled by truth; None where no truth is known."""
-    label = _truth(session)
-    if label is None:
+    """The margins of every row, labelled by truth; None where no truth is known."""
+    truth = _truth(session)
+    if truth is None:
         return None
     rows = biased_rows(session)
-    return response_margins(rows, oracle_labels(rows, label))
+    return response_margins(rows, oracle_labels(rows, truth))
+
+
+def _truth(session: Session) -> LabelByTruth | None:
+    """The profile's label by truth; only rows that the world made have one."""
+    profile = session.profile
+    return None if profile.data.source else profile.world.function("label_by_truth")
+
+
+def _adjudicated(session: Session, samples: list[str]) -> pd.DataFrame:
+    """The consensus of several people, in the order of the samples."""
+    labels = labels_of_several(session)
+    agreed = consensus(labels)
+    disputed = len(people(labels).drop_duplicates(["id", "kind"])) - len(agreed)
+    if disputed:
+        raise NapoError(
+            f"{disputed} {'responses are' if disputed > 1 else 'response is'} still disputed; "
+            f'adjudicate {_HOW} and `annotator` to "{ADJUDICATED}".'
+        )
+    place = {id: index for index, id in enumerate(samples)}
+    return agreed.sort_values("id", key=lambda ids: ids.map(place), kind="stable").reset_index(
+        drop=True
+    )

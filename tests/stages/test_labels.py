@@ -1,0 +1,178 @@
+"""The labels' stage: adjudication, names, groups by truth, and margins."""
+
+import pytest
+
+from napo import lab, stages
+from napo.errors import NapoError
+from napo.noise.labels import read_labels, remove_label, store_label
+
+
+@pytest.fixture
+def labelled(unlabelled):
+    """Two people who disagree about two responses."""
+    for name in ("ann", "ben"):
+        tool = lab.label(unlabelled, name)
+        for index in range(len(tool.items)):
+            tool.label("unbiased" if name == "ben" and index in (1, 4) else "biased")
+    return unlabelled
+
+
+def with_settings(session, section, **changes):
+    """The session with other values in one section of its profile."""
+    changed = getattr(session.profile, section).model_copy(update=changes)
+    return type(session)(session.profile.model_copy(update={section: changed}), session.workspace)
+
+
+# --- adjudication -----------------------------------------------------------------------------
+
+
+def test_adjudication_shows_only_disputed_items_and_completes_the_set(labelled):
+    with pytest.raises(NapoError, match="2 responses are still disputed"):
+        stages.annotate(labelled, "adjudicated")
+    tool = lab.label(labelled, "adjudicated")
+    items = lab.label(labelled, "ann").items
+    assert tool.items == [items[1], items[4]]
+    assert "ann: biased; ben: unbiased" in tool.remark.value
+    tool.label("unbiased")
+    tool.label("unsure")
+    labels = stages.annotate(labelled, "adjudicated")
+    answers = labels.set_index(["id", "kind"])["label"].to_dict()
+    assert answers == {item: "biased" for item in items} | {
+        items[1]: "unbiased",
+        items[4]: "unsure",
+    }
+    assert list(labels["id"].unique()) == list(dict.fromkeys(id for id, _ in items))
+
+
+def test_reading_the_consensus_leaves_the_decisions_on_the_disk(labelled):
+    path = labelled.workspace.annotations / "adjudicated.csv"
+    tool = lab.adjudicate(labelled)
+    tool.note.value = "only by ann"  # as the notes of items without a decision begin
+    tool.label("unbiased")
+    tool.label("biased")
+    decisions = path.read_bytes()
+    labels = stages.annotate(labelled, "adjudicated").set_index(["id", "kind"])
+    assert labels.loc[tool.items[0], "note"] == "only by ann"
+    assert path.read_bytes() == decisions and len(read_labels(path)) == 2
+    counts = stages.labelled(labelled)["labelled"]
+    assert counts["adjudicated"] == counts["ann"] == len(labels)
+
+
+def test_a_changed_label_of_a_person_reaches_the_consensus(labelled):
+    tool = lab.adjudicate(labelled)
+    tool.label("unbiased")
+    tool.label("unbiased")
+    first, third = tool.items[0], lab.label(labelled, "ann").items[2]
+    path = labelled.workspace.annotations / "ben.csv"
+    for (id, kind), value in ((first, "biased"), (third, "unbiased")):
+        store_label(path, {"id": id, "kind": kind, "label": value, "annotator": "ben"})
+    with pytest.raises(NapoError, match="1 response is still disputed"):
+        stages.annotate(labelled, "adjudicated")
+    again = lab.adjudicate(labelled)
+    assert again.items[again.index] == third
+    again.label("biased")
+    labels = stages.annotate(labelled, "adjudicated").set_index(["id", "kind"])
+    assert labels.loc[first, "label"] == "biased"
+
+
+def test_adjudication_needs_two_people_and_a_dispute(labelled):
+    folder = labelled.workspace.annotations
+    (folder / "ben.csv").write_bytes((folder / "ann.csv").read_bytes().replace(b",ann,", b",ben,"))
+    with pytest.raises(NapoError, match="Nothing is disputed"):
+        lab.adjudicate(labelled)
+    (folder / "ben.csv").unlink()
+    with pytest.raises(NapoError, match="only ann has labelled"):
+        lab.label(labelled, "adjudicated")
+    (folder / "ann.csv").unlink()
+    with pytest.raises(NapoError, match="nobody has labelled"):
+        stages.annotate(labelled, "adjudicated")
+
+
+def test_remarks_of_others_are_escaped(labelled):
+    id, kind = lab.label(labelled, "ann").items[1]
+    label = {"id": id, "kind": kind, "label": "biased", "annotator": "ann"}
+    note = "<script>alert(1)</script>"
+    store_label(labelled.workspace.annotations / "ann.csv", {**label, "note": note})
+    assert "<script" not in lab.adjudicate(labelled).remark.value
+
+
+# --- whose labels -----------------------------------------------------------------------------
+
+
+def test_without_a_name_the_only_person_counts_and_of_several_the_consensus(labelled):
+    nameless = with_settings(labelled, "annotation", annotator="")
+    folder = labelled.workspace.annotations
+    with pytest.raises(NapoError, match="2 responses are still disputed"):
+        stages.annotate(nameless)
+    (folder / "ben.csv").unlink()
+    assert set(stages.annotate(nameless)["annotator"]) == {"ann"}
+    (folder / "ann.csv").unlink()
+    with pytest.raises(NapoError, match="Nobody has labelled the samples yet; label them in Jup"):
+        stages.annotate(nameless)
+
+
+def test_a_person_without_labels_reads_how_to_label(labelled):
+    with pytest.raises(NapoError, match="cleo has not labelled yet; label the samples in Jup"):
+        stages.annotate(labelled, "cleo")
+
+
+@pytest.mark.parametrize("name", ["../ann", "", "oracle"])
+def test_a_name_that_is_refused_leaves_no_file(labelled, name):
+    before = sorted(labelled.workspace.annotations.iterdir())
+    with pytest.raises(NapoError, match="name"):
+        lab.label(labelled, name)
+    assert sorted(labelled.workspace.annotations.iterdir()) == before
+
+
+def test_a_name_with_separate_accents_is_found_under_its_composed_form(labelled):
+    lab.label(labelled, "Jose\u0301").label("unsure")
+    assert len(stages.annotate(labelled, "José")) == 1
+    assert "José" in stages.labelled(labelled).index
+
+
+def test_a_copy_of_somebodys_labels_does_not_count_twice(labelled):
+    folder = labelled.workspace.annotations
+    copy = folder / "ann (copy).csv"
+    copy.write_bytes((folder / "ann.csv").read_bytes())
+    with pytest.raises(NapoError, match=r"ann \(copy\)\.csv holds labels of ann; keep"):
+        stages.labelled(labelled)
+
+
+def test_the_labels_of_each_annotator_are_counted(labelled):
+    path = labelled.workspace.annotations / "ann.csv"
+    remove_label(path, *lab.label(labelled, "ann").items[0], "ann")
+    counts, total = stages.labelled(labelled), 2 * labelled.profile.annotation.samples
+    assert list(counts.loc["ann"]) == [total - 1, total, total - 1, 0, 0]
+    assert list(counts.loc["ben"]) == [total, total, total - 2, 2, 0]
+
+
+# --- truth and margins ------------------------------------------------------------------------
+
+
+def test_truth_labels_the_samples_in_their_order_and_only_writes_changes(labelled):
+    path = labelled.workspace.annotations / "oracle.csv"
+    labels = stages.annotate(labelled, "oracle")
+    assert list(labels["id"].unique()) == stages.samples(labelled)[1]
+    before = path.stat().st_mtime_ns
+    stages.annotate(labelled, "oracle")
+    assert path.stat().st_mtime_ns == before
+
+
+def test_peoples_labels_get_the_groups_of_the_truth(labelled):
+    truth = stages.annotate(labelled, "oracle").set_index(["id", "kind"])["group"]
+    anns = stages.annotate(labelled, "ann").set_index(["id", "kind"])["group"]
+    assert (anns == truth.loc[anns.index]).all() and anns.nunique() > 1
+    stored = read_labels(labelled.workspace.annotations / "ann.csv")
+    assert set(stored["group"]) == {""}
+
+
+def test_margins_are_of_the_annotators_labels(labelled):
+    stages.score_reference(labelled)
+    margins = stages.margins(labelled, "ann")
+    assert len(margins) == 2 * labelled.profile.annotation.samples
+    assert set(margins["group"]) == set(stages.annotate(labelled, "ann")["group"])
+
+
+def test_rows_that_the_world_did_not_make_have_no_truth(labelled):
+    elsewhere = with_settings(labelled, "data", source="elsewhere")
+    assert stages.all_margins(elsewhere) is None
