@@ -116,7 +116,7 @@ def test_two_tabs_lose_nothing_and_a_closed_one_keeps_what_it_labelled(page, wor
     page.keys("1")
     driver.switch_to.window(first)
     page.keys("2")  # the same item, which stands here without its label still
-    assert "It was labelled biased elsewhere meanwhile, which is kept" in page.text()
+    assert "Another tab has labelled this item biased, which is kept" in page.text()
     assert labels(workspace) == [*before, "biased"]
     page.picture("5-two-tabs")
     page.keys("f", "3")
@@ -201,7 +201,7 @@ def test_the_annotator_fits_a_narrow_window_and_speaks(page):
     )
     time.sleep(1.5)
     dark = page.js(
-        "const style = getComputedStyle(document.querySelector('.napo-text'));"
+        "const style = getComputedStyle(document.querySelector('.napo-words'));"
         "return [style.color, style.backgroundColor]"
     )
     page.picture("3-dark")

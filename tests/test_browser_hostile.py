@@ -13,7 +13,7 @@ from napo import stages
 from napo.config.variants import BIASED, RESPONSES
 from napo.data.rows import shards, write_shard
 from napo.lab.html import escaped
-from napo.noise.samples import sampled
+from napo.noise.samples import sampled_rows
 from napo.results.report import Section, Table, build
 from napo.stages.session import open_session
 from napo.workspace.manifests import finish
@@ -37,9 +37,9 @@ lab.label(session, "ada")
 TOO_WIDE = """
 const root = arguments[0], edge = root.getBoundingClientRect().right + 1;
 const inside = [...root.querySelectorAll('*')].filter((part) => part.getClientRects().length
-  && !part.closest('.napo-text > *, .napo-words > *'));
+  && !part.closest('.napo-words > *'));
 return inside.filter((part) => part.getBoundingClientRect().right > edge
-  || (part.matches('.napo-text, .napo-words') && part.scrollWidth > part.clientWidth + 1))
+  || (part.matches('.napo-words') && part.scrollWidth > part.clientWidth + 1))
   .map((part) => part.outerHTML.slice(0, 200));"""
 
 OUTSIDE = """
@@ -82,12 +82,12 @@ def shown(text):
 def read(page, root):
     """The texts that stand in an element's boxes, and the tags of what else is in them."""
     boxes = page.js(
-        "return [...arguments[0].querySelectorAll('.napo-text, .napo-words')]"
+        "return [...arguments[0].querySelectorAll('.napo-words')]"
         ".filter((box) => box.getClientRects().length).map((box) => box.textContent)",
         root,
     )
     strangers = page.js(
-        "return [...arguments[0].querySelectorAll('.napo-text *, .napo-words *')]"
+        "return [...arguments[0].querySelectorAll('.napo-words *')]"
         ".map((part) => part.tagName).filter((name) => name !== 'MARK')",
         root,
     )
@@ -98,7 +98,7 @@ def read(page, root):
 def test_every_hostile_text_is_a_text_in_the_annotator_and_moves_nothing(page, workspace):
     made = open_session("smoke", str(workspace))
     rows, samples = stages.samples(made)
-    by_id = sampled(rows, samples)
+    by_id = sampled_rows(rows, samples)
     page.open("annotator.ipynb")
     page.run_all()
     root, buttons, seen = page.annotator(), set(), set()

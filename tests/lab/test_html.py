@@ -5,6 +5,8 @@ import shutil
 import numpy as np
 import pytest
 from hostile import HOSTILE
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lab_fixtures import Tags, row, text_of
 from PIL import Image
 from results_fixtures import margin_frame
@@ -116,3 +118,24 @@ def test_a_gallery_shows_pictures_with_their_texts_and_runs_none_of_them(text):
     page = lab.gallery([(Image.new("RGB", (9, 9)), text)] * 2).data
     assert_harmless(page)
     assert len(Tags(page).of("img")) == 2
+
+
+words = st.lists(st.sampled_from(["the", "cat", "is", "red", "<b>", "&"]), max_size=8)
+
+
+@given(first=words, second=words)
+@settings(max_examples=60, deadline=None)
+def test_marked_texts_keep_every_word_and_mark_only_differences(first, second):
+    texts = [" ".join(first), " ".join(second)]
+    shown = html.marked(*texts)
+    unmarked = [re.sub("</?mark>", "", text) for text in shown]
+    assert unmarked == [html.escaped(text) for text in texts]
+    common = [re.sub("<mark>.*?</mark>", "", text).split() for text in shown]
+    assert common[0] == common[1]
+    if first == second:
+        assert "<mark>" not in "".join(shown)
+
+
+def test_paragraphs_stay_paragraphs():
+    first, _ = html.marked("first line\nsecond line", "first line")
+    assert first == "first line <mark>\nsecond line</mark>"
