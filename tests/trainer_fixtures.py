@@ -1,5 +1,8 @@
 """A tiny base model, its rows with reference log-probs, and a trainer on them."""
 
+import hashlib
+from pathlib import Path
+
 import engine_fixtures as engine
 import pytest
 
@@ -36,6 +39,18 @@ def rows(base):
     responses = (*RESPONSES, CORRUPTED)
     scored = logprobs.score_reference(model, processor, made, responses)
     return [row | score for row, score in zip(made, scored, strict=True)]
+
+
+def digest(folder):
+    """Hashes of a run's weights and records, by path."""
+    files = sorted(p for p in Path(folder).rglob("*") if p.suffix in (".safetensors", ".parquet"))
+    assert files
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def unscored(rows):
+    """The rows without the reference's columns."""
+    return [{k: v for k, v in row.items() if not k.endswith(("_logp", "_tokens"))} for row in rows]
 
 
 def trainer(base, rows, tmp_path, objective="A1", **changes):

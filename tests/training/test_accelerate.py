@@ -1,4 +1,4 @@
-"""The launch configurations that come with the package, as accelerate itself reads them."""
+"""accelerate reads the launch configurations of the package."""
 
 from importlib.resources import files
 
@@ -8,7 +8,7 @@ CONFIGS = files("napo.training") / "accelerate"
 
 
 @pytest.mark.parametrize(
-    "name, kind, says",
+    "name, kind, values",
     [
         ("ddp", "MULTI_GPU", {}),
         ("fsdp2", "FSDP", {"fsdp_version": 2}),
@@ -16,10 +16,10 @@ CONFIGS = files("napo.training") / "accelerate"
         ("zero3", "DEEPSPEED", {"zero_stage": 3, "zero3_init_flag": True}),
     ],
 )
-def test_accelerate_reads_the_configuration(name, kind, says):
+def test_accelerate_reads_the_configuration(name, kind, values):
     from accelerate.commands.config.config_args import load_config_from_file
 
-    found = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
-    assert found.distributed_type == kind
-    inner = {**found.fsdp_config, **found.deepspeed_config}
-    assert {key: inner[key] for key in says} == says
+    config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
+    assert config.distributed_type == kind
+    inner = {**config.fsdp_config, **config.deepspeed_config}
+    assert {key: inner[key] for key in values} == values

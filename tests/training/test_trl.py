@@ -1,4 +1,4 @@
-"""Ours against TRL's own trainer, on the same rows."""
+"""Our objective against TRL's trainer, on the same rows."""
 
 import copy
 
@@ -21,7 +21,7 @@ REJECTED = ("it is blue .", "no .", "the bird is on the left of a green dog .")
 
 
 def as_trl(processor, question, chosen, rejected, shown):
-    """The row's text as our prompts have it, so that TRL's tokens are ours."""
+    """A row in TRL's format whose tokens equal those of our prompts."""
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     prompt = processor.apply_chat_template(message, add_generation_prompt=True)
     end = processor.tokenizer.eos_token
@@ -43,7 +43,7 @@ def setting(tmp_path):
             zip(pictures, QUESTIONS, CHOSEN, REJECTED, strict=True)
         )
     ]
-    told = [as_trl(ours, r["question"], r["chosen"], r["rejected"], r["image"]) for r in rows]
+    trl_rows = [as_trl(ours, r["question"], r["chosen"], r["rejected"], r["image"]) for r in rows]
     policy, reference = model(ours, seed=1), model(ours, seed=2)
     settings = trl.DPOConfig(
         output_dir=str(tmp_path),
@@ -54,7 +54,7 @@ def setting(tmp_path):
         bf16=False,
         gradient_checkpointing=False,
     )
-    data = datasets.Dataset.from_list(told)
+    data = datasets.Dataset.from_list(trl_rows)
     return ours, rows, policy, reference, settings, data
 
 

@@ -1,8 +1,6 @@
-"""Numbers that overflow stop the training before they reach a checkpoint."""
+"""Numbers that are not finite stop the training before they reach a checkpoint."""
 
-# ruff: noqa: F401, F811 - fixtures of test_trainer
-
-from dataclasses import replace
+# ruff: noqa: F401, F811 - fixtures of trainer_fixtures
 
 import pytest
 import torch
@@ -16,8 +14,20 @@ from napo.training import checkpoints
 from napo.training.run import train_run
 
 
-class Spoil(TrainerCallback):
-    """At the end of a step one weight becomes infinite, as a failing memory would leave it."""
+def test_a_reference_from_another_model_stops_before_the_first_step(base, rows, tmp_path):
+    wrong = [{**row, "rejected_logp": row["rejected_logp"] - 1} for row in rows]
+    with pytest.raises(NapoError, match="the reference belongs to another model"):
+        trainer(base, wrong, tmp_path).train()
+
+
+def test_a_reference_that_is_not_a_number_is_named_by_row(base, rows, tmp_path):
+    wrong = [{**row, "chosen_logp": float("nan")} for row in rows]
+    with pytest.raises(NapoError, match=r"reference's .* not a number \(row row-\d+, chosen\)"):
+        trainer(base, wrong, tmp_path).train()
+
+
+class InfiniteWeight(TrainerCallback):
+    """One weight becomes infinite at the end of a step, as after a memory fault."""
 
     def __init__(self, step):
         self.step = step
@@ -30,29 +40,29 @@ class Spoil(TrainerCallback):
 
 
 @pytest.mark.parametrize(
-    ("step", "problem", "named"),
+    ("step", "problem", "noticed"),
     [(3, "A log-probability is not a number", 3), (4, "A weight is not finite", 4)],
 )
-def test_spoilt_weights_stop_it_and_the_last_good_checkpoint_stays(
+def test_an_infinite_weight_stops_training_and_keeps_the_last_good_checkpoint(
     base,
     rows,
     tmp_path,
     step,
     problem,
-    named,
+    noticed,
 ):
     made = trainer(base, rows, tmp_path, max_steps=8, save_steps=2)
-    made.add_callback(Spoil(step))
+    made.add_callback(InfiniteWeight(step))
     with pytest.raises(NapoError) as caught:
         made.train()
     kept = tmp_path / "checkpoints" / "checkpoint-2"
     assert str(caught.value).startswith(problem)
-    assert f"at step {named}; lower the learning rate" in str(caught.value)
+    assert f"at step {noticed}; lower the learning rate" in str(caught.value)
     assert str(caught.value).endswith(f"({kept} is kept).")
     checkpoints.require(kept, made.run_identity)
 
 
-def test_a_gradient_that_overflows_stops_before_the_step_that_it_would_spoil(
+def test_an_infinite_gradient_stops_training_before_the_optimiser_uses_it(
     base,
     rows,
     tmp_path,
@@ -63,7 +73,7 @@ def test_a_gradient_that_overflows_stops_before_the_step_that_it_would_spoil(
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_a_learning_rate_that_is_far_too_large_is_said_at_the_step_where_it_shows(
+def test_a_far_too_large_learning_rate_stops_training(
     base,
     rows,
     tmp_path,

@@ -1,0 +1,293 @@
+"""Training on random rows: it learns, repeats itself, and survives a kill byte for byte."""
+
+# ruff: noqa: F401, F811 - fixtures of trainer_fixtures
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import engine_fixtures as engine
+import pytest
+import torch
+from safetensors.torch import load_file
+from trainer_fixtures import SETTINGS, base, digest, rows, unscored
+
+from napo.config.variants import VARIANTS
+from napo.errors import NapoError
+from napo.method import logprobs
+from napo.method.objective import Objective
+from napo.models.load import load_model, unwrap
+from napo.training import checkpoints
+from napo.training.records import read_records
+from napo.training.run import train_run
+from napo.training.trainer import NaPOTrainer
+
+ONE_EPOCH = SETTINGS.model_copy(update={"epochs": 1})
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def finished(request, base, rows, tmp_path_factory):
+    """An uninterrupted run of A1, full or LoRA."""
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    train_run(folder, base, rows, "A1", SETTINGS, seed=0, tune=request.param)
+    return request.param, folder
+
+
+def test_training_lowers_the_loss_and_widens_the_margins(finished):
+    _, folder = finished
+    steps = read_records(folder).groupby("step")[["loss", "rejected_psi_sum"]].mean()
+    assert list(steps.index) == [0, 1, 2, 3, 4, 5]  # 16 of 18 rows a pass, 8 a step, 3 passes
+    assert abs(steps["rejected_psi_sum"].iloc[0]) < 1e-5
+    assert steps["rejected_psi_sum"].iloc[-1] > 0.1
+    assert steps["loss"].iloc[-1] < steps["loss"].iloc[0]
+
+
+def test_records_name_each_row_once_a_pass(finished):
+    records = read_records(finished[1])
+    assert len(records) == 48
+    for first in (0, 2, 4):
+        passed = records[records["step"].between(first, first + 1)]
+        assert passed["id"].nunique() == 16
+    orders = [tuple(records[records["step"] == step]["id"]) for step in range(6)]
+    assert len(set(orders)) == 6  # shuffled anew in every pass
+    assert {"language_biased_q", "vision_biased_gamma", "chosen_logp"} <= set(records.columns)
+
+
+def test_a_run_folder_holds_weights_records_and_no_pickle(finished):
+    tune, folder = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"adapter" if tune == "lora" else "model", "records", "training.json"}
+    assert not list(folder.rglob("*.bin")) and not list(folder.rglob("*.pt"))
+    summary = json.loads((folder / "training.json").read_text())
+    assert summary["steps"] == 6 and summary["batch"] == 8 and summary["q_batch"] == 4
+
+
+def test_the_saved_weights_load_and_differ_from_the_base(finished, base):
+    tune, folder = finished
+    adapter = folder / "adapter" if tune == "lora" else None
+    model, processor = load_model(
+        base if adapter else folder / "model", device="cpu", adapter=adapter
+    )
+    batch = logprobs.collate(engine.rows(2), processor)
+    with torch.no_grad():
+        trained = logprobs.response_logprobs(model, batch).sum
+        start = logprobs.response_logprobs(load_model(base, device="cpu")[0], batch).sum
+    assert (trained - start).abs().max() > 0.1
+    if tune == "full":
+        frozen = {n: p for n, p in model.named_parameters() if "vision_tower" in n}
+        for name, parameter in load_model(base, device="cpu")[0].named_parameters():
+            if name in frozen:
+                assert torch.equal(parameter, frozen[name])
+        assert '"use_cache": false' not in (folder / "model" / "config.json").read_text()
+
+
+def test_an_adapter_of_a_fetched_base_names_the_hub_and_no_path(base, rows, tmp_path):
+    hub = ("llava-hf/llava-1.5-7b-hf", "73d3444")
+    train_run(tmp_path, base, rows, "dpo", ONE_EPOCH, seed=0, tune="lora", hub=hub)
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == hub
+    with pytest.raises(NapoError, match="at 73d3444 is not in the hub's cache; fetch it"):
+        load_model(tmp_path / "adapter")
+    load_model(base, adapter=tmp_path / "adapter", device="cpu")
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_bfloat16_training_keeps_trained_weights_in_float32(base, rows, tmp_path, tune):
+    half = ONE_EPOCH.model_copy(update={"bf16": True})
+    data = rows if tune == "full" else unscored(rows)  # the stored reference is in float32
+    train_run(tmp_path, base, data, "A1", half, seed=0, tune=tune, dtype="bfloat16")
+    (file,) = tmp_path.glob("*/*.safetensors")
+    assert {value.dtype for value in load_file(file).values()} == {torch.float32}
+    assert read_records(tmp_path)["loss"].notna().all()
+
+
+def test_only_the_same_seed_gives_the_same_bytes(finished, base, rows, tmp_path):
+    tune, folder = finished
+    for seed, same in ((0, True), (1, False)):
+        train_run(tmp_path / str(seed), base, rows, "A1", SETTINGS, seed=seed, tune=tune)
+        assert (digest(tmp_path / str(seed)) == digest(folder)) is same
+
+
+def test_a_run_that_stopped_between_checkpoints_ends_with_the_same_bytes(
+    finished, base, rows, tmp_path, monkeypatch
+):
+    tune, folder = finished
+    compute, steps = NaPOTrainer.compute_loss, []
+
+    def stop_at_step_five(self, *args, **kwargs):
+        steps.append(self.state.global_step)
+        if self.state.global_step == 5 and steps.count(5) == 2:
+            raise KeyboardInterrupt
+        return compute(self, *args, **kwargs)
+
+    monkeypatch.setattr(NaPOTrainer, "compute_loss", stop_at_step_five)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
+    monkeypatch.setattr(NaPOTrainer, "compute_loss", compute)
+    (left,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert left.name == "checkpoint-4"
+    # A later checkpoint without a manifest, and its records, do not count.
+    shutil.copytree(left, left.with_name("checkpoint-5"))
+    (left.with_name("checkpoint-5") / checkpoints.MANIFEST).unlink()
+    records = tmp_path / "run" / "records"
+    shutil.copy(records / "000004.parquet", records / "000005.parquet")
+    train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
+    assert digest(tmp_path / "run") == digest(folder)
+
+
+KILLED = """
+import sys; sys.path.insert(0, {tests!r})
+import os, pickle, signal
+from pathlib import Path
+from trainer_fixtures import SETTINGS
+from napo.training.trainer import NaPOTrainer
+from napo.training.run import train_run
+compute = NaPOTrainer.compute_loss
+def kill(self, *args, **kwargs):
+    if self.state.global_step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return compute(self, *args, **kwargs)
+NaPOTrainer.compute_loss = kill
+rows = pickle.loads(Path({rows!r}).read_bytes())
+train_run({run!r}, {base!r}, rows, "A1", SETTINGS, seed=0)
+"""
+
+
+@pytest.mark.parametrize("finished", ["full"], indirect=True)
+def test_a_killed_process_resumes_to_the_same_bytes(finished, base, rows, tmp_path):
+    """Kills at random moments of every stage are in `tests/faults`."""
+    tune, folder = finished
+    (tmp_path / "rows").write_bytes(pickle.dumps(rows))
+    code = KILLED.format(
+        tests=str(Path(__file__).parents[1]),
+        rows=str(tmp_path / "rows"),
+        run=str(tmp_path / "run"),
+        base=str(base),
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+    train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
+    assert digest(tmp_path / "run") == digest(folder)
+
+
+def test_a_finished_run_is_not_run_again(finished, base, rows, monkeypatch):
+    tune, folder = finished
+    monkeypatch.setattr(NaPOTrainer, "train", lambda *a, **k: pytest.fail("trained again"))
+    train_run(folder, base, rows, "A1", SETTINGS, seed=0, tune=tune)
+
+
+def test_leftover_checkpoints_of_a_finished_run_are_removed(finished, base, rows, tmp_path):
+    tune, folder = finished
+    shutil.copytree(folder, tmp_path / "run")
+    left = tmp_path / "run" / "checkpoints" / "checkpoint-4"
+    shutil.copytree(next(folder.glob("[am]*")), left)
+    train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
+    assert digest(tmp_path / "run") == digest(folder)
+
+
+def test_a_run_folder_of_other_settings_is_refused_and_left_alone(finished, base, rows):
+    tune, folder = finished
+    before = digest(folder)
+    other = SETTINGS.model_copy(update={"beta": 0.5})
+    with pytest.raises(NapoError, match=r"other settings \(beta, objective, seed differ\)"):
+        train_run(folder, base, rows, "A1", other, seed=3, tune=tune)
+    assert digest(folder) == before
+
+
+def test_a_users_objective_keeps_its_beta(base, rows, tmp_path):
+    own = Objective(VARIANTS["dpo"], beta=0.7)
+    train_run(tmp_path, base, rows, own, ONE_EPOCH, seed=0)
+    summary = json.loads((tmp_path / "training.json").read_text())
+    assert summary["made_from"]["objective"]["beta"] == 0.7
+
+
+@pytest.mark.parametrize("name", ["mdpo", "random", "LB1", "A1-original", "q-0.5", "ipo"])
+def test_other_variants_train(base, rows, tmp_path, name):
+    final = train_run(tmp_path, base, rows, name, ONE_EPOCH, seed=0)
+    records = read_records(tmp_path)
+    assert records["loss"].notna().all() and final == tmp_path / "model"
+    if name == "mdpo":
+        assert {"chosen_corrupted_psi_sum", "anchor_loss"} <= set(records.columns)
+    if name == "random":
+        gammas = records[[c for c in records.columns if c.endswith("_gamma")]]
+        assert gammas.sum(axis=1).eq(1.0).all()
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_gradient_checkpointing_computes_layers_twice_with_the_same_result(
+    base, rows, tmp_path, tune, monkeypatch
+):
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    forward, passes, weights = LlamaMLP.forward, [], []
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: passes.append(1) or forward(self, x))
+    counts = []
+    for on in (False, True):
+        settings = ONE_EPOCH.model_copy(update={"gradient_checkpointing": on})
+        folder = train_run(tmp_path / str(on), base, rows, "A1", settings, seed=0, tune=tune)
+        counts.append(len(passes))
+        passes.clear()
+        (file,) = folder.glob("*.safetensors")
+        weights.append(load_file(file))
+    assert counts[1] == 2 * counts[0]
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=1e-5), name
+
+
+def test_qlora_trains_an_adapter_on_a_base_in_four_bits(base, rows, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    final = train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune="qlora")
+    records = read_records(tmp_path / "run").groupby("step")["rejected_psi_sum"].mean()
+    assert final.name == "adapter" and records.iloc[0] == 0 and records.iloc[-1] > 0.1
+    held, _ = load_model(base, device="cpu", four_bit=True)
+    kinds = {name: type(m).__name__ for name, m in held.named_modules() if name.endswith("q_proj")}
+    assert {kind for name, kind in kinds.items() if "vision" in name} == {"Linear"}
+    assert {kind for name, kind in kinds.items() if "vision" not in name} == {"Linear4bit"}
+    model, _ = load_model(base, device="cpu", adapter=final)  # also on the base as it is
+    assert unwrap(model).dtype == torch.float32
+
+
+def test_data_workers_change_no_byte_of_a_run(base, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr("napo.training.rows.CACHE_BYTES", 0)
+    settings = SETTINGS.model_copy(update={"epochs": 2, "lora_dropout": 0.3})
+    runs = []
+    for workers in (0, 2):
+        folder = tmp_path / str(workers)
+        train_run(folder, base, rows, "mdpo", settings, seed=0, tune="lora", data_workers=workers)
+        runs.append(digest(folder))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize(
+    ("message", "variant", "tune", "changes"),
+    [
+        ("Unknown variant 'A9'", "A9", "full", {}),
+        ("Unknown tune 'half'", "A1", "half", {}),
+        ("not a multiple", "A1", "full", {"batch_size": 9}),
+        ("fewer than one batch of 32", "A1", "full", {"batch_size": 32}),
+        ("Unknown LoRA target 'q_porj'", "A1", "lora", {"lora_targets": "q_porj"}),
+        ("raise max_length", "A1", "full", {"max_length": 6}),
+    ],
+)
+def test_bad_settings_are_refused_before_a_file_is_written(
+    base, rows, tmp_path, message, variant, tune, changes
+):
+    settings = SETTINGS.model_copy(update=changes)
+    with pytest.raises(NapoError, match=message):
+        train_run(tmp_path / "bad", base, rows, variant, settings, seed=0, tune=tune)
+    assert not list((tmp_path / "bad").glob("*"))
+
+
+def test_memory_that_runs_out_says_what_to_lower(base, rows, tmp_path, monkeypatch):
+    def step(self, *_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(NaPOTrainer, "compute_loss", step)
+    with pytest.raises(NapoError, match=r"ran out at step 0; lower micro_batch_size or logits_mb"):
+        train_run(tmp_path, base, rows, "dpo", SETTINGS, seed=0)
