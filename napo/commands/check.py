@@ -21,6 +21,7 @@ from transformers import AutoModelForImageTextToText, ProcessorMixin
 from napo import stages
 from napo.benchmarks import amber, judges, module, options, words
 from napo.data import fetch, sources
+from napo.data.source_files import READ_ROWS
 from napo.errors import NapoError
 from napo.models import families
 from napo.models.load import add_adapter, config_of, load_processor
@@ -124,7 +125,7 @@ def rows(session: Session, processor: ProcessorMixin | None, quick: bool) -> Ite
     problems = list(survey.bad.values())
     special, roles, long = [], [], []  # ids
     with Progress(survey.rows, "look at the rows") as progress:
-        for _, batch in sources.batches(folder, sources.READ_ROWS, data.count):
+        for _, batch in sources.batches(folder, READ_ROWS, data.count):
             for index, row in batch:
                 if index in survey.bad:
                     continue

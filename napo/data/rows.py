@@ -11,10 +11,11 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from napo.config.variants import BIASED
 from napo.data import sources
+from napo.data.source_files import ParquetFile, encodable, reading
 from napo.data.sources import BadRow
 from napo.errors import NapoError
 from napo.workspace.files import atomic_file, finished_files, write_json
@@ -57,13 +58,10 @@ def schema(extra: Iterable[str] = ()) -> pa.Schema:
     """
     from datasets import Features, Image, Value
 
-    columns: dict[str, Any] = {"id": Value("string"), "idx": Value("string"), "image": Image()}
-    for name in ("question", "chosen", "rejected"):
-        columns[name] = Value("string")
-    for name in ("origin_dataset", "origin_split", "image_path"):
-        columns[name] = Value("string")
-    for name in extra:
-        columns[name] = Value("bool" if name in CUTS else "string")
+    texts = ("question", "chosen", "rejected", "origin_dataset", "origin_split", "image_path")
+    columns = {"id": Value("string"), "idx": Value("string"), "image": Image()}
+    columns |= {name: Value("string") for name in texts}
+    columns |= {name: Value("bool" if name in CUTS else "string") for name in extra}
     return Features(columns).arrow_schema
 
 
@@ -76,25 +74,33 @@ def write_shard(path: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable
         columns: columns that are written even where no row has them.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    known = schema()
+    known = schema().names
     names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
-    wanted = schema([name for name in names if name not in known.names])
+    wanted = schema([name for name in names if name not in known])
     texts = {field.name for field in wanted if field.type == pa.string()}
     plain = [
         {name: _text(value) if name in texts else value for name, value in row.items()}
         for row in rows
     ]
-    table = pa.Table.from_pylist(plain, schema=wanted)
-    with atomic_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=128)
+    _write_parquet(path, plain, wanted, row_group_size=128)
 
 
 def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return str(value) if isinstance(value, int | float) else json.dumps(value, default=str)
+
+
+def _write_parquet(
+    path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, **options: Any
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with atomic_file(path) as temporary:
+        table = pa.Table.from_pylist(rows, schema=schema)
+        pq.write_table(table, temporary, compression="zstd", **options)
 
 
 def image_bytes(image: Any) -> dict[str, Any]:
@@ -115,9 +121,9 @@ def write_rows(
     worker: tuple[int, int] = (0, 1),
     done: Callable[[int], None] = lambda rows: None,
 ) -> None:
-    """Build RLAIF-V-Bias part by part, skipping the parts that are there (Eqs. 7 and 8).
+    """Build RLAIF-V-Bias part by part, without the parts that are there (Eqs. 7 and 8).
 
-    An interrupted call loses at most the parts it was at; the next one makes the same bytes.
+    An interrupted call loses at most the parts it was writing; the next makes the same bytes.
 
     Args:
         source: folder of the rows, see `napo.data.sources`.
@@ -129,106 +135,73 @@ def write_rows(
         bad_rows: "stop" at a row that cannot be used, or "skip" it: it is then left out and listed
             in `skipped/`.
         worker: number of this process and how many there are; each makes parts of its own.
-        done: told the number of rows after each part.
+        done: called with the number of rows after each part.
 
     Raises:
-        BadRow: under "stop", for the first row that cannot be used. Finished parts are kept.
-        NapoError: when the source cannot be read, or no row is left.
+        BadRow: under "stop", for the first row that cannot be used, finished parts are kept; under
+            "skip", if no row can be used.
+        NapoError: when the source cannot be read.
     """
     known = sources.survey(source, count)
-    if known.bad and bad_rows == "stop":
-        raise BadRow(_and_more(list(known.bad.values())))
-    if len(known.bad) == known.rows:
-        raise NapoError(_and_more(list(known.bad.values())))
+    if known.bad and (bad_rows == "stop" or len(known.bad) == known.rows):
+        first, *others = known.bad.values()
+        raise BadRow(first + f" ({len(others)} more rows cannot be used.)" * bool(others))
     rank, world = worker
 
-    def mine(number: int) -> bool:
+    def is_mine(number: int) -> bool:
         return number % world == rank and not (folder / part_name(number)).is_file()
 
-    for number, batch in sources.batches(source, size, count, mine):
-        rows, skipped = _usable(batch, known.bad, bad_rows)
-        generated = _answers([decoded for _, decoded in rows], generate)
-        if skipped:
-            write_json(folder / SKIPPED / f"part-{number:05d}.json", skipped)
-        new = with_biased([raw for raw, _ in rows], generated)
+    for number, batch in sources.batches(source, size, count, is_mine):
+        rows, decoded, left_out = [], [], []
+        for place, row in batch:
+            try:
+                if place in known.bad:
+                    raise BadRow(known.bad[place])
+                row = sources.with_bytes(row)
+                decoded.append(sources.decode(row))
+                rows.append({k: v for k, v in row.items() if k not in sources.PLACE})
+            except BadRow as problem:
+                if bad_rows == "stop":
+                    raise
+                id = encodable(row["id"])
+                left_out.append({"id": id, "row": str(place), "reason": str(problem)})
+        new = with_biased(rows, decoded, generate)
+        if left_out:
+            write_json(folder / SKIPPED / f"part-{number:05d}.json", left_out)
         added = [column for name in BIASED for column in (name, f"{name}_cut")]
         write_shard(folder / part_name(number), new, added)
         done(len(batch))
 
 
-class _Given(NamedTuple):
-    """A biased response that came with its row."""
+def with_biased(
+    rows: Sequence[Mapping[str, Any]], decoded: Sequence[dict[str, Any]], generate: Build
+) -> list[dict[str, Any]]:
+    """Rows of RLAIF-V-Bias: the rows with the two biased responses (Eqs. 7 and 8).
 
-    text: str
-    cut: bool
-
-
-def _answers(rows: list[dict[str, Any]], generate: Build) -> dict[str, list[Any]]:
-    """Both biased responses of each row: those it came with, or generated ones."""
-    bare = [row for row in rows if not all((row.get(name) or "").strip() for name in BIASED)]
-    made = generate(bare) if bare else {}
-    new = {id(row): place for place, row in enumerate(bare)}
-    return {
-        name: [
-            made[name][new[id(row)]]
-            if id(row) in new
-            else _Given(row[name].strip(), bool(row.get(f"{name}_cut")))
-            for row in rows
-        ]
-        for name in BIASED
-    }
-
-
-def _usable(
-    batch: list[tuple[int, dict[str, Any]]], bad: Mapping[int, str], bad_rows: str
-) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[dict[str, str]]]:
-    """Rows as (for Parquet, decoded), and those that are left out with the reason."""
-    rows, skipped = [], []
-    for number, row in batch:
-        try:
-            if number in bad:
-                raise BadRow(bad[number])
-            decoded = sources.decode(row)
-            raw = {k: v for k, v in sources.with_bytes(row).items() if k not in sources.PLACE}
-            rows.append((raw, decoded))
-        except BadRow as problem:
-            if bad_rows == "stop":
-                raise
-            skipped.append(
-                {"id": sources.encodable(row["id"]), "row": str(number), "reason": str(problem)}
-            )
-    return rows, skipped
-
-
-def _and_more(problems: list[str]) -> str:
-    more = f" ({len(problems) - 1} more rows cannot be used.)" if len(problems) > 1 else ""
-    return problems[0] + more
+    Args:
+        rows: rows of RLAIF-V, or of the released RLAIF-V-Bias, which keep their responses.
+        decoded: the same rows, images decoded.
+        generate: see `write_rows`; called with the rows that lack a response.
+    """
+    given = [all((row.get(name) or "").strip() for name in BIASED) for row in rows]
+    bare = [row for row, has_both in zip(decoded, given, strict=True) if not has_both]
+    generated = generate(bare) if bare else {}
+    added = [dict(row) for row in rows]
+    for name in BIASED:
+        responses = iter(generated.get(name, ()))
+        for row, has_both in zip(added, given, strict=True):
+            if has_both:
+                row[name], row[f"{name}_cut"] = row[name].strip(), bool(row.get(f"{name}_cut"))
+            else:
+                response = next(responses)
+                row[name], row[f"{name}_cut"] = response.text, response.cut
+    return added
 
 
 def skipped(folder: Path) -> list[dict[str, str]]:
     """The rows that `build` left out: `id`, `row` (its number in the source) and `reason`."""
     files = finished_files(folder / SKIPPED, "*.json") if (folder / SKIPPED).is_dir() else []
     return [entry for path in files for entry in json.loads(path.read_text(encoding="utf-8"))]
-
-
-def with_biased(
-    rows: Sequence[Mapping[str, Any]],
-    generated: Mapping[str, Sequence[Any]],
-) -> list[dict[str, Any]]:
-    """Rows of RLAIF-V-Bias: the rows with the two biased responses added (Eqs. 7 and 8).
-
-    Args:
-        rows: rows of RLAIF-V.
-        generated: for each of `BIASED`, one `napo.models.generate.Generated` per row.
-    """
-    added = []
-    for number, row in enumerate(rows):
-        new = dict(row)
-        for name in BIASED:
-            response = generated[name][number]
-            new[name], new[f"{name}_cut"] = response.text, response.cut
-        added.append(new)
-    return added
 
 
 def write_scores(
@@ -246,36 +219,31 @@ def write_scores(
         folder: where the parts of log-probs go, under the same names.
         make: rows (images decoded) -> rows of log-probs, see `write_reference`.
         worker: number of this process and how many there are.
-        done: told the number of rows after each part.
+        done: called with the number of rows after each part.
     """
     rank, world = worker
     for number, path in enumerate(shards(rows)):
         if number % world != rank or (folder / path.name).is_file():
             continue
-        held = [sources.decode(row) for _, row in sources.file_rows(path)]
-        write_reference(folder / path.name, make(held) if held else [])
-        done(len(held))
+        part = ParquetFile(path).rows(0, lambda number: True)
+        decoded = [sources.decode(row) for _, row in part]
+        write_reference(folder / path.name, make(decoded) if decoded else [])
+        done(len(decoded))
 
 
 def write_reference(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write reference log-probs: `id`, and `<response>_logp`, `<response>_tokens` per response."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    def kind(name: str) -> pa.DataType:
-        return pa.float64() if name.endswith("_logp") else pa.int32()
-
+    kinds = {"id": pa.string(), "logp": pa.float64(), "tokens": pa.int32()}
     names = rows[0] if rows else ["id"]
-    fields = [(name, pa.string() if name == "id" else kind(name)) for name in names]
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(fields))
-    with atomic_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    _write_parquet(path, rows, pa.schema([(n, kinds[n.rpartition("_")[2]]) for n in names]))
 
 
 def load_rows(rows: Path, reference: Path | None = None) -> datasets.Dataset:
     """The rows as a Hugging Face dataset, the reference's columns joined by id.
 
-    Images are decoded when a row is asked for, as at every other stage. Data larger than
+    Images are decoded when a row is read, as at every other stage. Data larger than
     `IN_MEMORY_BYTES` is mapped from an Arrow copy beside the rows, so that memory stays flat.
 
     Raises:
@@ -284,10 +252,20 @@ def load_rows(rows: Path, reference: Path | None = None) -> datasets.Dataset:
     import datasets
 
     files = shards(rows)
-    data = _mapped(rows, files) if _large(files) else _in_memory(files)
+    large = sum(path.stat().st_size for path in files) > IN_MEMORY_BYTES
+    data = _map(files, rows.with_name("cache")) if large else datasets.Dataset(_read_tables(files))
     data = data.cast_column("image", datasets.Image(decode=False))
     if reference is not None:
-        data = datasets.concatenate_datasets([data, _scores(data["id"], reference)], axis=1)
+        scores, ids = _read_tables(shards(reference)), list(data["id"])
+        order = {id: index for index, id in enumerate(scores["id"].to_pylist())}
+        lost = sorted(set(ids) - set(order))
+        if lost:
+            raise NapoError(
+                f"{reference} has no log-probs for {len(lost)} rows ({', '.join(lost[:5])}"
+                f"{' ...' * (len(lost) > 5)}); delete it and run 01_build_biased_data again."
+            )
+        joined = scores.drop_columns(["id"]).take([order[id] for id in ids]).combine_chunks()
+        data = datasets.concatenate_datasets([data, datasets.Dataset(joined)], axis=1)
     return data.with_transform(_decoded)
 
 
@@ -302,62 +280,29 @@ def checked_fingerprint(folder: Path) -> str:
     return content_hash(shards(folder), folder)
 
 
-def _table(path: Path) -> pa.Table:
+def _read_tables(files: Sequence[Path]) -> pa.Table:
+    """The content of Parquet files, one after the other; columns that one lacks are null there."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        return pq.read_table(path)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        problem = next(iter(str(error).splitlines()), "")
-        raise NapoError(
-            f"{path} cannot be read ({problem[:200]}); delete its folder and run "
-            "notebooks/01_build_biased_data.ipynb again."
-        ) from None
+    tables = []
+    for path in files:
+        with reading(path, "delete its folder and run notebooks/01_build_biased_data.ipynb again"):
+            tables.append(pq.read_table(path))
+    return pa.concat_tables(tables, promote_options="default")
 
 
-def _large(files: Sequence[Path]) -> bool:
-    return sum(path.stat().st_size for path in files) > IN_MEMORY_BYTES
-
-
-def _in_memory(files: Sequence[Path]) -> datasets.Dataset:
-    import datasets
-    import pyarrow as pa
-
-    table = pa.concat_tables([_table(path) for path in files], promote_options="default")
-    return datasets.Dataset(table)
-
-
-def _mapped(rows: Path, files: Sequence[Path]) -> datasets.Dataset:
+def _map(files: Sequence[Path], cache: Path) -> datasets.Dataset:
+    """Parquet files as a dataset that is mapped from an Arrow copy; no progress bars."""
     import datasets
 
-    shown = not datasets.are_progress_bars_disabled()
+    were_shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        return datasets.Dataset.from_parquet(
-            [str(path) for path in files], cache_dir=str(rows.with_name("cache"))
-        )
+        return datasets.Dataset.from_parquet([str(path) for path in files], cache_dir=str(cache))
     finally:
-        if shown:
+        if were_shown:
             datasets.enable_progress_bars()
-
-
-def _scores(ids: Iterable[str], reference: Path) -> datasets.Dataset:
-    """The reference's columns in the order of these ids."""
-    import datasets
-    import pyarrow as pa
-
-    parts = [part for path in shards(reference) if (part := _table(path)).num_rows]
-    scores, ids = pa.concat_tables(parts), list(ids)
-    order = {name: at for at, name in enumerate(scores["id"].to_pylist())}
-    lost = set(ids) - set(order)
-    if lost:
-        raise NapoError(
-            f"{reference} has no log-probs for {len(lost)} rows ({', '.join(sorted(lost)[:5])}"
-            f"{' ...' * (len(lost) > 5)}); delete it and run 01_build_biased_data again."
-        )
-    taken = scores.drop_columns(["id"]).take([order[name] for name in ids])
-    return datasets.Dataset(taken.combine_chunks())
 
 
 def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -365,8 +310,5 @@ def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     if "image" not in batch:
         return batch
     ids = batch.get("id") or ["?"] * len(batch["image"])
-    images = [
-        sources.decode({"id": name, "image": image})["image"]
-        for name, image in zip(ids, batch["image"], strict=True)
-    ]
-    return {**batch, "image": images}
+    rows = [{"id": id, "image": image} for id, image in zip(ids, batch["image"], strict=True)]
+    return {**batch, "image": [sources.decode(row)["image"] for row in rows]}

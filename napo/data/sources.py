@@ -1,14 +1,13 @@
-"""Preference rows as they are published: read batch by batch, with suspicion.
+"""Preference rows as they are published: read batch by batch, and checked here.
 
 A source is a folder of Parquet shards with RLAIF-V's columns (images as bytes), with the columns
 of the released RLAIF-V-Bias, or of JSONL files beside their images. Rows are numbered through all
-files; a batch is the same rows whatever the files' boundaries. Memory holds one batch.
+files; a batch holds the same rows wherever the files end. Memory holds one batch.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,19 +16,11 @@ from unicodedata import category
 
 from napo.config.variants import BIASED
 from napo.data.pictures import BadPicture, open_rgb
+from napo.data.source_files import JsonlFile, Row, Wanted, encodable, open_files, shown
 from napo.errors import NapoError
-from napo.workspace.files import finished_files
 
-# Names that the released generator and trainer use for the two biased responses.
-RELEASED_NAMES = {
-    "question_only": "language_biased",
-    "question_only_None": "language_biased",
-    "image_only": "vision_biased",
-}
-REQUIRED = ("image", "question", "chosen", "rejected")
 PLACE = ("file", "folder")  # where a row comes from: beside its columns while it is read
 TEXTS = ("question", "chosen", "rejected")
-READ_ROWS = 64  # rows of Parquet decoded at a time
 
 
 class BadRow(NapoError):
@@ -38,19 +29,14 @@ class BadRow(NapoError):
 
 @dataclass
 class Survey:
-    """What the texts of a source say before any work starts.
-
-    Attributes:
-        rows: number of rows.
-        bad: number of each row that cannot be used -> the sentence about it.
-    """
+    """The number of rows, and for each row that cannot be used the sentence about it."""
 
     rows: int = 0
     bad: dict[int, str] = field(default_factory=dict)
 
 
 def survey(folder: Path, count: int = 0) -> Survey:
-    """Look at every row's id and texts, not at its image.
+    """Check every row's id and texts, not its image.
 
     Args:
         folder: the source.
@@ -59,37 +45,33 @@ def survey(folder: Path, count: int = 0) -> Survey:
     Raises:
         NapoError: when there are no rows, a file does not open, or a column is missing.
     """
-    found, first_seen = Survey(), {}
-    for number, row in _rows(folder, count, texts_only=True):
-        problem = _text_problem(row)
-        if not problem and row["id"] in first_seen:
-            problem = f"has the id of row number {first_seen[row['id']]}; ids must be unique"
+    result, numbers = Survey(), {}
+    for number, row in read(folder, count, texts_only=True):
+        problem, id = _text_problem(row), row["id"]
+        if not problem and id in numbers:
+            problem = f"has the id of row number {numbers[id]}; ids must be unique"
         if problem:
-            called = f"{row['file']}: row {shown(row['id'])} (number {number})"
-            found.bad[number] = f"{called} {problem}."
-        first_seen.setdefault(row["id"], number)
-        found.rows = number + 1
-    if not found.rows:
+            result.bad[number] = f"{row['file']}: row {shown(id)} (number {number}) {problem}."
+        numbers.setdefault(id, number)
+        result.rows = number + 1
+    if not result.rows:
         raise NapoError(f"{folder} holds no rows.")
-    return found
+    return result
 
 
 def batches(
-    folder: Path,
-    size: int,
-    count: int = 0,
-    wanted: Callable[[int], bool] = lambda number: True,
-) -> Iterator[tuple[int, list[tuple[int, dict[str, Any]]]]]:
-    """Batches of rows, each with its number: `[(number of the row, row), ...]`.
+    folder: Path, size: int, count: int = 0, wanted: Wanted = lambda number: True
+) -> Iterator[tuple[int, list[tuple[int, Row]]]]:
+    """Numbered batches of numbered rows: `(number of the batch, [(number of the row, row), ...])`.
 
     Args:
         folder: the source.
         size: rows a batch.
         count: rows used, from the first on; 0: all.
-        wanted: which batches, by number; the others are passed over.
+        wanted: number of a batch -> whether to read it.
     """
-    batch: list[tuple[int, dict[str, Any]]] = []
-    for number, row in _rows(folder, count, wanted=lambda number: wanted(number // size)):
+    batch: list[tuple[int, Row]] = []
+    for number, row in read(folder, count, wanted=lambda number: wanted(number // size)):
         if batch and number // size != batch[0][0] // size:
             yield batch[0][0] // size, batch
             batch = []
@@ -98,99 +80,122 @@ def batches(
         yield batch[0][0] // size, batch
 
 
-def file_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number in the file and content of each row of one Parquet file."""
-    return _parquet_rows(path, 0, False, lambda number: True)
+def read(
+    folder: Path,
+    count: int = 0,
+    *,
+    texts_only: bool = False,
+    wanted: Wanted = lambda number: True,
+) -> Iterator[tuple[int, Row]]:
+    """Number and content of the wanted rows; each gets a text `id`, and its file and folder."""
+    first = 0
+    for file in open_files(folder):
+        for number, row in file.rows(first, wanted, texts_only):
+            if count and number >= count:
+                return
+            names = (row.get("id"), row.get("idx"), f"{file.path.stem}-{number - first}")
+            id = str(next(name for name in names if name is not None))
+            yield number, {**row, "id": id, "file": file.path.name, "folder": str(file.path.parent)}
+        first += file.count
 
 
-def texts(folder: Path, count: int = 0) -> Iterator[dict[str, Any]]:
+def texts(folder: Path) -> Iterator[Row]:
     """The rows of a source without their images."""
-    return (row for _, row in _rows(folder, count, texts_only=True))
+    return (row for _, row in read(folder, texts_only=True))
 
 
-def first_row(folder: Path) -> dict[str, Any]:
-    """The first row of a source, its image decoded.
+def number_of_rows(folder: Path, count: int = 0) -> int:
+    """Number of rows that a source has, or that are used of it, without reading them.
 
     Raises:
-        NapoError: as `survey` and `decode`.
+        NapoError: when there is no file of rows, or one does not open.
     """
-    for _, row in _rows(folder, 1):
-        return decode(row)
-    raise NapoError(f"{folder} holds no rows.")
+    total = sum(file.count for file in open_files(folder))
+    return min(count, total) if count else total
 
 
-def decode(row: Mapping[str, Any]) -> dict[str, Any]:
+def files(folder: Path) -> list[Path]:
+    """Every file that a source's rows come from: its Parquet or JSONL, and the images named there.
+
+    Images that are missing, or outside the folder, are left to the reading of the rows.
+
+    Raises:
+        NapoError: as `survey`.
+    """
+    opened, images, root = list(open_files(folder)), set(), Path(folder).resolve()
+    if isinstance(opened[0], JsonlFile):
+        for _, row in read(folder):
+            image = row["image"]
+            name = image.get("path") if isinstance(image, Mapping) else image
+            with suppress(BadPicture):
+                images.add(Path(folder) / _image_file(row, name).relative_to(root))
+    return [*(file.path for file in opened), *sorted(images)]
+
+
+def with_bytes(row: Mapping[str, Any]) -> Row:
+    """The row with its image as the bytes it came in, for Parquet: `{"bytes", "path"}`.
+
+    Raises:
+        BadRow: when the image is missing or outside the folder.
+    """
+    image = row["image"]
+    if not isinstance(image, Mapping):
+        image = {"bytes" if isinstance(image, bytes) else "path": image}
+    content, name = image.get("bytes"), image.get("path")
+    try:
+        if not isinstance(content, bytes | None):
+            raise BadPicture("its bytes are no bytes")
+        content = content or _image_file(row, name).read_bytes()
+    except (BadPicture, OSError) as problem:
+        raise _bad_image(row, problem) from None
+    return {**row, "image": {"bytes": content, "path": name}}
+
+
+def decode(row: Mapping[str, Any]) -> Row:
     """The row with its image as a PIL RGB image.
 
     Raises:
         BadRow: when the image cannot be used, naming the row.
     """
+    row = with_bytes(row)
     try:
-        held, name = _held(row["image"])
-        return {**row, "image": open_rgb(held or _inside(row, name))}
+        return {**row, "image": open_rgb(row["image"]["bytes"])}
     except BadPicture as problem:
-        raise BadRow(
-            f"Row {shown(row['id'])}: its image cannot be used, {problem}; replace or drop the row."
-        ) from None
+        raise _bad_image(row, problem) from None
 
 
-def with_bytes(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with its image as the bytes it came in, for Parquet.
-
-    Raises:
-        BadRow: when the image's file is missing or outside the folder.
-    """
-    try:
-        held, name = _held(row["image"])
-        return {**row, "image": {"bytes": held or _inside(row, name).read_bytes(), "path": name}}
-    except (BadPicture, OSError) as problem:
-        raise BadRow(f"Row {shown(row['id'])}: its image cannot be used, {problem}.") from None
+def _bad_image(row: Mapping[str, Any], problem: Exception) -> BadRow:
+    return BadRow(
+        f"Row {shown(row['id'])}: its image cannot be used, {problem}; replace or drop the row."
+    )
 
 
-def rename_released(names: list[str]) -> list[str]:
-    """Column names with the released ones replaced by the paper's."""
-    return [RELEASED_NAMES.get(name, name) for name in names]
-
-
-def _held(image: Any) -> tuple[bytes | None, str | None]:
-    """The bytes and the name of an image; what is neither is refused, not opened."""
-    held, name = None, image
-    if isinstance(image, Mapping):
-        held, name = image.get("bytes"), image.get("path")
-    if isinstance(image, bytes):
-        held, name = image, None
-    if held is not None and not isinstance(held, bytes):
-        raise BadPicture("its bytes are no bytes")
-    if name is not None and not isinstance(name, str):
-        raise BadPicture("its path is no text")
-    return held, name
-
-
-def _inside(row: Mapping[str, Any], name: str | None) -> Path:
+def _image_file(row: Mapping[str, Any], name: Any) -> Path:
     """The file of an image, which must lie in the source's folder."""
     if not name:
         raise BadPicture("it is missing")
+    if not isinstance(name, str):
+        raise BadPicture("its path is no text")
     if not row.get("folder"):
         raise BadPicture(f"the row names {name!r} and does not hold it")
     root = Path(row["folder"]).resolve()
     try:
         path = (root / name).resolve()
-        there = path.is_file()
+        exists = path.is_file()
     except (OSError, ValueError):  # a null character, a name that is too long
         raise BadPicture(f"its path {name[:60]!r} is none") from None
     if not path.is_relative_to(root):
         raise BadPicture(f"its path {name!r} leaves the folder")
-    if not there:
+    if not exists:
         raise BadPicture(f"its file {name!r} is not there")
     return path
 
 
 def _text_problem(row: Mapping[str, Any]) -> str:
+    """Why the id or a text of a row cannot be used; empty if all can."""
     id = row["id"]
-    if not id or id != " ".join(id.replace("\0", " ").split()):
-        return "has an id that is empty or holds more than words with single spaces; give another"
-    if any(category(letter) == "Cc" for letter in id):
-        return "has control characters in its id; give another"
+    if not id or id != " ".join(id.split()) or any(category(letter) == "Cc" for letter in id):
+        return "has an id that is not words with single spaces between them; give another"
     for name in ("id", *TEXTS, *BIASED):
         text = row.get(name)
         if text is not None and not isinstance(text, str):
@@ -203,170 +208,3 @@ def _text_problem(row: Mapping[str, Any]) -> str:
         if isinstance(text, str) and text != encodable(text):
             return f"has half a character (a lone surrogate) in its {name}; take it out"
     return ""
-
-
-def encodable(text: str) -> str:
-    """The text as it can be stored: lone surrogates replaced."""
-    return text.encode(errors="replace").decode()
-
-
-def shown(text: str, most: int = 80) -> str:
-    """The beginning of a text as a terminal can be trusted with it: what does not print escaped."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in encodable(text)[:most]
-    )
-
-
-def _rows(
-    folder: Path,
-    count: int,
-    *,
-    texts_only: bool = False,
-    wanted: Callable[[int], bool] = lambda number: True,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and content of the rows that are wanted, file by file."""
-    files, read = _files(folder)
-    first = 0
-    for path in files:
-        for number, row in read(path, first, texts_only, wanted):
-            if count and number >= count:
-                return
-            yield number, row
-        first += _length(path) if read is _parquet_rows else number_of_lines(path)
-
-
-def files(folder: Path) -> list[Path]:
-    """Every file that a source's rows come from: its Parquet or JSONL, and the images named there.
-
-    Images that are missing, or outside the folder, are left to whoever reads the rows.
-
-    Raises:
-        NapoError: as `survey`.
-    """
-    found, read = _files(folder)
-    if read is _parquet_rows:
-        return found
-    images, root = set(), Path(folder).resolve()
-    for _, row in _rows(folder, 0, texts_only=True):
-        with suppress(BadPicture):
-            held, name = _held(row["image"])
-            if held is None:
-                images.add(Path(folder) / _inside(row, name).relative_to(root))
-    return [*found, *sorted(images)]
-
-
-def _files(folder: Path) -> tuple[list[Path], Callable[..., Iterator[tuple[int, dict[str, Any]]]]]:
-    """The files of a source, and what reads them."""
-    for pattern, read in (("*.parquet", _parquet_rows), ("*.jsonl", _jsonl_rows)):
-        files = finished_files(Path(folder), pattern) if Path(folder).is_dir() else []
-        if files:
-            return files, read
-    raise NapoError(f"{folder} holds no .parquet or .jsonl file; put the preference rows there.")
-
-
-def _parquet_rows(
-    path: Path, first: int, texts_only: bool, wanted: Callable[[int], bool]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow as pa
-
-    file = _open_parquet(path)
-    columns = [name for name in file.schema_arrow.names if not texts_only or name != "image"]
-    number = first
-    try:
-        for group in range(file.metadata.num_row_groups):
-            size = file.metadata.row_group(group).num_rows
-            if not any(wanted(at) for at in range(number, number + size)):
-                number += size
-                continue
-            held = file.iter_batches(READ_ROWS, row_groups=[group], columns=columns)
-            for table in held:
-                table = table.rename_columns(rename_released(table.schema.names))
-                if not any(wanted(at) for at in range(number, number + table.num_rows)):
-                    number += table.num_rows
-                    continue
-                for row in table.to_pylist():
-                    if wanted(number):
-                        yield number, _named(row, path, number - first)
-                    number += 1
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _open_parquet(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        names = rename_released(file.schema_arrow.names)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from None
-    missing = [name for name in REQUIRED if name not in names]
-    if missing:
-        raise NapoError(
-            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
-            f"RLAIF-V has {', '.join(REQUIRED)}."
-        )
-    return file
-
-
-def _unreadable(path: Path, error: Exception) -> NapoError:
-    problem = shown(next(iter(str(error).splitlines()), type(error).__name__), 300)
-    return NapoError(
-        f"{path} cannot be read as Parquet ({problem}); delete it and make it or fetch it again."
-    )
-
-
-def _length(path: Path) -> int:
-    return _open_parquet(path).metadata.num_rows
-
-
-def number_of_rows(folder: Path, count: int = 0) -> int:
-    """How many rows a source has, or how many of them are used, without reading them.
-
-    Raises:
-        NapoError: when there is no file of rows, or one does not open.
-    """
-    files, read = _files(folder)
-    total = sum(_length(path) if read is _parquet_rows else number_of_lines(path) for path in files)
-    return min(count, total) if count else total
-
-
-def number_of_lines(path: Path) -> int:
-    """Lines of a JSONL file that hold something."""
-    with open(path, "rb") as file:
-        return sum(bool(line.strip()) for line in file)
-
-
-def _jsonl_rows(
-    path: Path, first: int, texts_only: bool, wanted: Callable[[int], bool]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = first
-    with open(path, "rb") as file:
-        for line_number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            if wanted(number):
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    raise NapoError(
-                        f"{path}, line {line_number}, is not JSON; correct or delete it."
-                    ) from None
-                if not isinstance(row, dict):
-                    raise NapoError(f"{path}, line {line_number}, is no JSON object.")
-                row = {RELEASED_NAMES.get(name, name): value for name, value in row.items()}
-                row.setdefault("image", row.get("image_path"))
-                missing = [name for name in REQUIRED if row.get(name) is None]
-                if missing:
-                    raise NapoError(f"{path}, line {line_number}, lacks {', '.join(missing)}.")
-                yield number, _named(row, path, number - first)
-            number += 1
-
-
-def _named(row: dict[str, Any], path: Path, place: int) -> dict[str, Any]:
-    """The row with an `id` of text, and where it comes from."""
-    if row.get("id") is None:
-        row["id"] = row["idx"] if row.get("idx") is not None else f"{path.stem}-{place}"
-    return {**row, "id": str(row["id"]), "file": path.name, "folder": str(path.parent)}

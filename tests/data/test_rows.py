@@ -57,8 +57,8 @@ def test_the_same_rows_are_the_same_bytes(tmp_path):
 
 
 def test_biased_responses_are_added_beside_what_was_there(tmp_path):
-    said = {name: [Generated(name, 3, name == "vision_biased")] for name in BIASED}
-    (made,) = with_biased([row(1)], said)
+    responses = {name: [Generated(name, 3, name == "vision_biased")] for name in BIASED}
+    (made,) = with_biased([row(1)], [row(1)], lambda rows: responses)
     assert made["language_biased"] == "language_biased" and made["language_biased_cut"] is False
     assert made["vision_biased_cut"] is True and made["chosen"] == "A cat."
 

@@ -1,0 +1,155 @@
+"""The files of a source: Parquet with images in it, or JSONL beside its images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from napo.errors import NapoError
+from napo.workspace.files import finished_files
+
+# Names that the released generator and trainer use for the two biased responses.
+RELEASED_NAMES = {
+    "question_only": "language_biased",
+    "question_only_None": "language_biased",
+    "image_only": "vision_biased",
+}
+REQUIRED = ("image", "question", "chosen", "rejected")
+READ_ROWS = 64  # rows of Parquet decoded at a time
+
+Row = dict[str, Any]
+Wanted = Callable[[int], bool]  # number -> whether to read that row or batch
+
+
+def encodable(text: str) -> str:
+    """The text as it can be stored: lone surrogates replaced."""
+    return text.encode(errors="replace").decode()
+
+
+def shown(text: str, most: int = 80) -> str:
+    """The beginning of a text for a terminal: characters that do not print are escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in encodable(text)[:most]
+    )
+
+
+@contextmanager
+def reading(path: Path, remedy: str = "delete it and make it or fetch it again") -> Iterator[None]:
+    """Turn pyarrow's errors about a damaged file into a sentence.
+
+    Raises:
+        NapoError: naming the file and the remedy.
+    """
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        problem = shown(next(iter(str(error).splitlines()), type(error).__name__), 300)
+        raise NapoError(f"{path} cannot be read as Parquet ({problem}); {remedy}.") from None
+
+
+class ParquetFile:
+    """A Parquet file of preference rows.
+
+    Raises:
+        NapoError: when it does not open, or lacks a column.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self.path = path
+        with reading(path):
+            self.file = pq.ParquetFile(path)
+            columns = self.file.schema_arrow.names
+        self.columns = {name: RELEASED_NAMES.get(name, name) for name in columns}
+        self.count = self.file.metadata.num_rows
+        missing = [name for name in REQUIRED if name not in self.columns.values()]
+        if missing:
+            raise NapoError(
+                f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
+                f"RLAIF-V has {', '.join(REQUIRED)}."
+            )
+
+    def rows(
+        self, first: int, wanted: Wanted, texts_only: bool = False
+    ) -> Iterator[tuple[int, Row]]:
+        """Number (from `first` on) and content of the wanted rows, `READ_ROWS` in memory."""
+        import pyarrow as pa
+
+        columns = [name for name in self.columns if not texts_only or name != "image"]
+        names = [self.columns[name] for name in columns]
+        with reading(self.path):
+            for group in range(self.file.metadata.num_row_groups):
+                end = first + self.file.metadata.row_group(group).num_rows
+                if any(map(wanted, range(first, end))):
+                    number = first
+                    for batch in self.file.iter_batches(
+                        READ_ROWS, row_groups=[group], columns=columns
+                    ):
+                        kept = [at for at in range(batch.num_rows) if wanted(number + at)]
+                        rows = batch.rename_columns(names).take(pa.array(kept, pa.int64()))
+                        for at, row in zip(kept, rows.to_pylist(), strict=True):
+                            yield number + at, row
+                        number += batch.num_rows
+                first = end
+
+
+class JsonlFile:
+    """A JSONL file of preference rows; images are files beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def count(self) -> int:
+        """Lines that are not empty."""
+        with open(self.path, "rb") as file:
+            return sum(bool(line.strip()) for line in file)
+
+    def rows(
+        self, first: int, wanted: Wanted, texts_only: bool = False
+    ) -> Iterator[tuple[int, Row]]:
+        """Number (from `first` on) and content of the wanted rows.
+
+        Raises:
+            NapoError: when a line is not a row, naming it.
+        """
+        number = first - 1
+        with open(self.path, "rb") as file:
+            for line_number, line in enumerate(file, 1):
+                number += bool(line.strip())
+                if not line.strip() or not wanted(number):
+                    continue
+                place = f"{self.path}, line {line_number},"
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
+                    raise NapoError(f"{place} is not JSON; correct or delete it.") from None
+                if not isinstance(row, dict):
+                    raise NapoError(f"{place} is no JSON object; correct or delete it.")
+                row = {RELEASED_NAMES.get(name, name): value for name, value in row.items()}
+                row.setdefault("image", row.get("image_path"))
+                missing = [name for name in REQUIRED if row.get(name) is None]
+                if missing:
+                    raise NapoError(f"{place} lacks {', '.join(missing)}.")
+                yield number, row
+
+
+def open_files(folder: Path) -> Iterator[ParquetFile | JsonlFile]:
+    """The files of a source, one open at a time.
+
+    Raises:
+        NapoError: when there is none, or as `ParquetFile`.
+    """
+    for pattern, kind in (("*.parquet", ParquetFile), ("*.jsonl", JsonlFile)):
+        paths = finished_files(Path(folder), pattern)
+        if paths:
+            yield from map(kind, paths)
+            return
+    raise NapoError(f"{folder} holds no .parquet or .jsonl file; put the preference rows there.")
