@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from napo.results.report import Picture, ReportContent, Section, Table
+from napo.results.report import Picture, ReportContent, Section, Sheet
 
 HOSTILE = "</td><script>alert(1)</script> & \"quoted\" <img src='http://x/y.png'>"
 
@@ -16,7 +16,7 @@ def content(**changes):
         "summary": [HOSTILE],
         "sections": [
             Section("Figures", [HOSTILE], [Picture("Fig. 3", figure(), HOSTILE)]),
-            Section("Tables", [], [], [Table("Table 4", table, ["a note", HOSTILE])]),
+            Section("Tables", [], [], [Sheet("Table 4", table, ["a note", HOSTILE])]),
         ],
         "settings": {"training": {"beta": 0.1}, "variants": ("dpo", "A1"), "x": HOSTILE},
         "versions": {"torch": "2.13"},

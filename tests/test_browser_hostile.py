@@ -14,7 +14,7 @@ from napo.config.variants import BIASED, RESPONSES
 from napo.data.rows import shards, write_shard
 from napo.lab.html import escaped
 from napo.noise.samples import sampled_rows
-from napo.results.report import Section, Table, build
+from napo.results.report import Section, Sheet, build
 from napo.stages.session import open_session
 from napo.workspace.manifests import finish
 
@@ -141,7 +141,7 @@ def test_a_report_full_of_hostile_texts_fits_its_window_and_runs_nothing(page, t
     table = content().sections[1].tables[0]
     frame = table.frame.iloc[[0] * len(TEXTS)].assign(variant=TEXTS)
     sections = [Section(text, [text], []) for text in HOSTILE]
-    sections.append(Section("Tables", [], [], [Table("Table 4", frame, HOSTILE)]))
+    sections.append(Section("Tables", [], [], [Sheet("Table 4", frame, HOSTILE)]))
     path = tmp_path / "report.html"
     path.write_text(build(content(title=HOSTILE[2], summary=HOSTILE, sections=sections)))
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}

@@ -1,4 +1,4 @@
-"""Tables 1 to 4 and the report."""
+"""Tables 1 to 4, the extra table and the report, from finished results."""
 
 from __future__ import annotations
 
@@ -28,165 +28,138 @@ def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
     """The finished runs of the profile's variants and baselines.
 
     Raises:
-        NapoError: when nothing has run, not even the base.
+        NapoError: when nothing has run, or no variant of the requested seeds or tune.
     """
     from napo.results.collect import collect
 
     profile, folder = session.profile, session.workspace.results
     names = (*profile.variants, *profile.baselines)
-    found = collect(folder, names, session.seeds(seeds), session.tune(tune))
-    # Tables in which every run of other seeds or tune says "not run" are nobody's wish.
-    asked = f" of tune {tune or 'full'}, seeds {seeds or profile.seeds}" if seeds or tune else ""
-    if not found.runs or (asked and profile.variants and set(found.runs) == {"base"}):
+    results = collect(folder, names, session.seeds(seeds), session.tune(tune))
+    request = f" of tune {tune or 'full'}, seeds {seeds or profile.seeds}" if seeds or tune else ""
+    if not results.runs or (request and profile.variants and set(results.runs) == {"base"}):
         raise NapoError(
-            f"{folder} holds no finished results{asked}; run notebooks/06_evaluate.ipynb first."
+            f"{folder} holds no finished results{request}; run notebooks/06_evaluate.ipynb first."
         )
-    return found
+    return results
 
 
 def write_report(session: Session, results: Results, seeds: str = "", tune: str = "") -> Path:
-    """Write Tables 1 to 4, the extra one, the summary and `report.html`, and seal their folder.
+    """Write all tables, the summary, the claims and `report.html`, and seal their folder.
 
-    The folder is `tables`; that of other seeds or tune than the profile's is named after them.
+    The folder is `tables`; other seeds or tune than the profile's have a folder of their own.
     """
-    profile = session.profile
-    folder = session.workspace.data / session.edition("tables", seeds, tune)
+    from napo.results.collect import claims, measurements, summary
+    from napo.results.report import build
+    from napo.results.tables import extra_table, tables
+
+    profile, workspace = session.profile, session.workspace
+    folder = workspace.data / session.edition("tables", seeds, tune)
     tune = session.tune(tune)
+    runs = [run for names in results.runs.values() for run in names]
     settings = {
         "profile": profile.model_dump(),
         "tune": tune,
-        "results": {
-            run: manifest_fingerprint(require(session.workspace.result(run)))
-            for runs in results.runs.values()
-            for run in runs
-        },
+        "results": {run: manifest_fingerprint(require(workspace.result(run))) for run in runs},
     }
-    with work_on(folder, settings, remake=True) as todo:  # from results alone, in seconds
+    with work_on(folder, settings, remake=True) as todo:  # takes seconds, so it is made anew
         if todo:
-            keep_only(folder, _write(session, folder, results, tune))
+            of_paper = results.only(profile.variants)
+            sheets = tables(of_paper, scale=profile.scale, model=profile.paper_model)
+            sheets = [*sheets.values(), extra_table(results)]
+            frames = {
+                "summary": summary(results, (*metrics(), *details())),
+                "claims": claims(of_paper),
+                "measurements": measurements(results),
+            }
+            content = report_content(session, of_paper, sheets, frames["claims"], tune)
+            texts = {f"{name}.csv": to_csv(frame) for name, frame in frames.items()}
+            texts["report.html"] = build(content)
+            paths = [path for sheet in sheets for path in sheet.write(folder)]
+            for name, text in texts.items():
+                paths.append(folder / name)
+                with atomic_file(paths[-1]) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
+            keep_only(folder, paths)
     return folder / "report.html"
 
 
-def _write(session: Session, folder: Path, results: Results, tune: str) -> list[Path]:
-    from napo.results import report
-    from napo.results.collect import claims, measurements, summary
-    from napo.results.tables import extra_table, tables
-
-    profile = session.profile
-    papers = results.only(profile.variants)
-    made = tables(papers, scale=profile.scale, model=profile.paper_model)
-    extra = extra_table(results)
-    written = [path for table in (*made.values(), extra) for path in table.write(folder)]
-    frames = {
-        "summary": summary(results, (*metrics(), *details())),
-        "claims": claims(papers),
-        "measurements": measurements(results),
-    }
-    for name, frame in frames.items():
-        written.append(folder / f"{name}.csv")
-        with atomic_file(written[-1]) as temporary:
-            frame.to_csv(temporary, index=False, float_format="%.6g")
-    content = report_content(session, papers, [*made.values(), extra], frames["claims"], tune)
-    written.append(folder / "report.html")
-    with atomic_file(written[-1]) as temporary:
-        temporary.write_text(report.build(content), encoding="utf-8")
-    return written
-
-
-def halves_to_read(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row a variant, a column a metric: value and 95 % interval."""
-    cells = [f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in frame.itertuples()]
-    order, metrics = list(dict.fromkeys(frame["variant"])), list(dict.fromkeys(frame["metric"]))
-    table = frame.assign(cell=cells).pivot(index="variant", columns="metric", values="cell")
-    return table.loc[order, metrics]
-
-
 def report_content(
-    session: Session,
-    results: Results,
-    tables: Sequence[Table],
-    claims: pd.DataFrame,
-    tune: str,
+    session: Session, results: Results, tables: Sequence[Table], claims: pd.DataFrame, tune: str
 ) -> ReportContent:
-    """The report: what the claims came to, Tables 1 to 4, Figs. 3 and 4, training, settings."""
+    """The report: the claims and their answers, all tables, Figs. 3 and 4, training, settings."""
     from napo.noise.separation import describe, separation
     from napo.results import figures
-    from napo.results.collect import claims_to_read, comparison, summary
-    from napo.results.report import Picture, ReportContent, Section
-    from napo.results.report import Table as Sheet
+    from napo.results.collect import claims_to_read, comparison, summary, summary_to_read
+    from napo.results.report import Picture, ReportContent, Section, Sheet
 
     profile, workspace = session.profile, session.workspace
-    ran = [name for name in results.runs if name != "base"]
-    seeds = sorted({len(results.runs[name]) for name in ran})
-    each = " to ".join(map(str, dict.fromkeys((*seeds[:1], *seeds[-1:]))))
+    variants = [name for name in results.runs if name != "base"]
+    seeds = sorted({len(results.runs[name]) for name in variants})
+    count = " to ".join(map(str, dict.fromkeys((*seeds[:1], *seeds[-1:]))))
+
+    def pictures(captions: dict[str, tuple[str, str]]) -> list[Picture]:
+        paths = {name: workspace.figures / f"{name}.svg" for name in captions}
+        drawn = [name for name in captions if paths[name].is_file()]
+        return [Picture(captions[name][0], paths[name], captions[name][1]) for name in drawn]
+
+    margins = all_margins(session) if workspace.rows.is_dir() else None
+    words = "" if margins is None else describe(separation(margins))
     sections = [
         Section(
-            "The paper's claims, asked of these runs",
-            ["Differences with 95 % intervals, items resampled and paired; an interval that "
+            "The paper's claims, tested on these runs",
+            ["Differences with 95 % intervals; items are resampled and paired. An interval that "
              "holds 0 decides nothing."],
             [Picture("LP and CB of every variant", figures.comparison(comparison(results)),
-                     "Dots and 95 % intervals; carets: the two halves of each true/false pair; "
-                     "dashed: the base.")] if results.runs else [],
+                     "Dots: value with 95 % interval. Carets: the two halves of each true/false "
+                     "pair. Dashed line: the base.")],
             [Sheet("Each claim as a difference between two variants", claims_to_read(claims))],
         ),
         Section(
-            "The base model and what leads to its scores",
+            "Scores in detail",
             ["LP and CB count an instance only if its true and its false statement are both "
-             "answered right. A variant that gains one half at the price of the other has changed "
-             "its habit, not its sight."],
+             "answered correctly. A variant that gains on true statements and loses on false ones "
+             "has changed how often it says yes, not how well it sees."],
             [],
-            [Sheet("VLind-Bench in detail, percent", halves_to_read(summary(
-                results, BENCHMARKS["vlind"].metrics + BENCHMARKS["vlind"].details)))],
+            [Sheet(f"{benchmark.title} in detail",
+                   summary_to_read(summary(results, benchmark.metrics + benchmark.details)))
+             for benchmark in BENCHMARKS.values() if benchmark.details],
         ),
-        Section("Tables 1 to 4, and one more", [], [], [Sheet(t.heading, t.frame, t.notes)
-                                                        for t in tables]),
+        Section("Tables 1 to 4 and the extra table", [], [],
+                [Sheet(table.heading, table.frame, table.notes) for table in tables]),
+        Section("Figures", words.split("\n\n") if words else [], pictures({
+            "fig3": ("Fig. 3. From BCE to MAE", "Left: NaPO's loss for several q, between BCE and "
+                     "MAE. Right: the weight of a pair in the gradient."),
+            "fig4": ("Fig. 4. Margins of noise and noise-free responses", "Log-prob margins under "
+                     "the base model, summed and per token. AUROC: the probability that a "
+                     "noise-free response has the larger margin."),
+        })),
+        Section("Training", [], pictures(
+            {f"training-{name}-{tune}": (f"{name} over training", "") for name in variants})),
     ]  # fmt: skip
-    drawn = [
-        ("fig3", "Fig. 3. From BCE to MAE", "Left, NaPO's loss for several q between its two ends; "
-         "right, the weight of a pair in the gradient."),
-        ("fig4", "Fig. 4. Margins of noise and noise-free responses", "Log-prob margins under the "
-         "base model, summed and per token. AUROC: the chance that a noise-free response has the "
-         "larger margin."),
-    ]  # fmt: skip
-    pictures = [
-        Picture(title, workspace.figures / f"{name}.svg", caption)
-        for name, title, caption in drawn
-        if (workspace.figures / f"{name}.svg").is_file()
-    ]
-    everything = all_margins(session) if workspace.rows.is_dir() else None
-    words = "" if everything is None else describe(separation(everything))
-    told = words.split("\n\n") if words else []
-    sections.append(Section("Figures", told, pictures))
-    curves = [
-        Picture(f"{name} over training",
-                workspace.figures / f"training-{name}-{tune}.svg")
-        for name in ran
-        if (workspace.figures / f"training-{name}-{tune}.svg").is_file()
-    ]  # fmt: skip
-    sections.append(Section("Training", [], curves))
-    versions = require(workspace.result("base"))["versions"] if "base" in results.runs else {}
+    of_each = f", {count} seed{'' if count == '1' else 's'} each" if variants else ""
     return ReportContent(
         title="NaPO, reproduced",
         subtitle=profile.title or profile.name,
-        summary=[
-            f"{len(ran)} of {len(profile.variants)} variants ran"
-            + (f", {each} seed{'' if each == '1' else 's'} each." if ran else "."),
-        ],
+        summary=[f"{len(variants)} of {len(profile.variants)} variants ran{of_each}."],
         sections=sections,
         settings=profile.model_dump(),
-        versions=versions,
-        code=_commits(workspace, results),
+        versions=require(workspace.result("base"))["versions"] if "base" in results.runs else {},
+        code=commits(workspace, results),
     )
 
 
-def _commits(workspace: Workspace, results: Results) -> dict[str, str]:
-    """The commit that writes the report, and those that made the results in it."""
-    folders = [workspace.result(run) for runs in results.runs.values() for run in runs]
-    records = [folder / provenance.FILE for folder in folders]
-    made = {
-        provenance.code_to_read(read_json(path)["code"]) if path.is_file() else "not recorded"
-        for path in records
-    }
+def to_csv(frame: pd.DataFrame) -> str:
+    """A frame as csv with six significant digits."""
+    return frame.to_csv(index=False, float_format="%.6g")
+
+
+def commits(workspace: Workspace, results: Results) -> dict[str, str]:
+    """The commit that writes the report, and the commits that made its results."""
+    made = set()
+    for run in [run for names in results.runs.values() for run in names]:
+        path = workspace.result(run) / provenance.FILE
+        record = read_json(path) if path.is_file() else None
+        made.add(provenance.code_to_read(record["code"]) if record else "not recorded")
     return {
         "this report": provenance.code_to_read(provenance.code()),
         "its results": "; ".join(sorted(made)) or "none",

@@ -168,7 +168,7 @@ def test_a_figure_has_its_makers_and_its_hashes_beside_it(tmp_path):
 def test_the_report_names_its_commit_and_that_of_its_results(tmp_path):
     from types import SimpleNamespace
 
-    from napo.stages.report import _commits
+    from napo.stages.report import commits
     from napo.workspace.folders import Workspace
 
     workspace = Workspace(tmp_path, "tiny")
@@ -176,12 +176,12 @@ def test_the_report_names_its_commit_and_that_of_its_results(tmp_path):
     for run in ("base", "A1/seed-0"):
         stage(workspace.result(run))
     mine = provenance.code_to_read(provenance.code())
-    assert _commits(workspace, results) == {"this report": mine, "its results": mine}
+    assert commits(workspace, results) == {"this report": mine, "its results": mine}
     record = read_json(workspace.result("base") / provenance.FILE)
     record["code"] |= {"commit": "e" * 40, "dirty": False}
     write_json(workspace.result("base") / provenance.FILE, record)
     both = "; ".join(sorted([mine, f"commit {'e' * 40}, clean"]))
-    assert _commits(workspace, results)["its results"] == both
+    assert commits(workspace, results)["its results"] == both
 
 
 def test_gpus_are_named_as_the_driver_names_them(tmp_path, monkeypatch):

@@ -41,8 +41,8 @@ def comparison(summary: pd.DataFrame) -> Figure:
         summary["variant"].unique(),
         key=lambda name: (order.get(name.removesuffix("-lora"), len(order)), name),
     )
-    columns = min(COLUMNS, len(metrics))
-    rows = -(-len(metrics) // columns)
+    columns = min(COLUMNS, len(metrics)) or 1
+    rows = -(-len(metrics) // columns) or 1
     with style():
         figure = new_figure(PAGE, (0.55 + 0.175 * max(3, len(variants))) * rows + 0.25)
         panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()

@@ -83,7 +83,7 @@ _STYLE = {
     "svg.hashsalt": "napo",  # otherwise element names are random
 }
 # Dates and versions would make the same figure other bytes.
-_METADATA: dict[str, dict[str, Any]] = {
+METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None, "Creator": None},
     "png": {"Software": None},
@@ -114,7 +114,7 @@ class _Shown(Figure):
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         with style(), quiet_glyphs():
-            self.savefig(buffer, format="png", dpi=150, metadata=_METADATA["png"])
+            self.savefig(buffer, format="png", dpi=150, metadata=METADATA["png"])
         return buffer.getvalue()
 
 
@@ -160,11 +160,11 @@ def save(figure: Figure, folder: Path, name: str, data: pd.DataFrame) -> list[Pa
     Returns:
         The four paths.
     """
-    paths = [Path(folder) / f"{name}.{suffix}" for suffix in (*_METADATA, "csv")]
+    paths = [Path(folder) / f"{name}.{suffix}" for suffix in (*METADATA, "csv")]
     for path in paths[:-1]:
         kind = path.suffix.removeprefix(".")
         with style(), quiet_glyphs(), atomic_file(path) as temporary:
-            figure.savefig(temporary, format=kind, dpi=300, metadata=_METADATA[kind])
+            figure.savefig(temporary, format=kind, dpi=300, metadata=METADATA[kind])
     with atomic_file(paths[-1]) as temporary:
         data.to_csv(temporary, index=False, lineterminator="\n")
     hashes = {path.name: hash_file(path) for path in paths}
