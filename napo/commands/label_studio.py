@@ -40,11 +40,7 @@ CONFIG = """<View>
 
 
 def export_samples(session: Session, path: Path) -> int:
-    """Write the samples as tasks to `path`, and the labelling config beside it (`.xml`).
-
-    Returns:
-        How many tasks.
-    """
+    """Write the samples as tasks to `path`, the labelling config beside it; return their number."""
     if path.suffix == ".xml":
         raise NapoError(f"{path} is the place of the labelling config; name a .json file.")
     rows, samples = stages.samples(session)
@@ -72,11 +68,11 @@ def import_labels(
     Args:
         session: the session whose samples were exported.
         path: the JSON export.
-        annotator: a name instead of the email; needed where the export has only a number.
+        annotator: a name instead of the email; needed if the export has only a number.
         replace: whether the labels replace other labels of the same name and item.
 
     Returns:
-        The labels, columns as `read_labels` returns them.
+        The labels, as `read_labels` returns them.
 
     Raises:
         NapoError: as `read_export`; for people without a name, tasks of another data set, unknown
@@ -122,7 +118,7 @@ def read_export(path: Path) -> list[dict[str, str]]:
 
     Returns:
         For each label: `where` (path and number of the task), `data_set`, `id`, `kind`, `label`,
-        `note`, and `account`, the person's email, or the number where the export has no email.
+        `note`, and `account` (email, or number where the export has no email).
 
     Raises:
         NapoError: when it has no labels, or is not the JSON export of tasks that napo exported.

@@ -100,7 +100,7 @@ class Annotator(widgets.VBox):
         self._remarks = remarks or {}
         items = [(id, kind) for id in samples for kind in BIASED]
         self.items = [item for item in items if remarks is None or item in remarks]
-        # Item, label before, label given here: undo withdraws a label only if it is still the same.
+        # Index, label before, label given here: undo withdraws only an unchanged label.
         self._history: list[tuple[int, dict[str, str] | None, dict[str, str]]] = []
         self._drafts: dict[int, str] = {}  # notes written before their label
         self._showing = False
@@ -165,9 +165,8 @@ class Annotator(widgets.VBox):
         for value in LABELS:
             self.buttons[value].icon = "check" if label and label["label"] == value else ""
         state = f"Labelled {label['label']}, saved." if label else "Not labelled yet."
-        state += " It equals the chosen response, which is noise by definition." * equals_chosen(
-            row, kind
-        )
+        if equals_chosen(row, kind):
+            state += " It equals the chosen response, which is noise by definition."
         self._say(state, f"{event}Item {self.index + 1} of {len(self.items)}, {name}. {state}")
         done = [kind for id, kind in self.items if (id, kind) in self._labels]
         totals = Counter(kind for _, kind in self.items)
@@ -199,11 +198,9 @@ class Annotator(widgets.VBox):
         )
         self._body = widgets.HBox([self.picture, texts], layout=wrap)
         self.note = widgets.Text(
-            placeholder="E: a note, if any",
-            tooltip="note",
-            continuous_update=False,
-            layout={"width": "320px"},
+            placeholder="E: a note, if any", tooltip="note", continuous_update=False
         )
+        self.note.layout.width = "320px"
         self.note.observe(self._edit_note, "value")
         self._actions: dict[str, Callable[[], None]] = {
             **{value: partial(self.label, value) for value in LABELS},

@@ -11,6 +11,7 @@ import io
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
@@ -31,7 +32,8 @@ RESERVED = (ADJUDICATED, ORACLE)
 LONGEST_NAME, LONGEST_NOTE = 200, 10_000  # bytes of a file's name, characters of a note
 ANY: Mapping[str, str] = MappingProxyType({})  # as `expected`: replace any label
 
-_Rows: TypeAlias = dict[tuple[str, ...], dict[str, str]]  # by id, kind and annotator
+_key = itemgetter("id", "kind", "annotator")
+_Rows: TypeAlias = dict[tuple[str, ...], dict[str, str]]  # by their key
 
 
 class LabelledMeanwhile(NapoError):
@@ -71,7 +73,7 @@ def labels_file(folder: Path, annotator: str) -> Path:
     if annotator not in RESERVED and annotator.casefold() in RESERVED:
         raise NapoError(f"The annotator is {annotator!r}; {annotator.casefold()} is reserved.")
     letters = all(c in "_ .@+-" or unicodedata.category(c)[0] in "LMN" for c in annotator)
-    plain = letters and annotator == _one_line(annotator)
+    plain = letters and annotator == " ".join(annotator.split())
     if not plain or annotator[:1] in ("", *" .@+-") or len(annotator.encode()) > LONGEST_NAME:
         raise NapoError(
             f"The annotator is {annotator[:60]!r}; give a name of letters, digits, single spaces "
@@ -137,7 +139,11 @@ def check_label(row: Mapping[str, str], where: object) -> dict[str, str]:
     Raises:
         NapoError: when it is no label.
     """
-    label = {name: _one_line(row.get(name, "")) for name in COLUMNS}
+    label = {}
+    for name in COLUMNS:
+        value = row.get(name)
+        missing = value is None or value != value  # NaN in a data frame
+        label[name] = "" if missing else " ".join(str(value).replace("\0", "").split())
     for name, known in (("kind", BIASED), ("label", LABELS), ("group", GROUPS)):
         if label[name] not in known:
             raise NapoError(f"{where}: {unknown(name, label[name], filter(None, known))}")
@@ -149,16 +155,6 @@ def check_label(row: Mapping[str, str], where: object) -> dict[str, str]:
             f"{where}: the note has {len(label['note'])} characters; keep it to {LONGEST_NOTE}."
         )
     return label
-
-
-def _key(row: Mapping[str, str]) -> tuple[str, ...]:
-    return row["id"], row["kind"], row["annotator"]
-
-
-def _one_line(value: object) -> str:
-    """Text without line breaks and nulls; a missing value of a data frame is empty."""
-    text = "" if value is None or value != value else str(value)
-    return " ".join(text.replace("\0", "").split())
 
 
 def _compare(current: Mapping[str, str] | None, expected: Mapping[str, str] | None) -> None:

@@ -39,10 +39,10 @@ def fig4(margins: pd.DataFrame, *, bins: int = 24, seed: int = 0, width: float =
 
     Each panel: histogram with density, a rug, medians, and the AUROC of the margin with its 95 %
     bootstrap interval. Where groups are known the figure shows questions; descriptions are reported
-    apart by `napo.noise.samples.separation`.
+    apart by `napo.noise.separation`.
 
     Args:
-        margins: as `napo.noise.samples.margins` gives them.
+        margins: as `napo.noise.samples.response_margins` returns them.
         bins: of each panel's histogram.
         seed: of the bootstrap.
         width: inches; `PAGE` draws the paper's 2 x 2, `COLUMN` four panels in a column.
