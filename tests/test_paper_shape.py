@@ -3,6 +3,7 @@
 make test-paper-shape     (about ten minutes on two cores, 15 GB)
 """
 
+import json
 import resource
 import time
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from functools import lru_cache
 import paper_fixtures as paper
 import pytest
 import torch
-import yaml
 
 from napo import stages
 from napo.config.settings import IMAGE_MASKS
@@ -62,7 +62,7 @@ def made(tmp_path_factory):
         "evaluation": {"benchmarks": ["vlind"], "decoding": {"max_new_tokens": 8}, "batch_size": 2},
         "launch": {"processes": 1, "strategy": "ddp"},
     }
-    (root / "two-layers.yaml").write_text(yaml.safe_dump(settings))
+    (root / "two-layers.yaml").write_text(json.dumps(settings))
     return open_session(str(root / "two-layers.yaml"), str(root))
 
 

@@ -1,7 +1,7 @@
 """The benchmarks of Tables 1 to 4, one entry each: names, metrics, ratios, notes.
 
-How a metric is computed from answers stands in the benchmark's own module (`napo.benchmarks`). To
-add a benchmark, write its module and `register` its entry; see docs/extend.md.
+A benchmark's own module scores the answers (`napo.benchmarks`). To add a benchmark, write its
+module and `register` its entry; see docs/extend.md.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 from napo.config.registry import Entry, Registry, register
+from napo.errors import unknown
 
 EXTRA = "extra"  # the table of variants that the paper does not have
 
 
 class Ratio(NamedTuple):
-    """A metric as scale * sum(numerator) / sum(denominator) over a benchmark's items."""
+    """A metric as scale * sum(numerator) / sum(denominator) over a benchmark's items.
+
+    Numerator and denominator are columns of the frame that `evaluate` returns; "one" is 1 in each
+    row, which makes the metric a mean.
+    """
 
     numerator: str
     denominator: str
@@ -28,13 +33,13 @@ class Metric:
     """A column of the tables.
 
     Attributes:
-        name: the column's name. It contains the benchmark, since two benchmarks have a HalRate.
-        key: the scorer's official key.
-        scale: from the scorer's units to the paper's.
+        name: the column's name, which contains the benchmark: two benchmarks have a HalRate.
+        key: the key of the metric in what the scorer returns, and in `Benchmark.ratios`.
+        scale: factor from the scorer's unit to the paper's.
         better: 1 if larger is better, -1 if smaller is, 0 if neither.
         digits: digits after the point.
         tables: the tables that show it: 1 to 4, and `EXTRA`.
-        benchmark: the benchmark's name; its entry fills it in.
+        benchmark: the benchmark's name; `Benchmark` sets it.
     """
 
     name: str
@@ -47,7 +52,7 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """The name with an arrow towards better."""
+        """The name with an arrow in the direction of better values."""
         return f"{self.name} {'↑' if self.better > 0 else '↓'}"
 
     @property
@@ -65,11 +70,11 @@ class Benchmark(Entry):
         name: its name in profiles, and of its folder and files.
         module: the module with its `load`, `requests` and `evaluate` (see `napo.benchmarks`).
         title: its name in words.
-        ratios: official key -> the sums that the metric is a ratio of.
-        metrics: the metrics that tables show.
-        details: metrics that explain them, shown by notebook 06 and the report.
+        ratios: key of a metric -> the ratio that resampling estimates the interval from.
+        metrics: the metrics in tables.
+        details: metrics that explain those in tables, for notebook 06 and the report.
         sizes: the keys of `evaluation.sizes` that it takes (icon world).
-        notes: how its columns are to be read, below each table that shows it.
+        notes: how to read its columns, below each table that has them.
     """
 
     registry: ClassVar[Registry] = Registry("benchmark")
@@ -86,6 +91,9 @@ class Benchmark(Entry):
     def __post_init__(self) -> None:
         for name in ("metrics", "details"):
             own = tuple(replace(metric, benchmark=self.name) for metric in getattr(self, name))
+            for metric in own:
+                if metric.key not in self.ratios:
+                    raise unknown(f"ratio of {self.name}", metric.key, self.ratios)
             object.__setattr__(self, name, own)
 
 
@@ -93,7 +101,7 @@ BENCHMARKS = Benchmark.registry
 
 
 def metrics(table: int | str | None = None) -> tuple[Metric, ...]:
-    """The metrics that a table shows, in the order of its columns; None: all of them."""
+    """The metrics of a table, in the order of its columns; None: of all tables."""
     return tuple(
         metric
         for benchmark in BENCHMARKS.values()
@@ -103,12 +111,12 @@ def metrics(table: int | str | None = None) -> tuple[Metric, ...]:
 
 
 def details() -> tuple[Metric, ...]:
-    """The metrics that explain those of the tables."""
+    """The metrics that explain those in tables."""
     return tuple(metric for benchmark in BENCHMARKS.values() for metric in benchmark.details)
 
 
-def shown(table: int | str) -> tuple[Benchmark, ...]:
-    """The benchmarks whose metrics a table shows."""
+def benchmarks_in(table: int | str) -> tuple[Benchmark, ...]:
+    """The benchmarks that have a column in a table."""
     return tuple(BENCHMARKS[name] for name in dict.fromkeys(m.benchmark for m in metrics(table)))
 
 
@@ -166,8 +174,8 @@ for _benchmark in (
             "obj_rec": Ratio("recalled", "truth"),
         },
         metrics=(
-            Metric("ObjHal CHAIRs", "CHAIRs_refine", 100, -1, tables=_EVERYWHERE),
-            Metric("ObjHal CHAIRi", "CHAIRi", 100, -1, tables=_EVERYWHERE),
+            Metric("ObjHal CHAIRs", "CHAIRs_refine", 100, better=-1, tables=_EVERYWHERE),
+            Metric("ObjHal CHAIRi", "CHAIRi", 100, better=-1, tables=_EVERYWHERE),
         ),
         sizes=("object_halbench",),
         notes=(
@@ -189,10 +197,10 @@ for _benchmark in (
             "d_Accuracy": Ratio("right", "asked", 100),
         },
         metrics=(
-            Metric("AMBER CHAIR", "CHAIR", 1, -1, tables=(1,)),
+            Metric("AMBER CHAIR", "CHAIR", better=-1, tables=(1,)),
             Metric("AMBER Cover", "Cover", tables=(1, EXTRA)),
-            Metric("AMBER Hal", "Hal", 1, -1, tables=(1,)),
-            Metric("AMBER Cog", "Cog", 1, -1, tables=(1,)),
+            Metric("AMBER Hal", "Hal", better=-1, tables=(1,)),
+            Metric("AMBER Cog", "Cog", better=-1, tables=(1,)),
         ),
         sizes=("amber_generative", "amber_discriminative"),
         notes=("AMBER CHAIR and Hal are the paper's columns CHAIRs and HalRate.",),
@@ -208,7 +216,7 @@ for _benchmark in (
         },
         metrics=(
             Metric("MMHal Score", "score", digits=2, tables=(1,)),
-            Metric("MMHal Hal", "hallucination_rate", 1, -1, 2, tables=(1,)),
+            Metric("MMHal Hal", "hallucination_rate", better=-1, digits=2, tables=(1,)),
         ),
         sizes=("mmhal",),
         notes=(

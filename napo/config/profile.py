@@ -1,7 +1,7 @@
 """Profiles: all settings of one scale, from a YAML file.
 
-A profile is one file under `napo/config/profiles/`, or one named by path. Unknown keys
-are errors that list the known ones; what a profile leaves out has the default of its section
+A profile is a file in `napo/config/profiles/`, or any file named by its path. An unknown key is an
+error that lists the known keys. A key that is left out has the default of its section
 (`napo.config.settings`).
 """
 
@@ -12,7 +12,7 @@ import reprlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -25,15 +25,13 @@ from napo.config.settings import (
     Launch,
     Masks,
     Model,
-    Plugins,
     Run,
     Settings,
     Source,
     Training,
-    VariantName,
-    Word,
     World,
 )
+from napo.config.values import Count, FileName, Plugins, Variants
 from napo.config.variants import VARIANTS
 from napo.errors import NapoError, unknown
 from napo.workspace.files import fingerprint
@@ -45,23 +43,25 @@ __all__ = [
 ]  # fmt: skip
 
 PROFILES = Path(__file__).parent / "profiles"
-# Folders beside those of the profiles, in data/ or figures/.
+# Folders in data/ and figures/ that no profile may have.
 TAKEN = {
     "paper": "the published numbers",
-    "downloads": "what profiles download",
-    "bench": "what was measured of speed",
+    "downloads": "downloads",
+    "bench": "measured speeds",
     "readme": "the README's figures",
 }
 SEEDS_NAMED = 8  # in a file's name, which may have 255 characters
-_VALUES = reprlib.Repr()  # a wrong value is shown in a sentence: its beginning and end are enough
-_VALUES.maxlevel, _VALUES.maxstring, _VALUES.maxother = 2, 100, 100
+SHOWN = reprlib.Repr()  # shortens a wrong value in an error message
+SHOWN.maxlevel, SHOWN.maxstring, SHOWN.maxother = 2, 100, 100
+
+Kind = TypeVar("Kind", bound=Settings)
 
 
 class Profile(Settings):
     """One scale of the reproduction."""
 
-    name: Annotated[Word, Field(max_length=100)]  # the file's, if it says nothing
-    extends: str = ""  # the profile whose values hold where this one says nothing
+    name: FileName  # by default the file's
+    extends: str = ""  # the profile that gives the values which this one leaves out
     title: str = ""
     plugins: Plugins = ()  # modules that register losses, variants, benchmarks or families
     world: World = World()
@@ -73,14 +73,14 @@ class Profile(Settings):
     evaluation: Evaluation = Evaluation()
     launch: Launch = Launch()
     sources: tuple[Source, ...] = ()
-    variants: tuple[VariantName, ...] = tuple(v.name for v in VARIANTS.values() if v.tables)
-    baselines: tuple[VariantName, ...] = tuple(  # trained by `make baselines`
+    variants: Variants = tuple(v.name for v in VARIANTS.values() if v.tables)
+    baselines: Variants = tuple(  # trained by `make baselines`
         v.name for v in VARIANTS.values() if v.baseline
     )
     seeds: str = "0,1,2"
-    threads: int = Field(default=1, gt=0, le=1024)  # part of "the same bytes"
-    scale: Literal["tiny", "paper"] = "paper"  # decides what the tables' differences are against
-    paper_model: Literal["7B", "13B"] = "7B"  # whose published rows ours stand beside
+    threads: Annotated[Count, Field(le=1024)] = 1  # part of "the same bytes"
+    scale: Literal["tiny", "paper"] = "paper"  # decides which differences the tables show
+    paper_model: Literal["7B", "13B"] = "7B"  # whose published rows stand beside ours
 
     @field_validator("name")
     @classmethod
@@ -91,65 +91,48 @@ class Profile(Settings):
 
     @field_validator("seeds", mode="before")
     @classmethod
-    def _seeds(cls, value: Any) -> Any:
-        """A number or a list of numbers is taken for what it is meant to be."""
-        if isinstance(value, list) and value and all(type(one) is int for one in value):
-            value = ",".join(map(str, value))
-        if type(value) is int:
-            value = str(value)
-        if isinstance(value, str):
-            try:
-                seeds(value)
-            except NapoError as error:
-                raise ValueError(str(error).rstrip(".")) from None
-        return value
-
-    @field_validator("variants", "baselines")
-    @classmethod
-    def _named_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        twice = [name for name in value if value.count(name) > 1]
-        if twice:
-            raise ValueError(f"{twice[0]} is there twice; name each once")
-        return value
+    def _as_text(cls, value: Any) -> str:
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        seeds(text)
+        return text
 
 
 def seeds(text: str) -> list[int]:
     """The seeds of a parameter such as "0,1,2".
 
     Raises:
-        NapoError: when a piece is not a whole number, or one is named twice.
+        NapoError: when a piece is not a whole number, or a seed is there twice.
     """
+    start = f"seeds is {SHOWN.repr(text)}; "
     try:
         values = [int(piece) for piece in str(text).split(",")]
     except ValueError:
         raise NapoError(
-            f"seeds is {_VALUES.repr(text)}; "
-            "write whole numbers with commas between them, such as 0,1,2."
+            start + "write whole numbers with commas between them, such as 0,1,2."
         ) from None
     if min(values) < 0 or max(values) >= 2**32:
-        raise NapoError(f"seeds is {_VALUES.repr(text)}; a seed is 0 or larger, and below 2^32.")
+        raise NapoError(start + "a seed is 0 or larger, and below 2^32.")
     if len(set(values)) < len(values):
-        raise NapoError(
-            f"seeds is {_VALUES.repr(text)}, which names a seed twice; name each seed once."
-        )
+        raise NapoError(start + "name each seed once.")
     return values
 
 
-def edition(profile: Profile, name: str, asked: str = "", tune: str = "") -> str:
-    """A file's name, for other runs than the profile's their own: `tables-lora-seeds-0`.
+def edition(profile: Profile, name: str, seed_text: str = "", tune: str = "") -> str:
+    """The name of a file; seeds or `tune` that differ from the profile's become part of it.
 
-    A hash stands for many seeds, whose list no file system takes as a name.
+    For example `tables-lora-seeds-0`. A hash replaces a list of many seeds, which would be too
+    long for a file's name.
 
     Args:
         profile: the profile.
-        name: the name for its own runs.
-        asked: seeds such as "0,1,2"; empty: the profile's.
-        tune: what is trained; empty: as the profile says.
+        name: the name for the profile's own runs.
+        seed_text: seeds such as "0,1,2"; empty: the profile's.
+        tune: what is trained; empty: the profile's.
     """
     if tune not in ("", profile.training.tune):
         name += f"-{tune}"
-    if asked and seeds(asked) != seeds(profile.seeds):
-        values = seeds(asked)
+    values = seeds(seed_text or profile.seeds)
+    if values != seeds(profile.seeds):
         many = len(values) > SEEDS_NAMED
         name += f"-seeds-{fingerprint(values) if many else '-'.join(map(str, values))}"
     return name
@@ -164,18 +147,10 @@ def load_profile(name: str) -> Profile:
     """Read a profile by name, or by the path of a YAML file.
 
     Raises:
-        NapoError: for an unknown profile or key, a value out of its range, or a callable that is
-            not there, naming file and key.
+        NapoError: for an unknown profile or key, or a value out of its range, naming file and key.
     """
     path, content = _read(name, {})
-    try:
-        profile = Profile(**{"name": path.stem, **content})
-        profile.world.check()
-    except ValidationError as error:
-        raise _sentence(path.name, error, Profile) from None
-    except NapoError as error:
-        raise NapoError(f"{path.name}: {error}") from None
-    return profile
+    return _validated(Profile, path.name, {"name": path.stem, **content})
 
 
 def load_run(path: Path) -> Run:
@@ -184,103 +159,101 @@ def load_run(path: Path) -> Run:
     Raises:
         NapoError: for an unknown or missing key, or a value out of its range, naming file and key.
     """
-    try:
-        return Run(**_content(path))
-    except ValidationError as error:
-        raise _sentence(path.name, error, Run) from None
+    return _validated(Run, path.name, _content(path))
 
 
 def _read(name: str, children: Mapping[Path, str]) -> tuple[Path, dict[str, Any]]:
-    """A profile's file and its values, on top of those of the profile that it extends.
+    """A profile's file, and its values on top of those of the profile that it extends.
 
     Args:
-        name: as it was given.
-        children: the files that extend it, and how each was named.
+        name: a name or a path.
+        children: the files that extend this one, with the names that lead to them.
     """
-    path = _file_of(name)
-    file = path.resolve()  # `sub/../mine.yaml` is mine.yaml again
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    try:
+        exists = path.is_file()
+    except (OSError, ValueError):  # no file can have this name, or its folder is not readable
+        exists = False
+    if not exists:
+        name = name if len(name) <= 100 else f"{name[:100]} ..."
+        if path.parent == PROFILES:
+            raise unknown("profile", name, known_profiles())
+        raise NapoError(f"{name!r} is no file; give the path of a YAML file, or a profile's name.")
+    file = path.resolve()  # `sub/../mine.yaml` is the same file as mine.yaml
     if file in children:
         names = " -> ".join((*children.values(), name))
         raise NapoError(f"{path.name} extends itself ({names}); name another profile there.")
     content = _content(path)
-    parent = content.get("extends")
-    if not parent:
+    if not content.get("extends"):
         return path, content
-    parent = str(parent)
+    parent = str(content["extends"])
     if parent.endswith((".yaml", ".yml")):
-        parent = str(path.parent / parent)  # beside the profile that names it
-    below = _read(parent, {**children, file: name})[1]
-    below.pop("name", None)
-    return path, _over(below, content)
+        parent = str(path.parent / parent)
+    inherited = _read(parent, {**children, file: name})[1]
+    inherited.pop("name", None)
+    return path, _merged(inherited, content)
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """A file's values. Plugins may stand beside it, for this process and those that it starts."""
+    """A file's values. Modules beside it can be imported, in processes started later too."""
     content = strict_yaml.read(path)
     if content.get("plugins") or content.get("world"):
         folder = str(path.resolve().parent)
         if folder not in sys.path:
             sys.path.append(folder)
-        known = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
-        if folder not in known:
-            os.environ["PYTHONPATH"] = os.pathsep.join((*known, folder))
+        folders = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+        if folder not in folders:
+            os.environ["PYTHONPATH"] = os.pathsep.join((*folders, folder))
     return content
 
 
-def _file_of(name: str) -> Path:
-    """The file of a profile's name or path."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+def _merged(inherited: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a profile on top of inherited ones; sections are merged, lists replaced."""
+    values = dict(inherited)
+    for key, value in own.items():
+        sections = isinstance(value, dict) and isinstance(values.get(key), dict)
+        values[key] = _merged(values[key], value) if sections else value
+    return values
+
+
+def _validated(kind: type[Kind], file: str, content: Mapping[str, Any]) -> Kind:
+    """The settings of a file, or its first mistake as one sentence.
+
+    Raises:
+        NapoError: naming file and key.
+    """
     try:
-        there = path.is_file()
-    except (OSError, ValueError):  # no name for a file, or a folder that may not be read
-        there = False
-    if there:
-        return path
-    name = name if len(name) <= 100 else f"{name[:100]} ..."
-    if path.parent != PROFILES:
-        raise NapoError(f"{name!r} is no file; give the path of a YAML file, or a profile's name.")
-    raise unknown("profile", name, known_profiles())
+        return kind(**content)
+    except NapoError as error:
+        raise NapoError(f"{file}: {error}") from None
+    except ValidationError as error:
+        raise _explained(error, file, kind) from None
 
 
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Values of one profile on top of another's, section by section."""
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _over(merged[key], value) if both else value
-    return merged
-
-
-def _sentence(file: str, error: ValidationError, root: type[Settings]) -> NapoError:
-    """The first complaint of pydantic as one sentence that names file and key."""
+def _explained(error: ValidationError, file: str, kind: type[Settings]) -> NapoError:
+    """The first mistake that pydantic found, as one sentence that names file and key."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        where = ".".join(str(part) for part in first["loc"][:-1])
-        what = f"key of {where} in {file}:" if where else f"key in {file}:"
-        known = _section(root, first["loc"][:-1]).model_fields
-        return unknown(what, first["loc"][-1], known)
-    if first["type"] == "value_error":
-        where = f"{key}: " if key else ""
-        return NapoError(f"{file}: {where}{first['ctx']['error']}.")
-    if first["type"] == "missing":
-        return NapoError(f"{file}: {key} is missing; give it.")
-    if first["type"] in ("model_type", "model_attributes_type"):
-        return NapoError(
-            f"{file}: {key} is {_VALUES.repr(first['input'])}; it is a section of keys and values."
-        )
-    hint = ""
-    if first["type"] == "string_type":
-        hint = ", so put it in quotes" if isinstance(first["input"], (int, float)) else ""
+    place, value = list(first["loc"]), SHOWN.repr(first["input"])
+    if place and place[-1] == "[key]":  # the key of a mapping is wrong
+        del place[-2:]
+    while place and isinstance(place[-1], int):  # `variants.3` reads as `variants`
+        place.pop()
+    key = ".".join(map(str, place))
     message = first["msg"][0].lower() + first["msg"][1:]
-    return NapoError(f"{file}: {key} is {_VALUES.repr(first['input'])}; {message}{hint}.")
-
-
-def _section(root: type[Settings], where: tuple[int | str, ...]) -> Any:
-    """The settings that a place in a file belongs to: a section, or an entry of `sources`."""
-    section: Any = root
-    for part in where:
-        if isinstance(part, str):
-            section = section.model_fields[part].annotation
-            section = next(iter(get_args(section)), section)
-    return section
+    match first["type"]:
+        case "extra_forbidden":
+            section: Any = kind
+            for part in (part for part in place[:-1] if isinstance(part, str)):
+                section = section.model_fields[part].annotation
+                section = next(iter(get_args(section)), section)  # an entry of `sources`
+            parent = f" of {key.rpartition('.')[0]}" if len(place) > 1 else ""
+            return unknown(f"key{parent} in {file}:", place[-1], section.model_fields)
+        case "missing":
+            return NapoError(f"{file}: {key} is missing; give it.")
+        case "value_error":
+            return NapoError(f"{file}: {key}{': ' * bool(key)}{first['ctx']['error']}.")
+        case "model_type" | "model_attributes_type":
+            message = "it is a section of keys and values"
+        case "string_type" if isinstance(first["input"], int | float):
+            message += ", so put it in quotes"
+    return NapoError(f"{file}: {key} is {value}; {message}.")

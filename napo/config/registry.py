@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, ClassVar, TypeVar
 
 from napo.errors import NapoError, unknown
+
+NAME = "[A-Za-z0-9][A-Za-z0-9._+-]*"  # a name is a folder, a file and a word of a command line
 
 
 class Registry(dict[str, Any]):
@@ -37,42 +40,44 @@ Kind = TypeVar("Kind", bound=Entry)
 def register(entry: Kind) -> Kind:
     """Make a loss, a variant, a benchmark or a model family known by its name.
 
-    Registering an equal entry again changes nothing, so a notebook cell can be run twice.
+    Registering an equal entry again changes nothing, so a notebook cell can run twice.
 
     Raises:
-        NapoError: when another entry has this name.
+        NapoError: when the name is no file name, or another entry has it.
     """
-    known = entry.registry
-    if entry.name in known and known[entry.name] != entry:
+    registry = entry.registry
+    if not re.fullmatch(NAME, entry.name):
         raise NapoError(
-            f"There is already a {known.kind} {entry.name!r} that differs; choose another name."
+            f"The {registry.kind} name {entry.name!r} cannot be a file name; "
+            "use letters, digits and . _ + - only."
         )
-    known[entry.name] = entry
+    if registry.get(entry.name, entry) != entry:
+        raise NapoError(
+            f"Another {registry.kind} is already called {entry.name!r}; choose another name."
+        )
+    registry[entry.name] = entry
     return entry
 
 
-def look_up(dotted: str, where: str) -> Callable[..., Any]:
+def look_up(path: str, where: str) -> Callable[..., Any]:
     """The function behind "package.module:function".
 
     Args:
-        dotted: the path of the function.
+        path: the path of the function.
         where: the setting or entry that names it, for the error message.
 
     Raises:
         NapoError: when the module cannot be imported or has no such function.
     """
-    module, _, name = dotted.partition(":")
+    module, _, name = path.partition(":")
     try:
         function = getattr(import_module(module), name)
+        if not callable(function):
+            raise TypeError("it is not a function")
     except Exception as error:  # a module may do anything when it is imported
         problem = " ".join(str(error).split()) or type(error).__name__
         raise NapoError(
-            f"{where} names {dotted!r}, which cannot be imported ({problem}); "
+            f"{where} names {path!r}, which cannot be used ({problem}); "
             "write it as package.module:function."
         ) from None
-    if not callable(function):
-        raise NapoError(
-            f"{where} names {dotted!r}, which is not a function; "
-            "write it as package.module:function."
-        )
     return function

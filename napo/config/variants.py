@@ -1,7 +1,7 @@
-"""Losses and variants (Eq. 14, Tables 1 to 4), one entry each. No torch is imported here.
+"""Losses and variants (Eq. 14, Tables 1 to 4), one entry each. This module imports no torch.
 
-A variant is a weighted sum of terms; a term compares the chosen response with another one. To add
-a loss or a variant, write its entry and `register` it; see docs/extend.md.
+A variant is a weighted sum of terms; a term compares the chosen response with another response. To
+add a loss or a variant, write its entry and `register` it; see docs/extend.md.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ GAMMA_RULES = ("margin", "uniform", "none", "fixed")
 
 @dataclass(frozen=True)
 class Loss(Entry):
-    """A loss of one term.
+    """The loss of a term.
 
     Attributes:
-        name: how a `Term` calls it.
-        function: "package.module:function". It takes margins of shape (batch,) and, by name, those
-            of `q`, `beta`, `label_smoothing`, `strength` and `average` that it has as parameters
-            (`average` is the mean of a (batch,) tensor over all processes). It returns the loss,
-            shape (batch,).
-        margin: what it takes: "reward" (psi of Eq. 2), "log_ratio" (psi without beta), or
-            "own_reward" (the reward of the term's own response).
-        strength: its default for `Term.strength`.
+        name: its name in `Term.loss`.
+        function: "package.module:function". It takes margins, shape (batch,), and returns losses,
+            shape (batch,). Parameters called `q`, `beta`, `label_smoothing`, `strength` or
+            `average` get the value of that name (`average` is a function: the mean of a (batch,)
+            tensor over all processes).
+        margin: "reward" (psi of Eq. 2), "log_ratio" (psi without beta), or "own_reward" (the
+            reward of the term's own response).
+        strength: the default of `Term.strength`.
     """
 
     registry: ClassVar[Registry] = Registry("loss")
@@ -54,17 +54,17 @@ LOSSES = Loss.registry
 
 @dataclass(frozen=True)
 class Term:
-    """One term of the objective: the chosen response against another one.
+    """One term of the objective: the chosen response against another response.
 
     Attributes:
-        response: the dispreferred response; for the loss "anchor" the response that is kept up.
+        response: the dispreferred response; for the loss "anchor" the response to keep likely.
         loss: a name in `LOSSES`.
-        average: which margin q is computed from, "sum" or "mean" (psi_sum or psi_mean).
+        average: the margin that q is computed from: "sum" (psi_sum) or "mean" (psi_mean).
         alpha: scale of that margin (Eq. 12).
         q: a fixed coefficient in place of Eq. 12.
         label_smoothing: assumed share of flipped pairs, for "cdpo" and "rdpo".
-        strength: beta' of "drdpo", alpha of "ropo" and "beta-dpo"; the loss's own by default.
-        name: how records call the term; the response by default.
+        strength: beta' of "drdpo", alpha of "ropo" and "beta-dpo"; by default the loss's.
+        name: its name in training records; by default the response.
     """
 
     response: str
@@ -78,6 +78,8 @@ class Term:
 
     def __post_init__(self) -> None:
         loss = LOSSES[self.loss]
+        if self.response not in (*RESPONSES, CORRUPTED):
+            raise unknown("response", self.response, (*RESPONSES, CORRUPTED))
         if self.average not in AVERAGES:
             raise unknown("average", self.average, AVERAGES)
         if self.q is not None and not 0 < self.q <= 1:
@@ -100,16 +102,16 @@ class Variant(Entry):
         name: its name in profiles, folders, tables and figures.
         terms: the terms, in the order of the weights.
         gamma: "margin" (Eq. 13), "uniform" (1 / terms), "none" (a plain sum) or "fixed".
-        weights: the weights of "fixed".
+        weights: the weights for gamma "fixed".
         q_rule: "paper" (Eq. 12) or "released"; empty: the profile's.
-        pick_one: each optimiser step takes one of the terms, with weight 1 (Table 3's "random").
-        sft: weight of a supervised term beside the preferences, minus the mean log-prob of the
-            chosen response's tokens (as in RPO, Pang et al. 2024, Eq. 2); 0 leaves it out.
+        pick_one: each optimiser step uses one of the terms, with weight 1 (Table 3's "random").
+        sft: weight of a supervised term: minus the mean log-prob of the chosen response's tokens
+            (as in RPO, Pang et al. 2024, Eq. 2).
         title: its name in words.
         tables: which of Tables 1 to 4 have a row for it.
-        row: its row in the extra table, with its source; empty: no row there.
-        baseline: trained by `make baselines` only.
-        colour: in figures, such as "#009E73"; empty: one is derived from the name.
+        row: its row in the extra table, with its source; empty: no row.
+        baseline: whether only `make baselines` trains it.
+        colour: in figures, such as "#009E73"; empty: derived from the name.
     """
 
     registry: ClassVar[Registry] = Registry("variant")
@@ -128,6 +130,11 @@ class Variant(Entry):
     colour: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.terms, tuple) or not self.terms:
+            raise NapoError(f"The terms of {self.name} are no tuple; write (Term(...),).")
+        names = [term.name for term in self.terms]
+        if len(set(names)) < len(names):
+            raise NapoError(f"Two terms of {self.name} have the same name; set Term.name.")
         if self.gamma not in GAMMA_RULES:
             raise unknown("gamma rule", self.gamma, GAMMA_RULES)
         if self.q_rule and self.q_rule not in Q_RULES:
@@ -139,13 +146,13 @@ class Variant(Entry):
             )
 
     def definition(self) -> dict[str, Any]:
-        """All that training depends on, as a run's settings keep it; titles and colours do not."""
-        shown = ("name", "title", "tables", "row", "baseline", "colour")
-        return {key: value for key, value in asdict(self).items() if key not in shown}
+        """What training depends on, for a run's settings: all but names, titles and colours."""
+        display = ("name", "title", "tables", "row", "baseline", "colour")
+        return {key: value for key, value in asdict(self).items() if key not in display}
 
     @property
     def responses(self) -> tuple[str, ...]:
-        """The responses that have to be scored, the chosen one first."""
+        """The responses to score, the chosen response first."""
         return tuple(dict.fromkeys(("chosen", *(term.response for term in self.terms))))
 
 
@@ -171,7 +178,7 @@ _VB = Term("vision_biased", "napo", "sum", 0.01)  # §4.1
 
 
 def _all_three(loss: str = "napo", **changes: Any) -> tuple[Term, ...]:
-    """A1's terms, both of its NaPO terms changed in the same way."""
+    """The terms of A1, with the same change in both NaPO terms."""
     return (_REJECTED, *(replace(term, loss=loss, **changes) for term in (_LB, _VB)))
 
 
@@ -180,7 +187,7 @@ def _pair(biased: Term, loss: str = "napo", **changes: Any) -> tuple[Term, ...]:
     return (_REJECTED, replace(biased, loss=loss, **changes))
 
 
-# The order is that of the rows in figures and in the extra table.
+# Figures and the extra table keep this order.
 for _variant in (
     Variant(
         "dpo", (_REJECTED,), "none", title="DPO on RLAIF-V's pairs", tables=(1, 3), colour="#1a1a1a"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from napo.config.benchmarks import EXTRA, Benchmark, shown
+from napo.config.benchmarks import EXTRA, Benchmark, benchmarks_in
 
 if TYPE_CHECKING:
     from napo.results.collect import Results
@@ -58,7 +58,7 @@ def notes(table: int | str, results: Results, scale: str = "tiny") -> list[str]:
         results: the runs; their result files say how they were scored.
         scale: "tiny" or "paper".
     """
-    benchmarks = shown(table)
+    benchmarks = benchmarks_in(table)
     general = []
     if table != EXTRA:
         columns = [note for benchmark in benchmarks for note in benchmark.notes]

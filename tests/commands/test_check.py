@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 import source_fixtures as web
-import yaml
 
 from napo import stages
 from napo.commands import check
@@ -39,7 +38,7 @@ def profile(tmp_path, benchmarks):
             "training": SHAPE | changes.get("training", {}),
         }
         path = tmp_path / "mine.yaml"
-        path.write_text(yaml.safe_dump(settings))
+        path.write_text(json.dumps(settings))
         return open_session(str(path), str(tmp_path))
 
     return make
@@ -139,7 +138,7 @@ def test_a_function_of_the_world_that_is_missing_stops_the_command(tmp_path, cap
     (tmp_path / "mine.yaml").write_text("world: {judge_by_truth: 'napo.nowhere:f'}")
     assert command(tmp_path) == 1
     error = capsys.readouterr().err
-    assert error.startswith("napo: mine.yaml: world.judge_by_truth names")
+    assert error.startswith("napo: world.judge_by_truth names")
     assert error.count("\n") == 1
 
 

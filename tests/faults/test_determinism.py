@@ -3,11 +3,11 @@
 Two whole pipelines in two folders are compared, figures included, in `test_real_pipeline.py`.
 """
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from napo import stages
 from napo.config.variants import RESPONSES
@@ -23,7 +23,7 @@ def session(root, **sections):
     """A workspace of the smallest profile with some values changed."""
     root.mkdir()
     profile = root / "changed.yaml"
-    profile.write_text(yaml.safe_dump({"extends": str(SMALLEST), "name": "changed", **sections}))
+    profile.write_text(json.dumps({"extends": str(SMALLEST), "name": "changed", **sections}))
     return open_session(str(profile), str(root / "work"))
 
 

@@ -1,0 +1,71 @@
+import pytest
+
+from napo.config.variants import LOSSES, VARIANTS, Loss, Term, Variant
+from napo.errors import NapoError
+
+
+def test_each_loss_names_a_function():
+    from napo.config.registry import look_up
+
+    for loss in LOSSES.values():
+        assert callable(look_up(loss.function, loss.name))
+
+
+def test_a1_is_the_full_method_of_section_4():
+    rejected, language, vision = VARIANTS["A1"].terms
+    assert (rejected.loss, language.loss, vision.loss) == ("dpo", "napo", "napo")
+    assert (language.response, language.average, language.alpha) == ("language_biased", "mean", 0.5)
+    assert (vision.response, vision.average, vision.alpha) == ("vision_biased", "sum", 0.01)
+    assert VARIANTS["A1"].gamma == "margin"
+
+
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        (1, {"dpo", "mdpo", "A1"}),
+        (2, {"A1", "A2", "A3", "LB1", "LB2", "VB1", "VB2"}),
+        (3, {"dpo", "A1", "random"}),
+        (4, {"A1", "LB1", "LB-sum", "VB1", "VB-mean"}),
+    ],
+)
+def test_the_rows_of_each_table_are_those_of_the_paper(table, names):
+    assert {v.name for v in VARIANTS.values() if table in v.tables} == names
+
+
+def test_titles_and_colours_are_not_part_of_the_definition():
+    plain = Variant("x", (Term("rejected"),))
+    dressed = Variant("y", (Term("rejected"),), title="t", row="r", colour="#000000", tables=(1,))
+    assert plain.definition() == dressed.definition()
+
+
+def test_the_responses_begin_with_the_chosen_one_and_repeat_none():
+    terms = (Term("rejected"), Term("chosen", "anchor"), Term("rejected", name="again"))
+    assert Variant("x", terms).responses == ("chosen", "rejected")
+
+
+def test_a_term_takes_strength_from_its_loss_and_name_from_its_response():
+    term = Term("rejected", "ropo")
+    assert (term.strength, term.name) == (2.0, "rejected")
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (lambda: Loss("x", "m:f", margin="rewards"), "Unknown margin 'rewards'. Did you mean"),
+        (lambda: Term("rejectd"), "Unknown response 'rejectd'. Did you mean 'rejected'"),
+        (lambda: Term("rejected", "dpoo"), "Unknown loss 'dpoo'. Did you mean 'dpo'"),
+        (lambda: Term("rejected", average="max"), "Unknown average 'max'"),
+        (lambda: Term("rejected", q=0), "q is 0; it must lie in"),
+        (lambda: Term("rejected", label_smoothing=0.5), "label_smoothing is 0.5; it must lie in"),
+        (lambda: Term("rejected", strength=0), "strength of dpo is 0; it must be positive"),
+        (lambda: Variant("x", (Term("rejected"))), r"terms of x are no tuple; write \(Term"),
+        (lambda: Variant("x", ()), "terms of x are no tuple"),
+        (lambda: Variant("x", (Term("rejected"),) * 2), "Two terms of x have the same name"),
+        (lambda: Variant("x", (Term("rejected"),), "margins"), "Unknown gamma rule 'margins'"),
+        (lambda: Variant("x", (Term("rejected"),), q_rule="new"), "Unknown q rule 'new'"),
+        (lambda: Variant("x", (Term("rejected"),), "fixed"), "0 weights for 1 terms"),
+    ],
+)
+def test_a_mistake_in_an_entry_is_one_sentence(build, sentence):
+    with pytest.raises(NapoError, match=sentence):
+        build()
