@@ -47,10 +47,10 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         NapoError: when the file cannot be read or is not such YAML, with the line.
     """
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = StrictConstructor
+    reader = YAML(typ="safe", pure=True)
+    reader.Constructor = StrictConstructor
     try:
-        content = yaml.load(path.read_text(encoding="utf-8")) or {}
+        content = reader.load(path.read_text(encoding="utf-8")) or {}
     except UnicodeDecodeError:
         raise NapoError(f"{path.name} is not UTF-8 text; save it as UTF-8.") from None
     except (OSError, ValueError) as error:  # ValueError: no file can have this name
