@@ -1,14 +1,13 @@
 """The budget's memory against the measured peak of real training steps.
 
-    python -m bench.budget_check            all cases, about six minutes
+    python -m bench.budget_check            all cases, about three minutes
 
 Each case is a LLaVA with random weights. It takes two steps of the engine (shared-prefix log-probs,
 objective, backward, fused AdamW) on one process; the second has its optimiser states from the
-start. Measured are the bytes of all storages that are alive, followed through every operator and so
-through everything that autograd saves. Resident memory would not do: the allocator keeps freed
-pages and MKL its packing buffers, hundreds of MB that no GPU has. Memory that a kernel allocates
-and frees inside itself is not seen. torch.profiler gave the same peaks, 698 and 655 MB, in the two
-cases that were compared.
+start. It measures the bytes of all storages that are alive, followed through every operator, so
+everything that autograd saves counts, but not what a kernel frees inside itself. Resident memory
+also holds freed pages and MKL's buffers, hundreds of MB that no GPU has. torch.profiler gave the
+same peaks, 698 and 655 MB, in two cases.
 """
 
 from __future__ import annotations

@@ -6,69 +6,62 @@ python -m bench.vllm_parity --profile llava-1.5-7b --rows 32
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+import torch
+
+from napo import stages
+from napo.data import sources
 from napo.errors import NapoError
-from napo.models.generate import Generated, Prompt
+from napo.models.generate import Generated, Prompt, generate
 from napo.models.vllm import load_engine
+from napo.stages.session import open_session
 
 
-def parity(
-    ours: Sequence[Generated], theirs: Sequence[Generated]
-) -> Mapping[str, float | int | None]:
-    """How far two engines' answers to the same prompts agree.
+def parity(ours: Sequence[Generated], theirs: Sequence[Generated]) -> dict[str, float]:
+    """Agreement of two engines' answers to the same prompts.
 
     Returns:
-        `answers`, the share of `equal` texts, and the mean share of characters up to the first
-        difference (`common`).
+        The number of `answers`, the share of `equal` texts, and the mean share of characters up to
+        the first difference (`common`).
     """
-    pairs = list(zip(ours, theirs, strict=True))
-    common = [
-        len(os.path.commonprefix([a.text, b.text]))  # noqa: RUF071  of characters
-        / max(len(a.text), len(b.text), 1)
-        for a, b in pairs
-    ]
+    pairs = [(a.text, b.text) for a, b in zip(ours, theirs, strict=True)]
+    common = [len(os.path.commonprefix(pair)) / max(*map(len, pair), 1) for pair in pairs]  # noqa: RUF071
+    equal = sum(a == b for a, b in pairs)
     return {
         "answers": len(pairs),
-        "equal": sum(a.text == b.text for a, b in pairs) / len(pairs) if pairs else None,
-        "common": sum(common) / len(pairs) if pairs else None,
+        "equal": equal / len(pairs),
+        "common": sum(common) / len(pairs),
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line: the same prompts through both engines, greedily."""
-    import gc
-
-    import torch
-
-    from napo import stages
-    from napo.data import sources
-    from napo.models.generate import generate
-    from napo.stages.session import open_session
-
+def main() -> int:
+    """Answer the same prompts with both engines, greedily, and print how far they agree."""
     parser = argparse.ArgumentParser(prog="python -m bench.vllm_parity", description=__doc__)
     parser.add_argument("--profile", default="llava-1.5-7b", help="name or YAML path")
     parser.add_argument("--workspace", default="", help="folder (default: the checkout)")
-    parser.add_argument("--rows", type=int, default=32, help="rows of the source that are asked")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--rows", type=int, default=32, help="rows of the source")
+    options = parser.parse_args()
     try:
-        made = open_session(given.profile, given.workspace)
-        masks = made.profile.masks
+        session = open_session(options.profile, options.workspace)
+        masks = session.profile.masks
+        source = stages.source_folder(session)
         rows = [
             sources.decode(row)
-            for _, batch in sources.batches(stages.source_folder(made), given.rows, given.rows)
+            for _, batch in sources.batches(source, options.rows, options.rows)
             for _, row in batch
         ]
         prompts = [Prompt(row["question"], row["image"], image_mask=masks.image) for row in rows]
         prompts += [Prompt(row["question"], row["image"], text_mask=masks.text) for row in rows]
-        model, processor = stages.base_model(made.profile)
+        model, processor = stages.base_model(session.profile)
         ours = generate(model, processor, prompts, masks.decoding, batch_size=masks.batch_size)
         del model
         gc.collect()
         torch.cuda.empty_cache()
-        print(parity(ours, load_engine(made.profile)(prompts, masks.decoding)))
+        print(parity(ours, load_engine(session.profile)(prompts, masks.decoding)))
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)
         return 1

