@@ -1,4 +1,4 @@
-"""Shared-prefix log-probs against separate sequences, which are scored here by plain means."""
+"""Shared-prefix log-probs against separate sequences, scored by a plain forward pass."""
 
 import engine_fixtures as engine
 import pytest
@@ -11,7 +11,6 @@ from napo.errors import NapoError
 from napo.method import logprobs
 from napo.method.layout import LAYOUTS
 from napo.method.logprobs import collate, response_logprobs
-from napo.method.mask import choose_layout
 from napo.method.tensors import LogProbs
 from napo.models.prompts import corrupt_image, prompt_inputs, render
 
@@ -40,7 +39,7 @@ def with_lora(model):
 
 
 def plain(model, processor, row, response):
-    """One response by the textbook: its own unpadded sequence, all logits, a gather."""
+    """One response as its own unpadded sequence: all logits, then a gather."""
     column = "chosen" if response == CORRUPTED else response
     image = row["image"]
     if response == CORRUPTED:
@@ -60,8 +59,8 @@ def expected(model, processor, rows, responses):
     return sums, torch.tensor([[count for _, count in row] for row in pairs])
 
 
-def close(actual, wanted, tolerance=1e-4):
-    return (actual - wanted).abs().le(tolerance * wanted.abs()).all()
+def close(actual, expected, tolerance=1e-4):
+    return (actual - expected).abs().le(tolerance * expected.abs()).all()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -70,10 +69,10 @@ def test_equals_separate_unpadded_sequences(processor, layout, lora):
     model = engine.model(processor)
     model = with_lora(model) if lora else model
     rows = engine.rows(5)
-    found = response_logprobs(model, collate(rows, processor, ALL, layout=layout))
+    values = response_logprobs(model, collate(rows, processor, ALL, layout=layout))
     sums, tokens = expected(model, processor, rows, ALL)
-    assert close(found.sum, sums) and torch.equal(found.tokens, tokens)
-    assert close(found.mean, sums / tokens)
+    assert close(values.sum, sums) and torch.equal(values.tokens, tokens)
+    assert close(values.mean, sums / tokens)
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -106,25 +105,25 @@ def test_attention_kernels_agree(processor, model, attention):
         assert close(response_logprobs(other, batch).sum, sdpa)
 
 
-def test_a_response_sees_neither_its_neighbours_nor_what_follows(processor, model):
+def test_a_response_attends_to_no_other_response(processor, model):
     row = engine.rows(1)[0]
     base = response_logprobs(model, collate([row], processor)).sum
-    for at, changed in enumerate(RESPONSES):
+    for index, changed in enumerate(RESPONSES):
         other = response_logprobs(
             model, collate([{**row, changed: "a bird near it ."}], processor)
         ).sum
-        same = torch.arange(4) != at
+        same = torch.arange(4) != index
         assert close(other[0, same], base[0, same], 1e-5)
-        assert not close(other[0, at], base[0, at], 1e-5)
+        assert not close(other[0, index], base[0, index], 1e-5)
 
 
 @settings(max_examples=8, deadline=None)
 @given(order=st.permutations(range(5)), count=st.integers(1, 5))
-def test_neither_order_nor_company_nor_padding_matters(processor, model, order, count):
+def test_the_other_rows_of_a_batch_do_not_matter(processor, model, order, count):
     rows = engine.rows(5)
     whole = response_logprobs(model, collate(rows, processor)).sum
     chosen = order[:count]
-    part = response_logprobs(model, collate([rows[at] for at in chosen], processor)).sum
+    part = response_logprobs(model, collate([rows[index] for index in chosen], processor)).sum
     assert close(part, whole[chosen], 1e-5)
 
 
@@ -142,8 +141,8 @@ def test_no_gradient_is_nan_where_rows_are_padded(processor, model):
     rows = engine.rows(2)
     rows[0] |= {name: "no" for name in RESPONSES}
     rows[1] |= {name: "the cat is red or blue or green ." for name in RESPONSES}
-    found = response_logprobs(model, collate(rows, processor))
-    gradients = torch.autograd.grad(found.sum.sum(), list(model.parameters()), allow_unused=True)
+    values = response_logprobs(model, collate(rows, processor))
+    gradients = torch.autograd.grad(values.sum.sum(), list(model.parameters()), allow_unused=True)
     assert all(g.isfinite().all() for g in gradients if g is not None)
 
 
@@ -180,7 +179,7 @@ def test_chunks_stay_under_the_limit(grad):
     assert len(sizes) == (2 if grad else 1) * 16  # 4 positions a chunk; again for the gradient
 
 
-def test_the_output_layer_is_itself_again_afterwards(processor, model):
+def test_the_output_layer_is_restored_also_after_an_error(processor, model):
     batch = collate(engine.rows(1), processor)
     response_logprobs(model, batch)
     assert "forward" not in vars(model.lm_head)
@@ -209,9 +208,9 @@ def test_log_probs_go_through_the_wrapped_modules_forward(processor, model):
 
 def test_the_end_token_counts_unless_the_response_was_cut(processor, model):
     row = {**engine.rows(1)[0], "chosen": "a cat", "rejected": "a cat", "rejected_cut": True}
-    found = response_logprobs(model, collate([row], processor, ("chosen", "rejected")))
-    assert found.tokens.tolist() == [[3, 2]]
-    assert found.sum[0, 0] < found.sum[0, 1]
+    values = response_logprobs(model, collate([row], processor, ("chosen", "rejected")))
+    assert values.tokens.tolist() == [[3, 2]]
+    assert values.sum[0, 0] < values.sum[0, 1]
 
 
 def test_the_corrupted_image_is_made_from_the_rows_id(processor, model):
@@ -223,15 +222,6 @@ def test_the_corrupted_image_is_made_from_the_rows_id(processor, model):
     assert not close(other.of(CORRUPTED)[0], first, 1e-5)
     masked = response_logprobs(model, collate(rows, processor, ALL, corruption="mask_token"))
     assert not close(masked.of(CORRUPTED)[0], first, 1e-5)
-    with pytest.raises(NapoError, match="Unknown corruption"):
-        collate(rows, processor, ALL, corruption="blur")
-
-
-def test_an_empty_response_is_an_error_that_names_the_row(processor):
-    rows = engine.rows(2)
-    rows[1]["language_biased"] = "  "
-    with pytest.raises(NapoError, match="row-1 has an empty language_biased"):
-        collate(rows, processor)
 
 
 def test_a_long_response_loses_its_end_and_a_long_prompt_is_refused(processor, model):
@@ -244,17 +234,6 @@ def test_a_long_response_loses_its_end_and_a_long_prompt_is_refused(processor, m
     assert close(response_logprobs(model, batch).sum, kept, 1e-5)
     with pytest.raises(NapoError, match=f"row-0: its prompt alone has {prompt} tokens"):
         collate([row], processor, ("chosen",), max_length=prompt)
-
-
-def test_models_with_other_positions_or_masks_fall_back_to_padded_rows(processor, caplog):
-    assert choose_layout(engine.model(processor)) == "shared"
-    sliding = engine.model(processor)
-    sliding.config.text_config.layer_types = ["sliding_attention", "full_attention"]
-    assert choose_layout(sliding) == "padded"
-    assert "padded rows" in caplog.text
-    several = engine.model(processor)
-    several.config.text_config.rope_parameters["mrope_section"] = [2, 1, 1]
-    assert choose_layout(several) == "padded"
 
 
 def test_reference_scores_come_back_in_the_rows_order(processor, model):
@@ -274,18 +253,10 @@ def test_rows_with_reference_columns_carry_them_into_the_batch(processor, model)
     scored = logprobs.score_reference(model, processor, rows)
     batch = collate([r | s for r, s in zip(rows, scored, strict=True)], processor)
     assert batch.reference.of("chosen")[0].tolist() == [row["chosen_logp"] for row in scored]
-    with pytest.raises(NapoError, match="chosen_logp"):
-        LogProbs.from_rows(rows)
-
-
-def test_asking_for_a_response_that_was_not_scored_names_those_that_were():
-    found = LogProbs(torch.zeros(1, 1), torch.ones(1, 1), ("chosen",))
-    with pytest.raises(NapoError, match="Unknown response 'rejected'"):
-        found.of("rejected")
 
 
 def test_bfloat16_stays_within_its_own_spread(processor):
-    """Shared and separate bfloat16 passes differ from float32 by alike amounts."""
+    """Shared and separate bfloat16 passes have similar errors against float32."""
     rows = engine.rows(6)
     exact = response_logprobs(engine.model(processor), collate(rows, processor)).sum
     half = engine.model(processor).to(torch.bfloat16)
@@ -299,7 +270,7 @@ def test_bfloat16_stays_within_its_own_spread(processor):
     assert ours <= 2 * theirs + 1e-3
 
 
-def test_a_reference_that_does_not_fit_into_memory_is_scored_in_smaller_batches(
+def test_a_reference_too_large_for_memory_is_scored_in_smaller_batches(
     processor, monkeypatch, caplog
 ):
     model, rows = engine.model(processor), engine.rows(7)

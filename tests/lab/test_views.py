@@ -1,0 +1,31 @@
+import pytest
+
+from napo.lab import views
+from napo.stages.session import open_session
+
+
+@pytest.mark.parametrize(
+    ("variant", "terms"),
+    [
+        ("dpo", [("rejected", "dpo", "", "1")]),
+        (
+            "A1",
+            [
+                ("rejected", "dpo", "", "γ of Eq. 13"),
+                ("language_biased", "napo", "Eq. 12, ψ_mean, α 0.5", "γ of Eq. 13"),
+                ("vision_biased", "napo", "Eq. 12, ψ_sum, α 0.01", "γ of Eq. 13"),
+            ],
+        ),
+        ("random", [(None, None, None, "1, drawn for the step")] * 3),
+        ("q-0.5", [(None, None, q, "γ of Eq. 13") for q in ("", "0.5", "0.5")]),
+        ("A1-sft", [(None,) * 4] * 3 + [("chosen", "sft", "", "0.1")]),
+    ],
+)
+def test_a_variant_is_shown_as_the_paper_writes_it(tmp_path, variant, terms):
+    table = views.objective(open_session("smoke", str(tmp_path)), variant)
+    rows = list(table.reset_index().itertuples(index=False, name=None))
+    assert len(rows) == len(terms)
+    for row, wanted in zip(rows, terms, strict=True):
+        assert [got for got, want in zip(row, wanted, strict=True) if want is not None] == [
+            want for want in wanted if want is not None
+        ]

@@ -1,0 +1,47 @@
+import engine_fixtures as engine
+import pytest
+import torch
+
+from napo.config.variants import CORRUPTED, RESPONSES
+from napo.errors import NapoError
+from napo.method.layout import PADDING, PROMPT, assemble, encode
+from napo.models.prompts import pad_id
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return engine.processor()
+
+
+def test_a_shared_sequence_continues_each_response_from_the_prompts_end(processor):
+    row = {**engine.rows(1)[0], "chosen": "a cat .", "rejected": "no"}
+    encoded = encode(row, processor, ("chosen", "rejected"))
+    batch = assemble([encoded], pad_id(processor))
+    length = len(encoded.prompts[0].ids)
+    # The last token of each response (here the end token) predicts nothing and is not laid out.
+    assert batch.segments[0].tolist() == [PROMPT] * length + [1, 1, 1, 2]
+    assert batch.positions[0, length:].tolist() == [length, length + 1, length + 2, length]
+    before, first, second = length - 1, length, length + 3  # each predicts the token after it
+    assert batch.predictors.tolist() == [before, first, first + 1, first + 2, before, second]
+    assert batch.tokens.tolist() == [[4, 2]]
+
+
+def test_padded_rows_and_a_corrupted_image_open_sequences_of_their_own(processor):
+    encoded = [encode(row, processor, (*RESPONSES, CORRUPTED)) for row in engine.rows(2)]
+    shared, padded = (
+        assemble(encoded, pad_id(processor), layout=layout) for layout in ("shared", "padded")
+    )
+    assert len(shared.input_ids) == 2 * 2 and len(padded.input_ids) == 2 * 5
+    assert torch.equal(shared.targets, padded.targets)
+    assert padded.input_ids[padded.segments == PADDING].eq(pad_id(processor)).all()
+
+
+def test_an_empty_response_is_refused_with_its_row(processor):
+    row = {**engine.rows(2)[1], "language_biased": "  "}
+    with pytest.raises(NapoError, match="row-1 has an empty language_biased"):
+        encode(row, processor)
+
+
+def test_an_unknown_corruption_is_refused(processor):
+    with pytest.raises(NapoError, match="Unknown corruption 'blur'"):
+        encode(engine.rows(1)[0], processor, corruption="blur")

@@ -1,0 +1,35 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from napo.errors import NapoError
+from napo.method.tensors import LogProbs
+
+
+def test_means_divide_sums_by_tokens():
+    logps = LogProbs(torch.tensor([[-6.0, -8.0]]), torch.tensor([[3, 2]]), ("chosen", "rejected"))
+    assert logps.mean.tolist() == [[-2.0, -4.0]]
+    assert [part.tolist() for part in logps.of("rejected")] == [[-8.0], [-4.0]]
+
+
+def test_a_response_that_was_not_scored_is_named():
+    logps = LogProbs(torch.zeros(1, 1), torch.ones(1, 1), ("chosen",))
+    with pytest.raises(NapoError, match="Unknown response 'rejected'"):
+        logps.of("rejected")
+
+
+def test_rows_without_a_reference_column_are_refused():
+    with pytest.raises(NapoError, match="no reference column 'chosen_logp'"):
+        LogProbs.from_rows([{"id": "a"}], ("chosen",))
+
+
+def test_losses_and_objective_need_no_model_library():
+    code = (
+        "import sys, napo.method.objective, napo.method.other_losses\n"
+        "heavy = {'transformers', 'PIL', 'datasets', 'pandas', 'peft'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
