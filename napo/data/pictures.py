@@ -1,7 +1,7 @@
-"""Images from data, opened with suspicion: the same picture at every stage, or why not.
+"""Images from the web: opened the same way at every stage, or refused with the reason.
 
-Data comes from the web. A picture may be cut short, lie on its side, have 16 bits, four inks, many
-frames, or more pixels than memory holds.
+An image may be cut short, lie on its side, have 16 bits, four inks, many frames, or more pixels
+than memory holds.
 """
 
 from __future__ import annotations
@@ -41,11 +41,9 @@ def open_rgb(source: Path | bytes | None) -> Image.Image:
 
     if not source:
         raise BadPicture("it is missing")
-    if not isinstance(source, bytes | Path):  # text would be opened as a path
-        raise BadPicture("it is neither bytes nor a file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes, which are judged here
+            warnings.simplefilter("ignore")  # of sizes, which are checked here
             Image.init()
             image = Image.open(
                 io.BytesIO(source) if isinstance(source, bytes) else source,

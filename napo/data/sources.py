@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from unicodedata import category
 
 from napo.config.variants import BIASED
 from napo.data.pictures import BadPicture, open_rgb
-from napo.data.source_files import JsonlFile, Row, Wanted, encodable, open_files, shown
+from napo.data.source_files import Row, Wanted, encodable, open_files, shown
 from napo.errors import NapoError
 
 PLACE = ("file", "folder")  # where a row comes from: beside its columns while it is read
@@ -70,14 +71,9 @@ def batches(
         count: rows used, from the first on; 0: all.
         wanted: number of a batch -> whether to read it.
     """
-    batch: list[tuple[int, Row]] = []
-    for number, row in read(folder, count, wanted=lambda number: wanted(number // size)):
-        if batch and number // size != batch[0][0] // size:
-            yield batch[0][0] // size, batch
-            batch = []
-        batch.append((number, row))
-    if batch:
-        yield batch[0][0] // size, batch
+    rows = read(folder, count, wanted=lambda number: wanted(number // size))
+    for number, batch in groupby(rows, key=lambda numbered: numbered[0] // size):
+        yield number, list(batch)
 
 
 def read(
@@ -122,14 +118,13 @@ def files(folder: Path) -> list[Path]:
     Raises:
         NapoError: as `survey`.
     """
-    opened, images, root = list(open_files(folder)), set(), Path(folder).resolve()
-    if isinstance(opened[0], JsonlFile):
-        for _, row in read(folder):
-            image = row["image"]
-            name = image.get("path") if isinstance(image, Mapping) else image
-            with suppress(BadPicture):
-                images.add(Path(folder) / _image_file(row, name).relative_to(root))
-    return [*(file.path for file in opened), *sorted(images)]
+    paths, images, root = [file.path for file in open_files(folder)], set(), Path(folder).resolve()
+    for _, row in read(folder) if paths[0].suffix == ".jsonl" else ():
+        image = row["image"]
+        name = image.get("path") if isinstance(image, Mapping) else image
+        with suppress(BadPicture):
+            images.add(Path(folder) / _image_file(row, name).relative_to(root))
+    return [*paths, *sorted(images)]
 
 
 def with_bytes(row: Mapping[str, Any]) -> Row:
