@@ -22,26 +22,18 @@ def tasks(unlabelled, tmp_path):
     return json.loads(path.read_text())
 
 
-def annotation(value="biased", by="ann@lab.example", note=(), skipped=False):
-    """An annotation of Label Studio 1.23.2: its JSON export has a number, a snapshot an account."""
-    tags = {"label": ("choices", {"choices": [value]}), "note": ("textarea", {"text": [*note]})}
-    return {
-        "id": 1,
-        "completed_by": {"id": 3, "email": by} if isinstance(by, str) else by,
-        "was_cancelled": skipped,
-        "result": [] if skipped else [
-            {"from_name": name, "to_name": "response", "type": type, "value": tag}
-            for name, (type, tag) in tags.items()
-        ],
-    }  # fmt: skip
+def annotation(value="biased", by="ann@lab.example", note="", skipped=False):
+    """As Label Studio 1.23.2 exports it: a number in JSON, an account with email in a snapshot."""
+    account = {"id": 3, "email": by} if isinstance(by, str) else by
+    tags = {"label": {"choices": [value]}} | ({"note": {"text": note.split("|")}} if note else {})
+    result = [{"from_name": name, "to_name": "response", "value": tags[name]} for name in tags]
+    return {"completed_by": account, "was_cancelled": skipped, "result": [] if skipped else result}
 
 
 def labelled(tasks, *annotations):
     """An export of the first tasks, each with its annotations."""
-    return [
-        {**task, "id": number, "annotations": given}
-        for number, (task, given) in enumerate(zip(tasks, annotations, strict=False), 1)
-    ]
+    pairs = zip(tasks, annotations, strict=False)
+    return [{**task, "id": 1, "annotations": annotations} for task, annotations in pairs]
 
 
 @pytest.fixture
@@ -60,13 +52,11 @@ def load(unlabelled, tmp_path):
 
 def test_a_task_holds_what_the_annotator_shows(unlabelled, tasks):
     rows, samples = stages.samples(unlabelled)
-    row = next(row for row in rows if row["id"] == samples[0])
-    data = tasks[0]["data"]
-    assert [(task["data"]["id"], task["data"]["kind"]) for task in tasks] == [
-        (id, kind) for id in samples for kind in BIASED
-    ]
-    for name, column in {"question": "question", "chosen": "chosen", "response": BIASED[0]}.items():
-        assert data[name] == row[column]
+    row, data = next(row for row in rows if row["id"] == samples[0]), tasks[0]["data"]
+    items = [(task["data"]["id"], task["data"]["kind"]) for task in tasks]
+    assert items == [(id, kind) for id in samples for kind in BIASED]
+    texts = [data[name] for name in ("question", "chosen", "response")]
+    assert texts == [row["question"], row["chosen"], row[BIASED[0]]]
     head, content = data["image"].split(",")
     assert head == "data:image/png;base64"
     picture = Image.open(io.BytesIO(base64.b64decode(content)))
@@ -98,7 +88,7 @@ def test_the_config_shows_the_data_as_text_and_requires_a_label(tasks, tmp_path)
 def test_labels_go_to_a_file_of_each_email(tasks, load):
     export = labelled(
         tasks,
-        [annotation(note=["two\nlines ", "  and\0 more"]), annotation("unsure", "ben@lab.example")],
+        [annotation(note="two\nlines |  and\0 more"), annotation("unsure", "ben@lab.example")],
         [annotation(skipped=True)],
         [annotation("unbiased")],
         [],
@@ -122,9 +112,9 @@ def test_other_labels_or_notes_change_only_with_replace(unlabelled, tasks, load)
     tool = lab.label(unlabelled, "ann@lab.example")
     tool.note.value = "mine"
     tool.label("biased")
-    for export in ([annotation("unsure", note=["mine"])], [annotation(note=["another"])]):
+    for other in (annotation("unsure", note="mine"), annotation(note="another")):
         with pytest.raises(NapoError, match="would change 1 labels or notes"):
-            load(labelled(tasks, export))
+            load(labelled(tasks, [other]))
     assert load(labelled(tasks, [annotation("unsure")]), replace=True) == [
         ["unsure", "ann@lab.example", ""]
     ]
