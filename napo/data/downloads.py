@@ -64,7 +64,7 @@ def download(address: str, path: Path) -> None:
         NapoError: when the address does not answer or is not safe, or the content has another
             length or SHA-256 than expected.
     """
-    name, digest = printable(address), address.partition(PIN)[2]
+    name, digest = printable(address), address.partition(PIN)[2].lower()
     part = path.with_name(path.name + ".part")
     make_folder(path.parent)
     length = _receive(address, part)

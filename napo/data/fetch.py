@@ -54,7 +54,7 @@ class ItemStatus:
     folder: Path
     record: Record | None  # of what lies in the folder
     commit: str  # what is or would be fetched; empty: the newest
-    found: int  # files
+    present: int  # files
     expected: int
     lacks: tuple[str, ...]  # patterns and files that are missing or not whole
     files: Mapping[str, int]  # name -> bytes
@@ -63,7 +63,7 @@ class ItemStatus:
     @property
     def state(self) -> Literal["complete", "partly", "missing"]:
         """How much of it is on the disk."""
-        return "complete" if not self.lacks else "partly" if self.found else "missing"
+        return "complete" if not self.lacks else "partly" if self.present else "missing"
 
     @property
     def can_come(self) -> bool:
@@ -83,8 +83,8 @@ class ItemStatus:
     @property
     def to_come(self) -> int:
         """Bytes that are still to be downloaded."""
-        present = sum(max(0, size_of(self.folder / name)) for name in self.files)
-        return max(0, self.size - present) if self.lacks else 0
+        arrived = sum(max(0, size_of(self.folder / name)) for name in self.files)
+        return max(0, self.size - arrived) if self.lacks else 0
 
     @property
     def place(self) -> Path:
@@ -92,7 +92,7 @@ class ItemStatus:
         return next(path for path in (self.folder, *self.folder.parents) if path.exists())
 
     def __str__(self) -> str:
-        partly = f"{self.found:,} of {self.expected:,} files"
+        partly = f"{self.present:,} of {self.expected:,} files"
         return partly if self.state == "partly" else self.state
 
 
@@ -147,16 +147,16 @@ def fetch(
         NapoError: when another fetch downloads to the workspace, the disk is too small, a source
             was fetched at another revision, or a download fails; the other sources are then tried.
     """
-    found, failed = status(profile, workspace, only), []
-    if not found:
+    statuses, failed = status(profile, workspace, only), []
+    if not statuses:
         return say(f"The profile {profile.name} needs no download.")
     # A place that is only read needs no lock.
-    get = yes and any(item.can_come for item in found)
+    get = yes and any(item.can_come for item in statuses)
     lock = hold(workspace.root / RECORD, "already downloads what it lists in")
     with lock if get else nullcontext():
-        found = [_ask_hub(item) for item in status(profile, workspace, only)]
-        say(_table(found, get))
-        for item in found:
+        statuses = [_ask_hub(item) for item in status(profile, workspace, only)]
+        say(_table(statuses, get))
+        for item in statuses:
             if get and item.can_come:
                 try:
                     _get(item, workspace, say)
@@ -224,9 +224,9 @@ def _on_disk(source: Source, record: Record | None, workspace: Workspace) -> Ite
         lacks.append("the rest of an interrupted download")
     if record and not same:
         lacks.append(f"revision {source.revision[:12]}")
-    found = sum(min(counts[name], number) for name, number in holds.items())
+    present = sum(min(counts[name], number) for name, number in holds.items())
     expected, lacks = sum(holds.values()), tuple(dict.fromkeys(lacks))
-    return ItemStatus(source, folder, record, commit, found, expected, lacks, files)
+    return ItemStatus(source, folder, record, commit, present, expected, lacks, files)
 
 
 def _ask_hub(item: ItemStatus) -> ItemStatus:
@@ -242,7 +242,7 @@ def _ask_hub(item: ItemStatus) -> ItemStatus:
     return replace(item, commit=commit, files=files, folder=folder)
 
 
-def _table(found: Sequence[ItemStatus], get: bool) -> str:
+def _table(statuses: Sequence[ItemStatus], get: bool) -> str:
     """The report.
 
     Raises:
@@ -250,15 +250,15 @@ def _table(found: Sequence[ItemStatus], get: bool) -> str:
     """
     rows = [("item", "to", "size", "there", "licence", "revision")]
     disks: dict[int, list[ItemStatus]] = {}
-    for item in found:
+    for item in statuses:
         size = human(item.size) + " (stated)" * item.is_stated if item.size else "not known"
         licence, revision = item.source.licence or "see its page", item.commit[:12] or "the newest"
         to = item.source.to or "the hub's cache"
         rows.append((item.source.name, to, size, str(item), licence, revision))
         disks.setdefault(item.place.stat().st_dev, []).append(item)
     room = ""
-    for there in disks.values():
-        place, need = there[0].place, sum(item.to_come for item in there)
+    for group in disks.values():
+        place, need = group[0].place, sum(item.to_come for item in group)
         free = shutil.disk_usage(place).free
         room += f", {human(free)} free at {place}"
         if get and free < need:
@@ -268,10 +268,10 @@ def _table(found: Sequence[ItemStatus], get: bool) -> str:
             )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    least = "" if all(item.size for item in found) else "at least "
-    total, come = sum(item.size for item in found), sum(item.to_come for item in found)
+    least = "" if all(item.size for item in statuses) else "at least "
+    total, come = sum(item.size for item in statuses), sum(item.to_come for item in statuses)
     lines.append(f"\nIn all {least}{human(total)}, {human(come)} to come{room}.")
-    problems = dict.fromkeys(f"Note: {item.problem}" for item in found if item.problem)
+    problems = dict.fromkeys(f"Note: {item.problem}" for item in statuses if item.problem)
     return "\n".join([*lines, *problems])
 
 

@@ -183,13 +183,13 @@ def with_biased(
         decoded: the same rows, images decoded.
         generate: see `write_rows`; called with the rows that lack a response.
     """
-    given = [all((row.get(name) or "").strip() for name in BIASED) for row in rows]
-    bare = [row for row, has_both in zip(decoded, given, strict=True) if not has_both]
+    have_both = [all((row.get(name) or "").strip() for name in BIASED) for row in rows]
+    bare = [row for row, has_both in zip(decoded, have_both, strict=True) if not has_both]
     generated = generate(bare) if bare else {}
     added = [dict(row) for row in rows]
     for name in BIASED:
         responses = iter(generated.get(name, ()))
-        for row, has_both in zip(added, given, strict=True):
+        for row, has_both in zip(added, have_both, strict=True):
             if has_both:
                 row[name], row[f"{name}_cut"] = row[name].strip(), bool(row.get(f"{name}_cut"))
             else:
@@ -199,7 +199,7 @@ def with_biased(
 
 
 def skipped(folder: Path) -> list[dict[str, str]]:
-    """The rows that `build` left out: `id`, `row` (its number in the source) and `reason`."""
+    """The rows that `write_rows` left out: `id`, `row` (its number in the source) and `reason`."""
     files = finished_files(folder / SKIPPED, "*.json") if (folder / SKIPPED).is_dir() else []
     return [entry for path in files for entry in json.loads(path.read_text(encoding="utf-8"))]
 

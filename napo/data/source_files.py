@@ -92,10 +92,10 @@ class ParquetFile:
                     for batch in self.file.iter_batches(
                         READ_ROWS, row_groups=[group], columns=columns
                     ):
-                        kept = [at for at in range(batch.num_rows) if wanted(number + at)]
+                        kept = [i for i in range(batch.num_rows) if wanted(number + i)]
                         rows = batch.rename_columns(names).take(pa.array(kept, pa.int64()))
-                        for at, row in zip(kept, rows.to_pylist(), strict=True):
-                            yield number + at, row
+                        for i, row in zip(kept, rows.to_pylist(), strict=True):
+                            yield number + i, row
                         number += batch.num_rows
                 first = end
 

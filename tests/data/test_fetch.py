@@ -125,7 +125,7 @@ def test_holds_counts_files_by_pattern(workspace):
     images = profile(source(manual="Get the images.", holds={"*.json": 1, "image/*.jpg": 3}))
     folder = workspace.root / "data/downloads/thing"
     [missing] = status(images, workspace)
-    assert (missing.state, missing.found, missing.expected) == ("missing", 0, 4)
+    assert (missing.state, missing.present, missing.expected) == ("missing", 0, 4)
     (folder / "image" / "folder.jpg").mkdir(parents=True)
     (folder / "image" / "1.jpg").touch()
     [partly] = status(images, workspace)
@@ -133,7 +133,7 @@ def test_holds_counts_files_by_pattern(workspace):
     for name in ("data.json", "image/2.jpg", "image/3.jpg", "image/4.jpg"):
         (folder / name).touch()
     [complete] = status(images, workspace)
-    assert (complete.state, complete.found) == ("complete", 4)
+    assert (complete.state, complete.present) == ("complete", 4)
 
 
 def test_a_dry_run_writes_nothing_and_names_size_licence_and_steps(server, workspace, monkeypatch):
