@@ -248,13 +248,13 @@ def _comparison(total: Mapping[str, Any], mean: Mapping[str, Any], papers: str) 
             f"which margin is better ({paper})."
         )
     if np.isnan(total["gain_low"]):
-        rarer, count = min(("noise", total["noise"]), ("noise-free", total["n"] - total["noise"]),
-                           key=lambda pair: pair[1])  # fmt: skip
+        counts = {"noise": total["noise"], "noise-free": total["n"] - total["noise"]}
+        rarer = min(counts, key=lambda label: counts[label])
         return (
-            f"Only {count} labelled {rarer} are too few for an interval (at least {ENOUGH}), so "
-            f"these labels do not show which margin is better ({paper})."
+            f"Only {counts[rarer]} labelled {rarer}: too few for an interval (at least {ENOUGH} "
+            f"are needed), so these labels do not show which margin is better ({paper})."
         )
-    gap = f"AUROC of the sum minus per token {value_with_interval(total, 'gain', sign='+')}"
+    gap = f"difference of the AUROCs, summed minus per-token, {value_with_interval(total, 'gain', sign='+')}"
     if total["gain_low"] > 0 or total["gain_high"] < 0:
         better = "sum" if total["gain_low"] > 0 else "mean"
         agrees = "as in the paper's Fig. 4" if better == papers else f"but {paper}"

@@ -161,7 +161,7 @@ WORDS = {
     "undecided": (same_margins(), ["The interval does not show which margin separates better"]),
     "the wrong sign": (opposite_sum(), ["The summed margin is larger for noise"]),
     "too few": (
-        margin_frame([1.0] * 9, [0.0] * 2), ["Only 2 labelled noise are too few for an interval"]
+        margin_frame([1.0] * 9, [0.0] * 2), ["Only 2 labelled noise: too few for an interval"]
     ),
     "no noise": (margin_frame([1.0] * 9, []), ["All are noise-free, so the AUROC is not defined"]),
     "only noise": (margin_frame([], [1.0] * 9), ["All are noise, so the AUROC is not defined"]),
