@@ -254,7 +254,8 @@ def _comparison(total: Mapping[str, Any], mean: Mapping[str, Any], papers: str) 
             f"Only {counts[rarer]} labelled {rarer}: too few for an interval (at least {ENOUGH} "
             f"are needed), so these labels do not show which margin is better ({paper})."
         )
-    gap = f"difference of the AUROCs, summed minus per-token, {value_with_interval(total, 'gain', sign='+')}"
+    difference = value_with_interval(total, "gain", sign="+")
+    gap = f"difference of the AUROCs, summed minus per-token, {difference}"
     if total["gain_low"] > 0 or total["gain_high"] < 0:
         better = "sum" if total["gain_low"] > 0 else "mean"
         agrees = "as in the paper's Fig. 4" if better == papers else f"but {paper}"
