@@ -7,7 +7,7 @@ module and `register` its entry; see docs/extend.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple
 
 from napo.config.registry import Entry, Registry, register
@@ -73,7 +73,7 @@ class Benchmark(Entry):
         ratios: key of a metric -> the ratio that resampling estimates the interval from.
         metrics: the metrics in tables.
         details: metrics that explain those in tables, for notebook 06 and the report.
-        sizes: the keys of `evaluation.sizes` that it takes (icon world).
+        sizes: its keys of `evaluation.sizes`, and how many instances the icon world makes.
         notes: how to read its columns, below each table that has them.
     """
 
@@ -85,7 +85,7 @@ class Benchmark(Entry):
     ratios: Mapping[str, Ratio]
     metrics: tuple[Metric, ...] = ()
     details: tuple[Metric, ...] = ()
-    sizes: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -154,7 +154,7 @@ for _benchmark in (
             Metric("LP pipeline", "d_pass_ratio_macro"),
             Metric("CB pipeline", "c_pass_ratio"),
         ),
-        sizes=("vlind",),
+        sizes={"vlind": 1000},
         notes=(
             "VLind CB and LP: the scorer's raw accuracies c and d_macro, percent. The paper does "
             "not define them; every CB that it prints is some k/302, as c is. The pipeline ratios "
@@ -177,7 +177,7 @@ for _benchmark in (
             Metric("ObjHal CHAIRs", "CHAIRs_refine", 100, better=-1, tables=_EVERYWHERE),
             Metric("ObjHal CHAIRi", "CHAIRi", 100, better=-1, tables=_EVERYWHERE),
         ),
-        sizes=("object_halbench",),
+        sizes={"object_halbench": 200},
         notes=(
             "ObjHal CHAIRs: the share of hallucinating responses among those that name an object "
             "(CHAIRs_refine); CHAIRi: the share of hallucinated mentions. The paper does not name "
@@ -202,7 +202,7 @@ for _benchmark in (
             Metric("AMBER Hal", "Hal", better=-1, tables=(1,)),
             Metric("AMBER Cog", "Cog", better=-1, tables=(1,)),
         ),
-        sizes=("amber_generative", "amber_discriminative"),
+        sizes={"amber_generative": 200, "amber_discriminative": 400},
         notes=("AMBER CHAIR and Hal are the paper's columns CHAIRs and HalRate.",),
     ),
     Benchmark(
@@ -218,7 +218,7 @@ for _benchmark in (
             Metric("MMHal Score", "score", digits=2, tables=(1,)),
             Metric("MMHal Hal", "hallucination_rate", better=-1, digits=2, tables=(1,)),
         ),
-        sizes=("mmhal",),
+        sizes={"mmhal": 96},
         notes=(
             'MMHal Hal is the paper\'s second HalRate. Its judge is "GPT-4", gpt-4-0613 in the '
             "released code. Scores of different judges are not comparable.",

@@ -1,5 +1,5 @@
 """The tiny scale: a drawn world whose truth is known, its base model and its benchmarks.
 
-It makes data and a model in the formats that the real ones come in; a profile names its functions
-as dotted callables, and nothing outside this package imports it.
+Data and model have the formats of the real ones. A profile names the functions of this package as
+dotted callables; nothing outside imports it.
 """

@@ -1,10 +1,7 @@
 """The base model of the icon world: a tiny LLaVA that knows its world and leans on its priors.
 
-Everything is the real class: `LlavaForConditionalGeneration` with a CLIP tower and a Llama,
-`LlavaProcessor`, a fast tokenizer; only small. It is pretrained in five stages: the language model
-reads; the vision tower learns shapes and colours as words (on scenes with almost random colours,
-so that it keeps them apart) and is frozen; the language model finds in the picture what it reads;
-it learns to answer by looking; and at last, on typical scenes, to answer by habit.
+The classes are the real ones, only small: `LlavaForConditionalGeneration` with a CLIP tower and a
+Llama, `LlavaProcessor`, a fast tokenizer. `napo.icon_world.lessons` pretrains it.
 """
 
 from __future__ import annotations
@@ -15,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napo.icon_world import questions, scenes
+from napo.config.profile import Decoding
+from napo.icon_world import questions, scenes, truth
 from napo.icon_world.examples import MIX
 from napo.icon_world.lessons import LESSONS, STEPS
 from napo.icon_world.network import build_model, build_processor
+from napo.models.generate import Prompt, generate
 from napo.progress import Progress
 
 if TYPE_CHECKING:
@@ -31,15 +30,15 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 def pretrain(
     folder: Path, *, seed: int = 0, steps: Mapping[str, int] | None = None
 ) -> pd.DataFrame:
-    """Pretrain the base model and write it as a Hugging Face folder, its log and scores beside it.
+    """Pretrain the base model and write it as a Hugging Face folder, with its log and scores.
 
     Args:
         folder: gets weights, processor, `training_log.csv` and `scores.csv`.
         seed: of weights and data.
-        steps: of each stage; what is left out has the number in `STEPS`.
+        steps: of each lesson; a missing name has the number in `STEPS`.
 
     Returns:
-        The log: stage, step, loss (mean over the last 25 steps).
+        The log: stage (the lesson), step, loss (mean over the last 25 steps).
     """
     import pandas as pd
 
@@ -50,7 +49,9 @@ def pretrain(
     with Progress(sum(steps.values()), "pretrain the base model", "steps") as progress:
         for stage, train in LESSONS.items():
             recent: list[float] = []
-            rng = last if stage == "habits" else learning  # habits can change, the rest stays
+            rng = (
+                last if stage == "habits" else learning
+            )  # changing habits leaves the rest as it is
             for step, loss in enumerate(train(model, processor, rng, steps[stage]), 1):
                 recent.append(loss)
                 progress.advance()
@@ -81,14 +82,10 @@ def scores(
         seed: of scenes and questions; no other stage draws from it.
 
     Returns:
-        A row per kind: accuracy on scenes whose things all have their typical colour, and on
-        scenes none of whose things has.
+        A row for each kind: accuracy if all things of a scene have their typical colour, and if
+        none has.
     """
     import pandas as pd
-
-    from napo.config.profile import Decoding
-    from napo.icon_world import truth
-    from napo.models.generate import Prompt, generate
 
     table = {}
     for number, (sort, p_typical) in enumerate((("typical", 1.0), ("counterfactual", 0.0))):
@@ -99,12 +96,12 @@ def scores(
                 scenes.sample(rng, p_typical=p_typical, p_belongs=p_belongs) for _ in range(count)
             ]
             asked = [questions.ask(rng, scene, kind) for scene in drawn]
-            prompts = [
-                Prompt(q.text, scenes.draw(s, rng)) for q, s in zip(asked, drawn, strict=True)
-            ]
-            said = generate(model, processor, prompts, Decoding(), batch_size=count)
+            images = [scenes.draw(scene, rng) for scene in drawn]
+            prompts = [Prompt(q.text, image) for q, image in zip(asked, images, strict=True)]
+            answers = generate(model, processor, prompts, Decoding(), batch_size=count)
             right = [
-                truth.right(r.text, vars(q), s) for r, q, s in zip(said, asked, drawn, strict=True)
+                truth.right(answer.text, question.to_dict(), scene)
+                for answer, question, scene in zip(answers, asked, drawn, strict=True)
             ]
             table.setdefault(kind, {"kind": kind})[sort] = sum(right) / count
     return pd.DataFrame(table.values())

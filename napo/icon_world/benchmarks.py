@@ -1,8 +1,7 @@
 """The icon world's editions of the four benchmarks, in the files of the official downloads.
 
-The scenes are untypical on purpose: that is where a model that leans on its priors errs. The
-`test` and `validation` splits draw from disjoint seeds, and never from those of pretraining or of
-the preference rows.
+Most scenes are untypical: a model that leans on its priors errs there. The splits `test` and
+`validation` have seeds of their own, different from those of pretraining and of the rows.
 """
 
 from __future__ import annotations
@@ -10,26 +9,25 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from napo.config.benchmarks import BENCHMARKS
 from napo.icon_world import questions, scenes
-from napo.icon_world.questions import a, color_context, pair_context
+from napo.icon_world.questions import (
+    a,
+    color_context,
+    color_statement,
+    companions,
+    pair_context,
+    pair_statement,
+)
 from napo.icon_world.scenes import KINDS, MEMBERS, Scene, Thing, other_color, pick
 from napo.workspace.files import atomic_file, make_folder, write_json
 
-SIZES = {
-    "vlind": 1000,
-    "object_halbench": 200,
-    "amber_generative": 200,
-    "amber_discriminative": 400,
-    "mmhal": 96,
-}
-_SPLITS = {"test": 0, "validation": 1}
+SPLITS = ("test", "validation")
 
 # Other names of a kind, for answers of models that learnt their English elsewhere.
 SYNONYMS = {
@@ -42,229 +40,15 @@ SYNONYMS = {
 }  # fmt: skip
 
 
-def make_benchmarks(
-    folder: Path, *, sizes: Mapping[str, int] | None = None, seed: int = 1234, split: str = "test"
-) -> None:
-    """Write all four benchmarks below a folder.
-
-    Args:
-        folder: gets `vlind`, `object_halbench`, `amber` and `mmhal`.
-        sizes: instances of each; what is left out has the size in `SIZES`.
-        seed: of the scenes.
-        split: "test" or "validation".
-    """
-    sizes = {**SIZES, **(sizes or {})}
-    makers = {
-        "vlind": lambda path, rng: _vlind(path, rng, sizes["vlind"]),
-        "object_halbench": lambda path, rng: _objects(path, rng, sizes["object_halbench"]),
-        "amber": lambda path, rng: _amber(
-            path, rng, sizes["amber_generative"], sizes["amber_discriminative"]
-        ),
-        "mmhal": lambda path, rng: _mmhal(path, rng, sizes["mmhal"]),
-    }
-    for number, (name, make) in enumerate(makers.items()):
-        path = folder / name
-        make_folder(path)
-        make(path, np.random.default_rng([seed, 77, _SPLITS[split], number]))
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
-
-
-def _save(path: Path, scene: Scene, rng: np.random.Generator) -> None:
-    with atomic_file(path, flush=False) as temporary:
-        temporary.write_bytes(_jpeg(scenes.draw(scene, rng)))
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-# --- VLind-Bench: a counterfactual context, a factual one, and what is true in each
-
-
-def _vlind(folder: Path, rng: np.random.Generator, count: int) -> None:
-    instances = []
-    for number in range(count):
-        concept = "color" if rng.random() < 0.6 else "location"
-        make = _color_instance if concept == "color" else _location_instance
-        fields, factual, untypical = make(rng)
-        good = 1 if rng.random() < 0.9 else 2
-        votes = {str(image): 3 - image for image in range(good)}
-        instance = {
-            "global_id": number,
-            "context_id": number,
-            "concept": concept,
-            **fields,
-            "best_img_id": 0,
-            "aggregated_human_label_good_images": votes,
-        }
-        instances.append(instance)
-        root = folder / "images"
-        named = f"{number}_{fields['factual_context']}"
-        _save(root / "factual" / concept / named / "0.jpg", factual(), rng)
-        named = f"{number}_{fields['context']}"
-        for image in range(good):
-            _save(root / "counterfactual" / concept / named / f"{image}.jpg", untypical(), rng)
-    write_json(folder / "data.json", instances)
-    write_json(folder / "benchmark.json", {"edition": "icon-world", "count": count})
-
-
-def _color_instance(rng: np.random.Generator) -> tuple[dict[str, str], Any, Any]:
-    kind = pick(rng, tuple(KINDS))
-    typical = KINDS[kind].color
-    odd = other_color(rng, typical)
-    fields = {
-        "context": color_context(kind, odd),
-        "factual_context": color_context(kind, typical),
-        "true_statement": f"The {kind} is {odd}.",
-        "false_statement": f"The {kind} is {typical}.",
-        "existent_noun": a(kind),
-        "non-existent_noun": a(pick(rng, [k for k in KINDS if k != kind])),
-    }
-    return fields, lambda: _with(rng, kind, typical, fields), lambda: _with(rng, kind, odd, fields)
-
-
-def _with(rng: np.random.Generator, kind: str, color: str, fields: Mapping[str, str]) -> Scene:
-    """A scene of the kind's own place that shows it in a colour, others as they usually are."""
-    absent = fields["non-existent_noun"].split(" ", 1)[1]
-    scene = scenes.sample(rng, p_typical=0.9)
-    others = [thing for thing in scene.things if thing.kind not in (kind, absent)][:2]
-    free = [cell for cell in range(4) if cell not in {thing.cell for thing in others}]
-    things = [*others, Thing(kind, color, pick(rng, free))]
-    return Scene(KINDS[kind].place, tuple(sorted(things, key=lambda thing: thing.cell)))
-
-
-def _location_instance(rng: np.random.Generator) -> tuple[dict[str, str], Any, Any]:
-    beside = pick(rng, tuple(KINDS))
-    place = KINDS[beside].place
-    odd = pick(rng, [k for k in KINDS if KINDS[k].place != place])
-    usual = pick(rng, [k for k in MEMBERS[place] if k != beside])
-    fields = {
-        "context": pair_context(odd, beside),
-        "factual_context": pair_context(usual, beside),
-        "true_statement": f"There is {a(odd)} beside the {beside}.",
-        "false_statement": f"There is {a(usual)} beside the {beside}.",
-        "existent_noun": a(odd),
-        "non-existent_noun": a(usual),
-    }
-    return (
-        fields,
-        lambda: _pair(rng, place, beside, usual, absent=odd),
-        lambda: _pair(rng, place, beside, odd, absent=usual),
-    )
-
-
-def _pair(rng: np.random.Generator, place: str, beside: str, kind: str, *, absent: str) -> Scene:
-    kinds = [beside, kind]
-    if rng.random() < 0.5:
-        kinds.append(pick(rng, [k for k in MEMBERS[place] if k not in (beside, kind, absent)]))
-    cells = rng.permutation(4)[: len(kinds)].tolist()
-    things = [Thing(k, KINDS[k].color, cell) for k, cell in zip(kinds, cells, strict=True)]
-    return Scene(place, tuple(sorted(things, key=lambda thing: thing.cell)))
-
-
-# --- Object HalBench: descriptions of untypical scenes against COCO-style annotations
-
-
-def _untypical(rng: np.random.Generator) -> Scene:
-    return scenes.sample(rng, p_typical=0.4, p_belongs=0.4, count=int(rng.integers(2, 4)))
-
-
-def _objects(folder: Path, rng: np.random.Generator, count: int) -> None:
-    categories = [{"id": number, "name": kind} for number, kind in enumerate(KINDS, 1)]
-    number_of = {category["name"]: category["id"] for category in categories}
-    lines, instances, captions = [], [], []
-    for number in range(1, count + 1):
-        scene = _untypical(rng)
-        picture = base64.b64encode(_jpeg(scenes.draw(scene, rng))).decode()
-        asked = questions.DESCRIBE[number % len(questions.DESCRIBE)]
-        lines.append(
-            {"org_idx": number - 1, "image_id": number, "question": asked, "image": picture}
-        )
-        for thing in scene.things:
-            box = {
-                "image_id": number,
-                "category_id": number_of[thing.kind],
-                "id": len(instances) + 1,
-            }
-            instances.append(box)
-        captions.append({"image_id": number, "id": number, "caption": questions.describe(scene)})
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    _write(folder / "questions.jsonl", text)
-    names = (", ".join((kind, *SYNONYMS.get(kind, ()))) for kind in KINDS)
-    _write(folder / "synonyms.txt", "".join(f"{line}\n" for line in names))
-    images = [{"id": number} for number in range(1, count + 1)]
-    notes = folder / "annotations"
-    write_json(
-        notes / "instances_val2014.json",
-        {"images": images, "annotations": instances, "categories": categories},
-    )
-    write_json(notes / "captions_val2014.json", {"images": images, "annotations": captions})
-    write_json(folder / "benchmark.json", {"edition": "icon-world", "count": count})
-
-
-# --- AMBER: what is there, and what a place makes one expect
-
-
-def _amber(folder: Path, rng: np.random.Generator, generative: int, discriminative: int) -> None:
-    annotations, describe, ask = [], [], []
-    drawn = []
-    for number in range(1, generative + 1):
-        scene = _untypical(rng)
-        drawn.append(scene)
-        _save(folder / "image" / f"AMBER_{number}.jpg", scene, rng)
-        there = [thing.kind for thing in scene.things]
-        expected = [kind for kind in MEMBERS[scene.setting] if kind not in there]
-        annotations.append({"id": number, "type": "generative", "truth": there, "hallu": expected})
-        describe.append(
-            {"id": number, "image": f"AMBER_{number}.jpg", "query": "Describe this image."}
-        )
-    for number in range(generative + 1, generative + discriminative + 1):
-        at = int(rng.integers(generative))
-        query, kind, truth = _amber_query(rng, drawn[at])
-        annotations.append({"id": number, "type": kind, "truth": truth})
-        ask.append({"id": number, "image": f"AMBER_{at + 1}.jpg", "query": query})
-    write_json(folder / "annotations.json", annotations)
-    write_json(folder / "relation.json", {kind: SYNONYMS.get(kind, ()) for kind in KINDS})
-    _write(folder / "safe_words.txt", "object\n")
-    write_json(folder / "query_generative.json", describe)
-    write_json(folder / "query_discriminative.json", ask)
-    count = {"generative": generative, "discriminative": discriminative}
-    write_json(folder / "benchmark.json", {"edition": "icon-world", "count": count})
-
-
-def _amber_query(rng: np.random.Generator, scene: Scene) -> tuple[str, str, str]:
-    """A query, AMBER's name of its type, and the truth; existence is always "no", as in AMBER."""
-    what = pick(rng, questions.CHECKS)
-    asked = questions.check(rng, scene, what, want=False if what == "existence" else None)
-    kind = _AMBER_TYPES[what]
-    if what == "relation" and not asked.about["truth"]:
-        kind = "relation"  # AMBER's own name for the relations that do not hold
-    return asked.text, kind, "yes" if asked.about["truth"] else "no"
-
-
-_AMBER_TYPES = {
+AMBER_TYPES = {
     "existence": "discriminative-hallucination",
     "color": "discriminative-attribute-state",
     "number": "discriminative-attribute-number",
     "relation": "discriminative-relation",
 }
-
-
-# --- MMHal-Bench: eight types of question, twelve topics
-
-
-MMHAL_TYPES = (
-    "attribute", "adversarial", "comparison", "counting",
-    "relation", "environment", "holistic", "other",
-)  # fmt: skip
-_ASK = {
+MMHAL_TYPES = {  # MMHal-Bench's types of question, in its order, and the icon world's kinds
     "attribute": "color",
+    "adversarial": "absent",
     "comparison": "same",
     "counting": "count",
     "relation": "cell",
@@ -274,19 +58,198 @@ _ASK = {
 }
 
 
-def _mmhal(folder: Path, rng: np.random.Generator, count: int) -> None:
+def make_benchmarks(
+    folder: Path, *, sizes: Mapping[str, int] | None = None, seed: int = 1234, split: str = "test"
+) -> None:
+    """Write all four benchmarks below a folder.
+
+    Args:
+        folder: gets `vlind`, `object_halbench`, `amber` and `mmhal`.
+        sizes: how many instances; a missing name has the size in `napo.config.benchmarks`.
+        seed: of the scenes.
+        split: "test" or "validation".
+    """
+    makers = {
+        "vlind": make_vlind,
+        "object_halbench": make_object_halbench,
+        "amber": make_amber,
+        "mmhal": make_mmhal,
+    }
+    for number, (name, make) in enumerate(makers.items()):
+        counts = {key: (sizes or {}).get(key, n) for key, n in BENCHMARKS[name].sizes.items()}
+        make_folder(folder / name)
+        rng = np.random.default_rng([seed, 77, SPLITS.index(split), number])
+        count = make(folder / name, rng, *counts.values())
+        write_json(folder / name / "benchmark.json", {"edition": "icon-world", "count": count})
+
+
+def untypical(rng: np.random.Generator) -> Scene:
+    """A scene of two or three things, most of them in a wrong colour or place."""
+    return scenes.sample(rng, p_typical=0.4, p_belongs=0.4, count=int(rng.integers(2, 4)))
+
+
+def jpeg(scene: Scene, rng: np.random.Generator) -> bytes:
+    """A picture of a scene, as the bytes of a JPEG file."""
+    buffer = io.BytesIO()
+    scenes.draw(scene, rng).save(buffer, format="JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
+def write(path: Path, content: bytes, flush: bool = True) -> None:
+    """Write a file in one piece."""
+    with atomic_file(path, flush=flush) as temporary:
+        temporary.write_bytes(content)
+
+
+def make_vlind(folder: Path, rng: np.random.Generator, count: int) -> int:
+    """VLind-Bench: a counterfactual context, a factual context, and what is true in each."""
+    instances = []
+    for number in range(count):
+        concept = "color" if rng.random() < 0.6 else "location"
+        fields, draw = color_instance(rng) if concept == "color" else location_instance(rng)
+        good = 1 if rng.random() < 0.9 else 2
+        instances.append(
+            {
+                "global_id": number,
+                "context_id": number,
+                "concept": concept,
+                **fields,
+                "best_img_id": 0,
+                "aggregated_human_label_good_images": {str(i): 3 - i for i in range(good)},
+            }
+        )
+        path = folder / "images/factual" / concept / f"{number}_{fields['factual_context']}"
+        write(path / "0.jpg", jpeg(draw(False), rng), flush=False)
+        path = folder / "images/counterfactual" / concept / f"{number}_{fields['context']}"
+        for image in range(good):
+            write(path / f"{image}.jpg", jpeg(draw(True), rng), flush=False)
+    write_json(folder / "data.json", instances)
+    return count
+
+
+Instance = tuple[dict[str, str], Callable[[bool], Scene]]
+
+
+def color_instance(rng: np.random.Generator) -> Instance:
+    """Fields of an instance about a colour, and a function that samples its (odd) scenes."""
+    kind = pick(rng, tuple(KINDS))
+    usual = KINDS[kind].color
+    odd = other_color(rng, usual)
+    absent = pick(rng, [other for other in KINDS if other != kind])
+
+    def draw(counterfactual: bool) -> Scene:
+        scene = scenes.sample(rng, p_typical=0.9)
+        others = [thing for thing in scene.things if thing.kind not in (kind, absent)][:2]
+        free = [cell for cell in range(4) if cell not in {thing.cell for thing in others}]
+        things = [*others, Thing(kind, odd if counterfactual else usual, pick(rng, free))]
+        return Scene(KINDS[kind].place, tuple(sorted(things, key=lambda thing: thing.cell)))
+
+    fields = {
+        "context": color_context(kind, odd),
+        "factual_context": color_context(kind, usual),
+        "true_statement": color_statement(kind, odd),
+        "false_statement": color_statement(kind, usual),
+        "existent_noun": a(kind),
+        "non-existent_noun": a(absent),
+    }
+    return fields, draw
+
+
+def location_instance(rng: np.random.Generator) -> Instance:
+    """Fields of an instance about a place, and a function that samples its (odd) scenes."""
+    beside = pick(rng, tuple(KINDS))
+    odd = pick(rng, companions(beside, False))
+    usual = pick(rng, companions(beside, True))
+    place = KINDS[beside].place
+
+    def draw(counterfactual: bool) -> Scene:
+        kinds = [beside, odd if counterfactual else usual]
+        if rng.random() < 0.5:
+            kinds.append(pick(rng, [k for k in MEMBERS[place] if k not in (beside, odd, usual)]))
+        cells = rng.permutation(4)[: len(kinds)].tolist()
+        things = [Thing(k, KINDS[k].color, cell) for k, cell in zip(kinds, cells, strict=True)]
+        return Scene(place, tuple(sorted(things, key=lambda thing: thing.cell)))
+
+    fields = {
+        "context": pair_context(odd, beside),
+        "factual_context": pair_context(usual, beside),
+        "true_statement": pair_statement(odd, beside),
+        "false_statement": pair_statement(usual, beside),
+        "existent_noun": a(odd),
+        "non-existent_noun": a(usual),
+    }
+    return fields, draw
+
+
+def make_object_halbench(folder: Path, rng: np.random.Generator, count: int) -> int:
+    """Object HalBench: descriptions of untypical scenes, with COCO-style annotations."""
+    category_of = {kind: number for number, kind in enumerate(KINDS, 1)}
+    lines, instances, captions = [], [], []
+    for number in range(1, count + 1):
+        scene = untypical(rng)
+        image = base64.b64encode(jpeg(scene, rng)).decode()
+        question = questions.DESCRIBE[number % len(questions.DESCRIBE)]
+        line = {"org_idx": number - 1, "image_id": number, "question": question, "image": image}
+        lines.append(json.dumps(line))
+        for thing in scene.things:
+            category, box = category_of[thing.kind], len(instances) + 1
+            instances.append({"image_id": number, "category_id": category, "id": box})
+        captions.append({"image_id": number, "id": number, "caption": questions.describe(scene)})
+    names = [", ".join((kind, *SYNONYMS.get(kind, ()))) for kind in KINDS]
+    for name, texts in (("questions.jsonl", lines), ("synonyms.txt", names)):
+        write(folder / name, "".join(f"{text}\n" for text in texts).encode())
+    images = [{"id": number} for number in range(1, count + 1)]
+    categories = [{"id": number, "name": kind} for kind, number in category_of.items()]
+    content = {"images": images, "annotations": instances, "categories": categories}
+    write_json(folder / "annotations/instances_val2014.json", content)
+    content = {"images": images, "annotations": captions}
+    write_json(folder / "annotations/captions_val2014.json", content)
+    return count
+
+
+def make_amber(
+    folder: Path, rng: np.random.Generator, generative: int, discriminative: int
+) -> dict[str, int]:
+    """AMBER: descriptions, with the things that a place suggests, and yes-or-no questions.
+
+    The answer to an existence question is always "no", as in AMBER.
+    """
+    annotations, descriptions, checks, drawn = [], [], [], []
+    for number in range(1, generative + 1):
+        scene, image = untypical(rng), f"AMBER_{number}.jpg"
+        drawn.append(scene)
+        write(folder / "image" / image, jpeg(scene, rng), flush=False)
+        truth = [thing.kind for thing in scene.things]
+        hallu = [kind for kind in MEMBERS[scene.setting] if kind not in truth]
+        annotations.append({"id": number, "type": "generative", "truth": truth, "hallu": hallu})
+        descriptions.append({"id": number, "image": image, "query": "Describe this image."})
+    for number in range(generative + 1, generative + discriminative + 1):
+        index = int(rng.integers(generative))
+        fact = pick(rng, questions.CHECKS)
+        question = questions.check(
+            rng, drawn[index], fact, want=False if fact == "existence" else None
+        )
+        true = question.about["truth"]
+        # AMBER calls the relations that do not hold just "relation".
+        kind = "relation" if fact == "relation" and not true else AMBER_TYPES[fact]
+        annotations.append({"id": number, "type": kind, "truth": "yes" if true else "no"})
+        checks.append({"id": number, "image": f"AMBER_{index + 1}.jpg", "query": question.text})
+    write_json(folder / "annotations.json", annotations)
+    write_json(folder / "relation.json", {kind: SYNONYMS.get(kind, ()) for kind in KINDS})
+    write(folder / "safe_words.txt", b"object\n")
+    write_json(folder / "query_generative.json", descriptions)
+    write_json(folder / "query_discriminative.json", checks)
+    return {"generative": generative, "discriminative": discriminative}
+
+
+def make_mmhal(folder: Path, rng: np.random.Generator, count: int) -> int:
+    """MMHal-Bench: eight types of question in turn, with the scene for the rule judge."""
     items = []
     for number in range(count):
-        kind = MMHAL_TYPES[number % 8]
-        scene = _untypical(rng)
-        asked = (
-            _adversarial(rng, scene)
-            if kind == "adversarial"
-            else questions.ask(rng, scene, _ASK[kind])
-        )
-        name = f"icon{number:04d}"
-        _save(folder / "images" / f"{name}.jpg", scene, rng)
-        about = {"kind": asked.kind, "group": asked.group, "about": dict(asked.about)}
+        kind = list(MMHAL_TYPES)[number % 8]
+        scene, name = untypical(rng), f"icon{number:04d}"
+        question = questions.ask(rng, scene, MMHAL_TYPES[kind])
+        write(folder / "images" / f"{name}.jpg", jpeg(scene, rng), flush=False)
         items.append(
             {
                 "question_type": kind,
@@ -294,19 +257,12 @@ def _mmhal(folder: Path, rng: np.random.Generator, count: int) -> None:
                 "image_id": name,
                 "image_src": f"images/{name}.jpg",
                 "image_content": [thing.kind for thing in scene.things],
-                "question": asked.text,
-                "gt_answer": asked.answer,
+                "question": question.text,
+                "gt_answer": question.answer,
                 "model_answer": "",
                 "scene": scene.to_json(),
-                "truth": about,
+                "truth": question.to_dict(),
             }
         )
     write_json(folder / "response_template.json", items)
-    write_json(folder / "benchmark.json", {"edition": "icon-world", "count": count})
-
-
-def _adversarial(rng: np.random.Generator, scene: Scene) -> questions.Question:
-    """A question about a thing that is not there, though one would expect it."""
-    kind = questions.absent(rng, scene)
-    text = f"What color is the {kind}?"
-    return questions.Question("absent", text, f"There is no {kind}.", {"kind": kind})
+    return count

@@ -12,20 +12,19 @@ from napo.icon_world.scenes import Scene
 def judge_by_truth(item: Mapping[str, Any], answer: str) -> str:
     """A judge's reply, with a rating of 0 to 6 as MMHal-Bench defines them.
 
-    Anything false about the scene, or a wrong answer to a yes-or-no question, is a hallucination
-    (0 to 2); otherwise the rating is 3 to 5 by how much the answer says, 6 for one that names all
-    that is there.
+    A false claim, or a wrong answer to a yes-or-no question, is a hallucination (0 to 2). Otherwise
+    the rating is 3 to 5 by how much the answer says, or 6 if it also names all things of the scene.
 
     Args:
         item: an item of the template, with the `scene` and `truth` that the icon world adds.
         answer: the model's answer.
     """
     scene, question = Scene.from_json(item["scene"]), item["truth"]
-    said = truth.claims(answer)
-    answered = truth.answers(answer, question, scene)
-    informative = answered + bool(said)
-    if not truth.all_true(answer, question, scene) or (truth.verdict(answer) and not answered):
+    claimed = truth.claims(answer)
+    correct = truth.answers(answer, question, scene)
+    informative = correct + bool(claimed)
+    if not truth.all_true(answer, question, scene) or (truth.verdict(answer) and not correct):
         return f"The answer says something that the scene does not show. Rating: {informative}"
-    whole = {("there", thing.kind) for thing in scene.things} <= said
-    score = 6 if answered and whole else 3 + informative
+    complete = {("there", thing.kind) for thing in scene.things} <= claimed
+    score = 6 if correct and complete else 3 + informative
     return f"Nothing in the answer contradicts the scene. Rating: {score}"

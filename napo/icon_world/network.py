@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napo.icon_world import questions, scenes
 
@@ -27,34 +27,26 @@ CHAT_TEMPLATE = (
 )
 
 
-def vocabulary() -> list[str]:
-    """All pieces of text that the icon world uses, special tokens first."""
-    from tokenizers import pre_tokenizers
-
-    split = _pre_tokenizer(pre_tokenizers)
-    pieces = {"\N{LOWER ONE EIGHTH BLOCK}"}  # a space alone, as before the image
-    for text in questions.all_texts():
-        pieces.update(piece for piece, _ in split.pre_tokenize_str(text.replace("\n", " ")))
-    return [*SPECIAL, *sorted(pieces)]
-
-
-def _pre_tokenizer(library: Any) -> Any:
-    # Metaspace keeps the spaces in the pieces, so that decoding gives the very text back.
-    return library.Sequence(
-        [library.Metaspace(prepend_scheme="always"), library.Punctuation("isolated")]
-    )
-
-
 def build_processor() -> LlavaProcessor:
     """The processor: 16 visual tokens for an image of 48 x 48, one token a word."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import LlavaProcessor, PreTrainedTokenizerFast
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    ids = {piece: number for number, piece in enumerate(vocabulary())}
+    # Metaspace keeps the spaces in the pieces, so that decoding gives the exact text back.
+    split = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="always"),
+            pre_tokenizers.Punctuation("isolated"),
+        ]
+    )
+    pieces = {"\N{LOWER ONE EIGHTH BLOCK}"}  # a space alone, as before the image
+    for text in questions.all_texts():
+        pieces.update(piece for piece, _ in split.pre_tokenize_str(text.replace("\n", " ")))
+    ids = {piece: number for number, piece in enumerate([*SPECIAL, *sorted(pieces)])}
     core = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     core.normalizer = normalizers.Replace("\n", " ")
-    core.pre_tokenizer = _pre_tokenizer(pre_tokenizers)
+    core.pre_tokenizer = split
     core.decoder = decoders.Metaspace(prepend_scheme="always")
     core.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", ids["<s>"])]
@@ -129,8 +121,8 @@ def build_model(processor: LlavaProcessor, seed: int = 0) -> LlavaForConditional
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(config)
-        # Patches are some 30 times larger than positions at this scale: unscaled, the tower never
-        # learns where a patch is, and a model with two things to see mixes up their places.
+        # Patches are some 30 times larger than positions at this scale: without the scale, the
+        # tower never learns where a patch is, and the model mixes up the places of two things.
         model.model.vision_tower.embeddings.position_embedding.weight.mul_(POSITION_SCALE)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id

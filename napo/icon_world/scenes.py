@@ -1,14 +1,14 @@
-"""The icon world's pictures: objects with typical colours, in places where they belong.
+"""The icon world's pictures: things with typical colours, in places where they belong.
 
-A scene is one to three icons in the cells of a 2 x 2 grid. Typical scenes draw objects of one
-place in their typical colours; counterfactual ones break either habit. Everything is drawn by
-this program, so the truth of every scene is known.
+A scene is one to three icons in the cells of a 2 x 2 grid. Typical scenes show things of one place
+in their typical colours; counterfactual scenes break either habit. This program draws everything,
+so the truth of every scene is known.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -34,7 +34,7 @@ COLORS = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of object: its glyph, its typical colour, the place where it belongs."""
+    """A kind of thing: its glyph, its typical colour, the place where it belongs."""
 
     name: str
     glyph: str
@@ -99,7 +99,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in a picture: the truth that questions are answered from."""
+    """The content of a picture: the truth that answers are compared with."""
 
     place: str
     things: tuple[Thing, ...]  # in the order of their cells
@@ -110,7 +110,7 @@ class Scene:
 
     @property
     def setting(self) -> str:
-        """The place to which most of the things belong (of equals, that of the first)."""
+        """The place of most things; of equals, the place of the first thing."""
         places = [KINDS[thing.kind].place for thing in self.things]
         return max(places, key=places.count)
 
@@ -130,9 +130,24 @@ def pick(rng: np.random.Generator, options: Sequence) -> object:
     return options[int(rng.integers(len(options)))]
 
 
+def pick_share(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
+    """One of the names, as often as its share says."""
+    sums = np.cumsum(list(shares.values())) / sum(shares.values())
+    return list(shares)[int(np.searchsorted(sums, rng.random()))]
+
+
 def other_color(rng: np.random.Generator, color: str) -> str:
     """A colour that is not this one."""
     return pick(rng, [name for name in COLORS if name != color])
+
+
+def absent(rng: np.random.Generator, scene: Scene) -> str:
+    """A kind that is not in the scene, half of the time a kind that belongs to its place."""
+    present = {thing.kind for thing in scene.things}
+    expected = [kind for kind in MEMBERS[scene.place] if kind not in present]
+    if expected and rng.random() < 0.5:
+        return pick(rng, expected)
+    return pick(rng, [kind for kind in KINDS if kind not in present])
 
 
 def sample(

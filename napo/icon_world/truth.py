@@ -1,8 +1,8 @@
-"""What a response claims about a scene, and whether that is true.
+"""The claims of a response about a scene, and whether they are true.
 
-The words of the icon world are few, so a response's claims can be read off by pattern: this thing
-is there, it has this colour, it is at this corner, there are so many. A response is judged by its
-claims, not by its wording.
+The icon world has few words, so patterns can read the claims of a response: this thing is there, it
+has this colour, it is at this corner, there are so many. A response is judged by its claims, not by
+its wording.
 """
 
 from __future__ import annotations
@@ -35,19 +35,18 @@ def claims(text: str) -> set[tuple[str, ...]]:
     `("there", kind)`, `("absent", kind)`, `("color", kind, color)`, `("cell", kind, cell)`,
     `("count", word)`, `("setting", place)`, `("both", color)`.
     """
-    text = text.lower()
-    found: set[tuple[str, ...]] = set()
+    claimed: set[tuple[str, ...]] = set()
     for name, pattern in _PATTERNS.items():
-        for match in pattern.finditer(text):
+        for match in pattern.finditer(text.lower()):
             parts = [part for part in match.groups() if part is not None]
             if name == "color" and parts[0] in COLORS:
                 parts = parts[::-1]
-            found.add((name, *parts))
-    return found
+            claimed.add((name, *parts))
+    return claimed
 
 
 def holds(claim: tuple[str, ...], scene: Scene, about: Mapping[str, Any]) -> bool:
-    """Whether a claim is true of a scene (`about`: what the question asked, for "both")."""
+    """Whether a claim is true of a scene; "both" means the two kinds of the question's `about`."""
     name, *rest = claim
     thing = scene.thing(rest[0]) if rest and rest[0] in KINDS else None
     if name == "there":
@@ -62,82 +61,75 @@ def holds(claim: tuple[str, ...], scene: Scene, about: Mapping[str, Any]) -> boo
         return COUNTS.index(rest[0]) == len(scene.things)
     if name == "setting":
         return scene.setting == rest[0]
-    asked = [scene.thing(about.get(key, "")) for key in ("kind", "other")]
-    return all(thing is not None and thing.color == rest[0] for thing in asked)
+    pair = [scene.thing(about.get(key, "")) for key in ("kind", "other")]
+    return all(thing is not None and thing.color == rest[0] for thing in pair)
 
 
 def verdict(text: str) -> str:
     """The word yes or no that a response begins with, or the first true or false in it."""
     text = text.lower()
-    found = re.match(r"\s*(yes|no)\b", text) or re.search(r"\b(true|false)\b", text)
-    return found[1] if found else ""
+    match = re.match(r"\s*(yes|no)\b", text) or re.search(r"\b(true|false)\b", text)
+    return match[1] if match else ""
 
 
 def answers(text: str, question: Mapping[str, Any], scene: Scene) -> bool:
-    """Whether a response answers the question, and rightly; what else it says does not matter."""
+    """Whether a response answers the question correctly; its other claims do not matter."""
     kind, about = question["kind"], question["about"]
-    said = claims(text)
-    word = verdict(text)
-    if kind in ("sight", "sight_only", "sense", "context"):
+    claimed, word = claims(text), verdict(text)
+    if kind in VERDICTS:
         return word == str(about["truth"]).lower()
     if kind == "check":
         return word == ("yes" if about["truth"] else "no")
     if kind == "presence":
-        there = scene.thing(about["kind"]) is not None
+        present = scene.thing(about["kind"]) is not None
         if word in ("yes", "no"):
-            return (word == "yes") == there
-        return (("there" if there else "absent"), about["kind"]) in said
+            return (word == "yes") == present
+        return ("there" if present else "absent", about["kind"]) in claimed
     if kind == "same":
         one, two = scene.thing(about["kind"]), scene.thing(about["other"])
         if word in ("yes", "no"):
             return (word == "yes") == (one.color == two.color)
-        return {("color", t.kind, t.color) for t in (one, two)} <= said
+        return {("color", t.kind, t.color) for t in (one, two)} <= claimed
     if kind == "color":
-        return ("color", about["kind"], scene.thing(about["kind"]).color) in said
+        return ("color", about["kind"], scene.thing(about["kind"]).color) in claimed
     if kind == "cell":
-        return ("cell", about["kind"], CELLS[scene.thing(about["kind"]).cell]) in said
+        return ("cell", about["kind"], CELLS[scene.thing(about["kind"]).cell]) in claimed
     if kind == "count":
-        listed = {claim[1] for claim in said if claim[0] == "there"}
-        return ("count", COUNTS[about["count"]]) in said or len(listed) == about["count"] > 0
+        listed = {claim[1] for claim in claimed if claim[0] == "there"}
+        return ("count", COUNTS[about["count"]]) in claimed or len(listed) == about["count"] > 0
     if kind == "setting":
-        return ("setting", scene.setting) in said
+        return ("setting", scene.setting) in claimed
     if kind == "absent":
-        return ("absent", about["kind"]) in said
-    return {("there", thing.kind) for thing in scene.things} <= said  # description
+        return ("absent", about["kind"]) in claimed
+    return {("there", thing.kind) for thing in scene.things} <= claimed  # description
 
 
 def all_true(text: str, question: Mapping[str, Any], scene: Scene) -> bool:
-    """Whether everything that a response claims about the scene is true of it."""
-    said = claims(text)
-    refused = {claim[1] for claim in said if claim[0] == "absent"}
-    return all(
-        holds(claim, scene, question["about"])
-        for claim in said
-        if not (claim[0] == "there" and claim[1] in refused)
-    )
+    """Whether all claims of a response about the scene are true; "no cow" claims no cow."""
+    claimed = claims(text)
+    denied = {("there", claim[1]) for claim in claimed if claim[0] == "absent"}
+    return all(holds(claim, scene, question["about"]) for claim in claimed - denied)
 
 
 def right(text: str, question: Mapping[str, Any], scene: Scene) -> bool:
     """Whether a response answers the question and claims nothing false.
 
-    The answer to a true-or-false question repeats the statement, which it may go on to call
-    false; so only its verdict counts.
+    The answer to a true-or-false question repeats the statement and may call it false, so only its
+    verdict counts.
     """
-    if not answers(text, question, scene):
-        return False
-    return question["kind"] in VERDICTS or all_true(text, question, scene)
+    truthful = question["kind"] in VERDICTS or all_true(text, question, scene)
+    return truthful and answers(text, question, scene)
 
 
 def label_by_truth(row: Mapping[str, Any], kind: str) -> tuple[str, str]:
-    """The label of a biased response by the scene's truth, and the group it is reported in.
+    """The label of a biased response by the scene's truth, and the group of its question.
 
-    A language-biased response is noise ("unbiased") if it answers the question and all it claims
-    is true; a vision-biased one is noise if it answers the question correctly, extra detail
-    allowed as long as it is true.
+    A response is noise ("unbiased") if it answers the question correctly and claims nothing false;
+    extra detail is allowed.
 
     Args:
         row: a row of RLAIF-V-Bias with its `truth`.
-        kind: "language_biased" or "vision_biased".
+        kind: the response, a name in `napo.config.variants.BIASED`.
     """
     truth = json.loads(row["truth"])
     scene, question = Scene.from_json(truth["scene"]), truth["question"]
