@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from napo.benchmarks.intervals import value
 from napo.config.benchmarks import BENCHMARKS
@@ -78,3 +79,46 @@ def margin_frame(groups=("",), equal=4, n=30, unsure=0):
                 rows.append((f"{group}{at}", kind, group, label, same, value, value / 8))
     names = ["id", "kind", "group", "label", "equal_to_chosen", "margin_sum", "margin_mean"]
     return pd.DataFrame(rows, columns=names)
+
+
+def records(terms=("rejected", "language_biased", "vision_biased"), seeds=2, steps=20):
+    """Records as the trainer keeps them; margins grow with the step, q falls."""
+    rows = []
+    for seed in range(seeds):
+        for step in range(steps):
+            for id in "ab":
+                row = {"step": step, "id": id, "variant": "A1", "seed": seed, "loss": 1.0}
+                for at, term in enumerate(terms):
+                    row[f"{term}_psi_sum"] = (at + 1) * step + seed
+                    row[f"{term}_psi_mean"] = step / 10
+                    row[f"{term}_gamma"] = 1 / len(terms)
+                    if term.endswith("biased"):
+                        row[f"{term}_q"] = 0.5 - step / 100
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def summary_frame(variants=("base", "dpo", "A1")):
+    rows = []
+    for at, name in enumerate(variants):
+        for metric in ("CB", "LP"):
+            rows.append((name, metric, 40.0 + at, 35.0 + at, 45.0 + at))
+            rows.append((name, f"{metric} true", 47.0 + at, np.nan, np.nan))
+            rows.append((name, f"{metric} false", 33.0 + at, np.nan, np.nan))
+    return pd.DataFrame(rows, columns=["variant", "metric", "value", "low", "high"])
+
+
+def picture(side=8, colour="red"):
+    return Image.new("RGB", (side, side), colour)
+
+
+def texts(figure):
+    """All words of a figure, panels, titles and legends included."""
+    found = [text.get_text() for text in figure.texts]
+    for ax in figure.axes:
+        found += [text.get_text() for text in ax.texts]
+        found += [ax.get_title(loc=where) for where in ("left", "center")]
+        found += [ax.get_xlabel(), ax.get_ylabel()]
+    for legend in figure.legends:
+        found += [text.get_text() for text in legend.get_texts()]
+    return [text for text in found if text]

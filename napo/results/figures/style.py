@@ -1,17 +1,16 @@
-"""What all figures share: the style, the colours, how a figure begins, ends and is saved."""
+"""Style, colours and files of all figures."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from napo.config.variants import VARIANTS
@@ -22,33 +21,23 @@ from napo.workspace.hashing import hash_file
 COLUMN, PAGE = 3.3, 6.9  # inches: one column and both of a two-column paper
 INK, FAINT = "#1a1a1a", "#767676"
 
-# Okabe and Ito's palette, which the colour-blind tell apart; their lightness differs in grey too.
-BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE, YELLOW, BLACK = (
-    "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#F0E442", "#000000",
+# Okabe and Ito's palette: distinct for colour-blind readers, and of different lightness in grey.
+BLUE, GREEN, ORANGE, VERMILION, PURPLE, YELLOW = (
+    "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#F0E442",
 )  # fmt: skip
 
-# A term of the objective has one colour, and the variants that turn on it share its hue.
-TERM_COLOURS = {
-    "rejected": INK,
-    "language_biased": VERMILION,
-    "vision_biased": BLUE,
-    "chosen_corrupted": PURPLE,
-    "anchor": GREEN,
+TERM_LOOKS = {  # term of the objective -> colour and line style; its variants share the hue
+    "rejected": (INK, "-"),
+    "language_biased": (VERMILION, (0, (5, 1.5))),
+    "vision_biased": (BLUE, (0, (1.2, 1.2))),
+    "chosen_corrupted": (PURPLE, (0, (5, 1.5, 1.2, 1.5))),
+    "anchor": (GREEN, (0, (3, 1, 1, 1, 1, 1))),
 }
-TERM_LINES = {
-    "rejected": "-",
-    "language_biased": (0, (5, 1.5)),
-    "vision_biased": (0, (1.2, 1.2)),
-    "chosen_corrupted": (0, (5, 1.5, 1.2, 1.5)),
-    "anchor": (0, (3, 1, 1, 1, 1, 1)),
-}
-_OTHERS = (YELLOW, "#999933", "#882255", "#44AA99", "#AA4499", "#332288")
+OTHERS = (YELLOW, "#999933", "#882255", "#44AA99", "#AA4499", "#332288")
 
-# They come with matplotlib, so a figure is the same on every machine; DejaVu has what STIX lacks.
-FONTS = ["STIXGeneral", "DejaVu Sans"]
-
-_STYLE = {
-    "font.family": FONTS,
+STYLE = {
+    # Both come with matplotlib, so figures are equal everywhere; DejaVu has what STIX lacks.
+    "font.family": ["STIXGeneral", "DejaVu Sans"],
     "mathtext.fontset": "stix",
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -82,7 +71,7 @@ _STYLE = {
     "svg.fonttype": "path",
     "svg.hashsalt": "napo",  # otherwise element names are random
 }
-# Dates and versions would make the same figure other bytes.
+# Dates and versions would change the bytes of an unchanged figure.
 METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None, "Creator": None},
@@ -92,24 +81,34 @@ METADATA: dict[str, dict[str, Any]] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The one style context; outside of it matplotlib is as the user has it."""
+    """The style context of all figures; it leaves the user's settings of matplotlib alone."""
     with mpl.rc_context():
-        mpl.rcdefaults()  # what a user's matplotlibrc says must not change a figure
-        mpl.rcParams.update(_STYLE)
+        mpl.rcdefaults()  # a user's matplotlibrc must not change a figure
+        mpl.rcParams.update(STYLE)
         yield
 
 
 def variant_colour(name: str) -> str:
-    """The colour of a variant, the same in every figure; a run of LoRA has its variant's."""
+    """The colour of a variant, the same in every figure, with or without "-lora"."""
     name = name.removesuffix("-lora")
-    entry = VARIANTS.get(name)
-    if entry and entry.colour:
-        return entry.colour
-    return FAINT if name == "base" else _OTHERS[sum(name.encode()) % len(_OTHERS)]
+    if name in VARIANTS and VARIANTS[name].colour:
+        return VARIANTS[name].colour
+    return FAINT if name == "base" else OTHERS[sum(name.encode()) % len(OTHERS)]
 
 
-class _Shown(Figure):
-    """A figure that a notebook shows without pyplot, whose state and backend stay untouched."""
+def sort_variants(names: Iterable[str]) -> list[str]:
+    """Variants in the order of the figures: the base, those of `VARIANTS`, then others."""
+    order = ["base", *VARIANTS]
+
+    def place(name: str) -> tuple[int, str]:
+        known = name.removesuffix("-lora")
+        return order.index(known) if known in order else len(order), name
+
+    return sorted(names, key=place)
+
+
+class NotebookFigure(Figure):
+    """A figure that notebooks show without pyplot, whose state and backend stay untouched."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -120,7 +119,7 @@ class _Shown(Figure):
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, inches, with its layout still open; call within `style`."""
-    figure = _Shown(figsize=(width, height), layout="constrained")
+    figure = NotebookFigure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0.02)
     return figure
 
@@ -140,22 +139,16 @@ def settle(figure: Figure) -> Figure:
     return figure
 
 
-def letter(axes: Sequence[Axes]) -> None:
-    """Mark panels (a), (b) ... before their titles."""
-    for at, ax in enumerate(axes):
-        ax.set_title(f"({chr(97 + at)}) {ax.get_title(loc='left')}", loc="left")
-
-
 def save(figure: Figure, folder: Path, name: str, data: pd.DataFrame) -> list[Path]:
-    """Write a figure as pdf, svg and png, and the data behind it as csv; same figure, same bytes.
+    """Write a figure as pdf, svg and png, and its data as csv; same figure, same bytes.
 
-    What made them, and their hashes, go to `<name>.provenance.json`.
+    Provenance and hashes of the files go to `<name>.provenance.json`.
 
     Args:
-        figure: as the functions of this package return it.
-        folder: made if it is missing.
+        figure: from a function of this package.
+        folder: created if it is missing.
         name: file name without suffix.
-        data: what the figure was drawn from.
+        data: the figure's data.
 
     Returns:
         The four paths.

@@ -6,19 +6,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from napo.config.variants import VARIANTS
 from napo.results.figures.style import (
     INK,
     PAGE,
-    TERM_COLOURS,
-    TERM_LINES,
+    TERM_LOOKS,
     new_figure,
     settle,
+    sort_variants,
     style,
 )
 
-BLOCKS = 60  # points of a line; more steps than that are averaged in equal blocks
+BLOCKS = 60  # points of a line; more steps are averaged in equal blocks
 QUANTITIES = {  # suffix of the records' column -> (title, range)
     "psi_sum": (r"margin $\psi_\Sigma$", None),
     "psi_mean": (r"margin $\psi_\mu$", None),
@@ -34,7 +34,7 @@ def per_step(records: pd.DataFrame) -> pd.DataFrame:
         records: per-example records with `step` and, for several runs, `variant` and `seed`.
 
     Returns:
-        A row for each variant, seed and step, sorted; the columns of the records that are numbers.
+        A row for each variant, seed and step, sorted; the numeric columns of the records.
     """
     keys = [name for name in ("variant", "seed", "step") if name in records]
     numbers = records.select_dtypes("number").columns.difference(keys, sort=False)
@@ -44,36 +44,35 @@ def per_step(records: pd.DataFrame) -> pd.DataFrame:
 def training_curves(records: pd.DataFrame) -> Figure:
     """Reward margins, q and gamma of each term over training; a row of panels for each variant.
 
-    A line is the mean over seeds, its band reaches from the lowest seed to the highest. The weight
-    of a term that stands alone is left out.
+    A line is the mean over seeds; its band reaches from the lowest seed to the highest. The weight
+    of a single term is left out.
 
     Args:
         records: per-example records (or their averages, `per_step`) with `step`; `variant` and
-            `seed` tell several runs apart.
+            `seed` distinguish several runs.
     """
     steps = per_step(records)
-    variants = list(dict.fromkeys(steps["variant"])) if "variant" in steps else [""]
-    order = {name: at for at, name in enumerate(("base", *VARIANTS))}
-    variants.sort(key=lambda name: order.get(name, len(order)))
-    shown = [suffix for suffix in QUANTITIES if _terms(steps, suffix)]
-    if len(_terms(steps, "gamma")) == 1 and "gamma" in shown:
-        shown.remove("gamma")  # one term has nothing to be weighed against
+    variants = sort_variants(steps["variant"].unique()) if "variant" in steps else [""]
+    shown = [suffix for suffix in QUANTITIES if terms_of(steps, suffix)]
+    if len(terms_of(steps, "gamma")) == 1:
+        shown.remove("gamma")
+    drawn: dict[str, None] = {}
     with style():
         figure = new_figure(PAGE, 0.35 + 1.75 * len(variants))
         panels = figure.subplots(len(variants), len(shown), squeeze=False, sharex="row")
-        used: dict[str, None] = {}
-        for row, name in enumerate(variants):
+        for row, name in zip(panels, variants, strict=True):
             part = steps[steps["variant"] == name] if name else steps
-            for column, suffix in enumerate(shown):
-                ax = panels[row, column]
-                used |= dict.fromkeys(_panel(ax, part, suffix))
-                if row == 0:
-                    ax.set_title(QUANTITIES[suffix][0])
-                if row == len(variants) - 1:
-                    ax.set_xlabel(_steps(part))
+            for ax, suffix in zip(row, shown, strict=True):
+                drawn |= dict.fromkeys(draw(ax, part, suffix))
             if name:
-                panels[row, 0].set_ylabel(str(name), weight="bold")
-        _legend(figure, list(used))
+                row[0].set_ylabel(str(name), weight="bold")
+        for ax, suffix in zip(panels[0], shown, strict=True):
+            ax.set_title(QUANTITIES[suffix][0])
+        size = -(-part["step"].nunique() // BLOCKS)
+        for ax in panels[-1]:
+            ax.set_xlabel("optimiser step" if size <= 1 else f"step (means of up to {size})")
+        handles = [Line2D([], [], **look(term), label=words(term)) for term in drawn]
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
         return settle(figure)
 
 
@@ -81,9 +80,9 @@ def pretraining(log: pd.DataFrame) -> Figure:
     """The loss of the base model's pretraining; a panel for each stage.
 
     Args:
-        log: columns `step`, `loss` and, where there are several, `stage`.
+        log: columns `step`, `loss` and, for several stages, `stage`.
     """
-    stages = list(dict.fromkeys(log["stage"])) if "stage" in log else [""]
+    stages = list(log["stage"].unique()) if "stage" in log else [""]
     with style():
         figure = new_figure(PAGE, 1.9)
         panels = figure.subplots(1, len(stages), squeeze=False)[0]
@@ -96,26 +95,17 @@ def pretraining(log: pd.DataFrame) -> Figure:
         return settle(figure)
 
 
-def _terms(steps: pd.DataFrame, suffix: str) -> list[str]:
-    """Terms that have this quantity, the paper's order first."""
-    end = f"_{suffix}"
-    found = [
-        name.removesuffix(end)
-        for name in steps.columns
-        if name.endswith(end) and steps[name].notna().any()
-    ]
-    order = list(TERM_COLOURS)
-    return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
-
-
-def _panel(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
-    """Draw one quantity of one variant; the terms it drew."""
-    terms = _terms(steps, suffix)
-    ceiling = QUANTITIES[suffix][1]
-    drawn = suffix == "gamma" and _one_a_step(steps[[f"{term}_gamma" for term in terms]])
-    if not terms or drawn:
-        said = "one term a step,\nat random" if drawn else "none"
-        ax.text(0.5, 0.5, said, transform=ax.transAxes, ha="center", va="center", color=INK,
+def draw(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
+    """Draw one quantity of one variant; returns the terms that were drawn."""
+    terms, limits = terms_of(steps, suffix), QUANTITIES[suffix][1]
+    weights = steps[[f"{term}_gamma" for term in terms]] if suffix == "gamma" else pd.DataFrame()
+    # Weights of 0 and 1 only say which term was drawn, as in the variant "random".
+    picked = len(weights.columns) > 1 and bool(
+        weights.isin((0, 1)).all(axis=None) and (weights.sum(axis=1) == 1).all()
+    )
+    if not terms or picked:
+        text = "one term a step,\nat random" if picked else "none"
+        ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=INK,
                 alpha=0.5)  # fmt: skip
         ax.set_yticks([])
         return []
@@ -123,53 +113,36 @@ def _panel(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
         line = steps.pivot_table(
             index="step", columns="seed" if "seed" in steps else None, values=f"{term}_{suffix}"
         )
-        line = _blocks(line)
-        look = {"color": TERM_COLOURS.get(term, INK), "linestyle": TERM_LINES.get(term, "-")}
-        ax.plot(line.index, line.mean(axis=1), **look, label=_name(term))
+        if len(line) > BLOCKS:
+            block = np.arange(len(line)) * BLOCKS // len(line)
+            middle = pd.Series(line.index, index=line.index).groupby(block).mean()
+            line = line.groupby(block).mean().set_index(pd.Index(middle, name="step"))
+        ax.plot(line.index, line.mean(axis=1), **look(term), label=words(term))
         if line.shape[1] > 1:
-            low, high = line.min(axis=1), line.max(axis=1)
-            ax.fill_between(line.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
-    if ceiling is None:
+            low, high, colour = line.min(axis=1), line.max(axis=1), look(term)["color"]
+            ax.fill_between(line.index, low, high, color=colour, alpha=0.15, linewidth=0)
+    if limits is None:
         ax.axhline(0, color=INK, linewidth=0.5, alpha=0.4, zorder=0)
-    if ceiling is not None:
-        ax.set(ylim=ceiling, yticks=(0, 0.5, 1))
+    else:
+        ax.set(ylim=limits, yticks=(0, 0.5, 1))
     ax.margins(x=0.01)
     return terms
 
 
-def _one_a_step(weights: pd.DataFrame) -> bool:
-    """Whether the weights only say which of several terms was drawn, as in the variant random."""
-    return len(weights.columns) > 1 and bool(
-        weights.isin((0, 1)).all(axis=None) and (weights.sum(axis=1) == 1).all()
-    )
+def terms_of(steps: pd.DataFrame, suffix: str) -> list[str]:
+    """The terms that have a quantity; the paper's terms first, in its order."""
+    end = f"_{suffix}"
+    columns = [name for name in steps.columns if name.endswith(end) and steps[name].notna().any()]
+    terms, order = [name.removesuffix(end) for name in columns], list(TERM_LOOKS)
+    return sorted(terms, key=lambda term: order.index(term) if term in order else len(order))
 
 
-def _blocks(line: pd.DataFrame) -> pd.DataFrame:
-    """Long runs averaged in equal blocks of steps, so that a line stays a line."""
-    if len(line) <= BLOCKS:
-        return line
-    block = np.arange(len(line)) * BLOCKS // len(line)
-    middle = pd.Series(line.index, index=line.index).groupby(block).mean()
-    blocks = line.groupby(block).mean()
-    return blocks.set_index(pd.Index(middle, name="step"))
+def look(term: str) -> dict[str, object]:
+    """Colour and line style of a term."""
+    colour, line = TERM_LOOKS.get(term, (INK, "-"))
+    return {"color": colour, "linestyle": line}
 
 
-def _steps(steps: pd.DataFrame) -> str:
-    """The label of the horizontal axis: it says so where a point is a mean of several steps."""
-    size = -(-steps["step"].nunique() // BLOCKS)
-    return "optimiser step" if size <= 1 else f"step (means of up to {size})"
-
-
-def _name(term: str) -> str:
+def words(term: str) -> str:
+    """A term's name in the legend, such as "language-biased"."""
     return term.replace("_biased", "-biased").replace("_", " ")
-
-
-def _legend(figure: Figure, terms: list[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=TERM_COLOURS.get(term, INK), linestyle=TERM_LINES.get(term, "-"),
-               label=_name(term))
-        for term in terms
-    ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
