@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-torch.set_num_threads(1)  # tiny products only wait for each other's threads
+torch.set_num_threads(1)  # more threads only slow tiny products down
 
 _TEXT = """
 is the a cat dog bird red green blue what colour there true or false yes no one two near of
@@ -28,7 +28,7 @@ def processor():
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
-    vocabulary = {word: at for at, word in enumerate(special + WORDS)}
+    vocabulary = {word: token for token, word in enumerate(special + WORDS)}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.post_processor = processors.TemplateProcessing(
@@ -111,7 +111,7 @@ def model(processor, seed=0, *, layers=2, attention="sdpa"):
 
 
 def saved(folder):
-    """The model and its processor in a folder, as a base model is loaded from."""
+    """Save the model and its processor as a base model."""
     words = processor()
     model(words).save_pretrained(folder)
     words.save_pretrained(folder)

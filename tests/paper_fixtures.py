@@ -1,5 +1,5 @@
-"""The paper's own shapes, offline: LLaVA-1.5's true configuration with few layers, its tokenizer's
-kind, rows of RLAIF-V, one instance of VLind-Bench."""
+"""The paper's shapes, offline: LLaVA-1.5's configuration with few layers, a tokenizer of its kind,
+rows of RLAIF-V, and one instance of VLind-Bench."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ There are two people on the left and a white car on the right. Is the statement 
 
 
 def tokenizer():
-    """Llama's kind: byte-pair encoding of SentencePiece's pieces with bytes to fall back on."""
+    """A tokenizer of Llama's kind: byte-pair encoding of SentencePiece's pieces with byte fallback."""
     from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -37,10 +37,10 @@ def tokenizer():
     learnt = json.loads(small.to_str())["model"]
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces += [piece for piece in learnt["vocab"] if piece not in pieces]
-    pieces += [f"▁▁unused{at}" for at in range(IMAGE_TOKEN - len(pieces))]
+    pieces += [f"▁▁unused{number}" for number in range(IMAGE_TOKEN - len(pieces))]
     core = Tokenizer(
         models.BPE(
-            vocab={piece: at for at, piece in enumerate(pieces)},
+            vocab={piece: token for token, piece in enumerate(pieces)},
             merges=[tuple(pair) for pair in learnt["merges"]],
             unk_token="<unk>",
             byte_fallback=True,
@@ -96,9 +96,9 @@ def config(layers=2):
 
     shape = load_profile("llava-1.5-7b").model.architecture
     text = {**shape["text_config"], "num_hidden_layers": layers}
-    made = AutoConfig.for_model(**{**shape, "text_config": text})
-    made.tie_word_embeddings = False
-    return made
+    small = AutoConfig.for_model(**{**shape, "text_config": text})
+    small.tie_word_embeddings = False
+    return small
 
 
 def save_model(folder, layers=2, dtype=torch.float32):

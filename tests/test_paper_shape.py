@@ -1,4 +1,4 @@
-"""LLaVA-1.5 in its true shape with two decoder layers: every stage, from RLAIF-V to a result.
+"""LLaVA-1.5 in its own shape with two decoder layers: every stage, from RLAIF-V to a result.
 
 make test-paper-shape     (about ten minutes on two cores, 15 GB)
 """
@@ -50,7 +50,7 @@ def made(tmp_path_factory):
         "model": {"path": str(root / "model"), "revision": "", "dtype": "float32"},
         "data": {"expected": 4, "shard_rows": 2},
         "masks": {"decoding": {"max_new_tokens": 8}, "batch_size": 2},
-        # One step: of a warm-up it would be the first, whose rate is 0.
+        # One step; with a warm-up its learning rate would be 0.
         "training": {
             "epochs": 1,
             "batch_size": 4,
@@ -107,9 +107,9 @@ def test_our_prompt_and_its_logits_are_those_of_a_plain_call(base, mode):
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
     ]
     whole = processor.apply_chat_template(turns, tokenize=False)
-    asked = processor.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+    prompt = processor.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
     inputs = processor(images=plain, text=whole, return_tensors="pt")
-    start = processor(images=plain, text=asked, return_tensors="pt")["input_ids"].shape[1]
+    start = processor(images=plain, text=prompt, return_tensors="pt")["input_ids"].shape[1]
     with torch.no_grad():
         logits = model(**inputs).logits[0].log_softmax(-1)
     ids = inputs["input_ids"][0]
@@ -142,17 +142,17 @@ def test_every_text_mask_makes_a_prompt_of_the_real_processor(base):
     plain = prompt_inputs(processor, question, image).ids
     masked = prompt_inputs(processor, question, image, text_mask="mask_token").ids
     dropped = prompt_inputs(processor, question, image, text_mask="drop").ids
-    hidden = [at for at, token in enumerate(masked) if token == 0]
+    hidden = [index for index, token in enumerate(masked) if token == 0]
     assert hidden == list(range(hidden[0], hidden[-1] + 1)) and len(masked) == len(plain)
     assert [token for token in masked if token] == plain[: hidden[0]] + plain[hidden[-1] + 1 :]
-    assert "colour" in processor.decode([plain[at] for at in hidden])
+    assert "colour" in processor.decode([plain[index] for index in hidden])
     assert processor.decode(plain[hidden[-1] + 1 :]).split() == ["ASSISTANT:"]
     empty = render(processor, "", image=True).replace("<image>", "<image>" * 576)
     assert dropped == processor.tokenizer(empty)["input_ids"]
 
 
 def test_every_stage_from_rlaif_v_to_a_result(made):
-    loaded.cache_clear()  # its memory is not a stage's
+    loaded.cache_clear()  # so that its memory is not measured with a stage's
     with measured("build biased data, 4 rows"):
         rows = stages.build_rows(made)
     built = list(load_rows(rows))

@@ -1,8 +1,7 @@
-"""Kill real stages at random moments, start them again, compare what they leave with a quiet run.
+"""Kill stages at random moments, run them again, and compare their files with a quiet run.
 
-Each stage runs in a process of its own, forked from a server that has the libraries loaded, so
-that a signal hits the work and not the imports. What is compared is every final file; what may
-differ are logs and locks (see `content`).
+Each stage runs in its own process, forked from a server with the libraries loaded, so that a signal
+hits the work and not the imports. All final files are compared, except logs and locks.
 """
 
 from __future__ import annotations
@@ -26,56 +25,55 @@ from faults import work
 TESTS = Path(__file__).parent.parent
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 PATIENCE = 60.0  # seconds that a stage may take to end after a signal
-# Executed notebooks, times and versions of libraries' caches are logs: they need not be the same.
+# These hold times and versions, so they may differ.
 LOGS = {"notebooks", "cache", "run.json", "pipeline.log", "progress.json"}
 
 
 def content(root: Path) -> dict[str, str]:
-    """Hash of every final file below a folder, by its path; hidden files are locks and drafts."""
-    found = {}
+    """Hash of every final file below a folder, by path; hidden files are locks and drafts."""
+    hashes = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root)
         hidden = any(part.startswith(".") or part in LOGS for part in name.parts)
         if path.is_file() and not hidden:
-            found[name.as_posix()] = hashlib.sha256(_bytes(path)).hexdigest()
-    return found
+            hashes[name.as_posix()] = hashlib.sha256(_bytes(path)).hexdigest()
+    return hashes
 
 
 def _bytes(path: Path) -> bytes:
-    """What a file says: of the judge's replies, which arrive in any order, the sorted rows."""
+    """The content of a file; the judge's replies arrive in any order, so they are sorted."""
     if path.suffix != ".sqlite":
         return path.read_bytes()
     with sqlite3.connect(path) as database:
         return repr(database.execute("SELECT * FROM replies ORDER BY key").fetchall()).encode()
 
 
-def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """Names of files that are missing, too many, or hold other bytes."""
-    return sorted(n for n in {*found, *wanted} if found.get(n) != wanted.get(n))
+def differences(files: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
+    """Names of files that are missing, additional, or different."""
+    return sorted(n for n in {*files, *expected} if files.get(n) != expected.get(n))
 
 
-def torn(found: Mapping[str, str], final: Mapping[str, str]) -> set[str]:
-    """Files that are there after a kill and are not what they will be: they are not whole.
+def torn(files: Mapping[str, str], final: Mapping[str, str]) -> set[str]:
+    """Files that are incomplete after a kill: they differ from their final content.
 
-    Left out are the folders that get their name when they are finished, checkpoints, and the
-    three kinds of files that grow: answers, a person's labels, a judge's replies (and what SQLite
-    needs to undo a transaction that a kill has cut).
+    Drafts and checkpoints do not count, nor the three kinds of files that grow: answers, a
+    person's labels, and a judge's replies with SQLite's journal.
     """
     growing = ("answers.jsonl", f"{work.PERSON}.csv", ".sqlite", ".sqlite-journal")
-    whole = (
+    complete = (
         name
-        for name in found
+        for name in files
         if ".part/" not in name and "/checkpoints/" not in name and not name.endswith(growing)
     )
-    return {name for name in whole if found[name] != final.get(name)}
+    return {name for name in complete if files[name] != final.get(name)}
 
 
 def records(root: Path) -> set[tuple[str, int, str]]:
-    """Every record on the disk: a row of a part, a line of answers or labels, a judge's reply.
+    """Every record on the disk: rows of parts, lines of answers and labels, a judge's replies.
 
-    Checkpoints are left out: they are made to be replaced.
+    Checkpoints do not count: later ones replace them.
     """
-    found = set()
+    written = set()
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
         if not path.is_file() or ".part" in name or "/checkpoints/" in name:
@@ -84,39 +82,40 @@ def records(root: Path) -> set[tuple[str, int, str]]:
             import pyarrow.parquet as pq
 
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            found |= {(name, at, digest) for at in range(pq.read_metadata(path).num_rows)}
+            written |= {(name, row, digest) for row in range(pq.read_metadata(path).num_rows)}
         elif path.suffix in (".jsonl", ".csv"):
             lines = path.read_bytes().split(b"\n")[:-1]
-            found |= {(name, at, str(line)) for at, line in enumerate(lines)}
+            written |= {(name, number, str(line)) for number, line in enumerate(lines)}
         elif path.suffix == ".sqlite":
             with sqlite3.connect(path) as database:
                 tables = database.execute("SELECT name FROM sqlite_master").fetchall()
                 rows = database.execute("SELECT * FROM replies").fetchall() if tables else []
-            found |= {(name, 0, str(row)) for row in rows}
-    return found
+            written |= {(name, 0, str(row)) for row in rows}
+    return written
 
 
 @dataclass
 class Outcome:
-    """What one stage went through."""
+    """Kills of one stage and their damage."""
 
     stage: str
     seconds: float = 0.0
     kills: int = 0
-    by: dict[str, int] = field(default_factory=dict)
+    signals: dict[str, int] = field(default_factory=dict)
     lost: int = 0
     torn: set[str] = field(default_factory=set)
     different: set[str] = field(default_factory=set)
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
-    """Stages, the kills that each survived, the records that it lost, the files that were torn."""
+    """Stages with their kills, lost records, and torn or different files."""
     rows = [("stage", "quiet", "kills", "lost", "torn", "files that differ; signals")]
-    for each in outcomes:
-        by = ", ".join(f"{count} {name}" for name, count in sorted(each.by.items()))
-        named = " ".join(sorted({*each.different, *each.torn})) or "none"
-        numbers = (f"{each.seconds:.1f} s", str(each.kills), str(each.lost), str(len(each.torn)))
-        rows.append((each.stage, *numbers, f"{named}; {by}"))
+    for outcome in outcomes:
+        signals = ", ".join(f"{count} {name}" for name, count in sorted(outcome.signals.items()))
+        files = " ".join(sorted({*outcome.different, *outcome.torn})) or "none"
+        counts = (outcome.kills, outcome.lost, len(outcome.torn))
+        numbers = (f"{outcome.seconds:.1f} s", *map(str, counts))
+        rows.append((outcome.stage, *numbers, f"{files}; {signals}"))
     return "\n".join(
         f"{stage:<16}{quiet:>8}{kills:>7}{lost:>6}{torn:>6}  {rest}"
         for stage, quiet, kills, lost, torn, rest in rows
@@ -124,7 +123,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 
 def _server_with_the_libraries() -> multiprocessing.context.ForkServerContext:
-    """What processes are forked from; it finds this package by PYTHONPATH, and by nothing else."""
+    """The server that processes are forked from; it finds this package by PYTHONPATH."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["faults.work"])
     before = os.environ.get("PYTHONPATH", "")
@@ -137,13 +136,13 @@ def _server_with_the_libraries() -> multiprocessing.context.ForkServerContext:
 
 
 class Laboratory:
-    """Finished workspaces of one profile, before and after each stage, and what kills in copies.
+    """Workspaces of one profile before and after each stage; tests work in copies of them.
 
     Args:
-        folder: where everything goes.
+        folder: the folder of all workspaces.
         profile: name or YAML path.
-        environment: for the stages, such as the judge's address.
-        stages: those that are wanted, in the pipeline's order.
+        environment: variables for the stages, such as the judge's address.
+        stages: the stages to run, in the pipeline's order.
     """
 
     def __init__(
@@ -161,7 +160,7 @@ class Laboratory:
             self._quietly(stage)
 
     def _quietly(self, stage: str) -> None:
-        """An uninterrupted run, its input kept: the measure of all others."""
+        """Run a stage without interruption, and keep its input for the copies."""
         root = self.folder / "quiet"
         root.mkdir(exist_ok=True)
         shutil.copytree(root, self._before(stage))
@@ -169,17 +168,17 @@ class Laboratory:
         process = self._start(stage, root)
         process.join()
         self.seconds[stage] = time.monotonic() - began
-        assert process.exitcode == 0, f"{stage}: {self._words()}"
+        assert process.exitcode == 0, f"{stage}: {self._log()}"
         self.after[stage] = content(root)
 
     def copy(self, stage: str, name: str) -> Path:
-        """A workspace in which all stages before this one are finished."""
+        """A workspace in which all earlier stages are finished."""
         root = self.folder / name
         shutil.rmtree(root, ignore_errors=True)
         return shutil.copytree(self._before(stage), root)
 
     def attempt(self, stage: str, root: Path, **limits: int) -> str:
-        """Run a stage to its end or its failure: the sentence that it ends with, if it fails."""
+        """Run a stage to its end; returns its last line if it fails."""
         log = self.folder / "attempt.log"
         log.unlink(missing_ok=True)
         process = self._start(stage, root, log, **limits)
@@ -190,7 +189,7 @@ class Laboratory:
         return log.read_text().strip().splitlines()[-1]
 
     def until(self, stage: str, root: Path, pattern: str, do: Callable[[int], None]) -> str:
-        """Start a stage; once a file matches, do something to it (told its pid); its last words."""
+        """Start a stage, call `do` with its pid once a file matches, and return its last line."""
         log = self.folder / "attempt.log"
         log.unlink(missing_ok=True)
         process = self._start(stage, root, log)
@@ -207,20 +206,20 @@ class Laboratory:
     def _start(
         self, stage: str, root: Path, log: Path | None = None, **limits: int
     ) -> multiprocessing.Process:
-        given = (stage, self.profile, root, log or self.folder / "log", self.environment)
-        process = self._context.Process(target=work.run, args=given, kwargs=limits)
+        arguments = (stage, self.profile, root, log or self.folder / "log", self.environment)
+        process = self._context.Process(target=work.run, args=arguments, kwargs=limits)
         process.start()
         return process
 
-    def _words(self) -> str:
+    def _log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")[-3000:]
 
     def survive(
         self, stage: str, kills: int, seed: int, signals: Sequence[signal.Signals] = SIGNALS
     ) -> Outcome:
-        """Run a stage until so many signals have hit it; after each third one to its end.
+        """Run a stage until `kills` signals have hit it; after each third, run it to its end.
 
-        What was there at one signal must be there at the next, and at the end.
+        Records that are on the disk at one signal must be there at the next, and at the end.
         """
         outcome = Outcome(stage, self.seconds[stage])
         rng = np.random.default_rng([seed, *stage.encode()])
@@ -231,28 +230,28 @@ class Laboratory:
                 sign = signals[rng.integers(len(signals))]
                 if self._killed(stage, root, rng.uniform(0, self.seconds[stage]), sign):
                     outcome.kills += 1
-                    outcome.by[sign.name] = outcome.by.get(sign.name, 0) + 1
-                    there = records(root)
-                    outcome.lost += len(written - there)
-                    written |= there
+                    outcome.signals[sign.name] = outcome.signals.get(sign.name, 0) + 1
+                    now = records(root)
+                    outcome.lost += len(written - now)
+                    written |= now
                     outcome.torn |= torn(content(root), self.after[stage])
             process = self._start(stage, root)
             process.join(PATIENCE)
-            assert process.exitcode == 0, f"{stage} does not go on: {self._words()}"
+            assert process.exitcode == 0, f"{stage} does not resume: {self._log()}"
             outcome.lost += len(written - records(root))
             outcome.different |= set(differences(content(root), self.after[stage]))
         return outcome
 
     def _killed(self, stage: str, root: Path, delay: float, sign: signal.Signals) -> bool:
-        """Whether a signal after so many seconds came before the stage's end."""
+        """Send a signal after `delay` seconds; returns whether the stage was still running."""
         process = self._start(stage, root)
         process.join(delay)
         if process.exitcode is not None:
-            assert process.exitcode == 0, f"{stage} does not go on: {self._words()}"
+            assert process.exitcode == 0, f"{stage} does not resume: {self._log()}"
             return False
         os.kill(process.pid, sign)
         process.join(PATIENCE)
         # An interrupt is an exception, which ends Python with 1.
         expected = {0, 1} if sign == signal.SIGINT else {0, -sign}
-        assert process.exitcode in expected, f"{stage} after {sign.name}: {self._words()}"
+        assert process.exitcode in expected, f"{stage} after {sign.name}: {self._log()}"
         return process.exitcode != 0

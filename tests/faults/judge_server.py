@@ -1,4 +1,4 @@
-"""A judge on the loopback interface, which can be told to go away half-way."""
+"""A judge on the loopback interface that can stop answering half-way."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ class JudgeServer:
     """An OpenAI-compatible endpoint that rates an answer by its length.
 
     Args:
-        pause: seconds that it thinks about each answer.
-        until: how many it answers before it refuses all others; None: all.
+        pause: seconds for each reply.
+        until: number of requests before it refuses; None: it never does.
     """
 
     def __init__(self, pause: float = 0.02, until: int | None = None) -> None:
-        outer, self.asked, self.until, self._lock = self, 0, until, threading.Lock()
+        outer, self.received, self.until, self._lock = self, 0, until, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with outer._lock:
-                    outer.asked += 1
-                    refused = outer.until is not None and outer.asked > outer.until
+                    outer.received += 1
+                    refused = outer.until is not None and outer.received > outer.until
                 time.sleep(pause)
-                said = f"Because. Rating: {len(body['messages'][0]['content']) % 7}"
-                message = {"role": "assistant", "content": said}
+                rating = f"Because. Rating: {len(body['messages'][0]['content']) % 7}"
+                message = {"role": "assistant", "content": rating}
                 choice = {"index": 0, "finish_reason": "stop", "message": message}
                 reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "judge-1",
                          "choices": [choice]}  # fmt: skip
-                told = json.dumps({"error": {"message": "gone"}} if refused else reply).encode()
+                content = json.dumps({"error": {"message": "gone"}} if refused else reply).encode()
                 self.send_response(503 if refused else 200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Retry-After-Ms", "1")
-                self.send_header("Content-Length", str(len(told)))
+                self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(told)
+                self.wfile.write(content)
 
             def log_message(self, *args: object) -> None:
                 """Say nothing."""
@@ -48,13 +48,13 @@ class JudgeServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a judge's client finds it by."""
+        """Environment variables for the judge's client."""
         proxies = {f"{kind}_proxy": "" for kind in ("http", "https", "all")}
         proxies |= {name.upper(): "" for name in proxies}
         address = f"http://127.0.0.1:{self._http.server_port}/v1"
         return {"OPENAI_BASE_URL": address, "OPENAI_API_KEY": "a-key", **proxies}
 
     def stop(self) -> None:
-        """Close the door: connections are refused from now on."""
+        """Refuse connections from now on."""
         self._http.shutdown()
         self._http.server_close()

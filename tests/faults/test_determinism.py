@@ -1,4 +1,4 @@
-"""What decides a result, and what must not: seeds do; batches, parts and folders do not.
+"""Seeds decide a result; batches, parts and folders do not.
 
 Two whole pipelines in two folders are compared, figures included, in `test_real_pipeline.py`.
 """
@@ -50,16 +50,16 @@ def usual(tmp_path_factory):
 
 
 def test_the_same_settings_give_the_same_bytes_in_another_folder(usual, tmp_path):
-    made, texts, told = usual
+    made, texts, replies = usual
     again = session(tmp_path / "again")
-    assert built(again) == texts and answers(again) == told
+    assert built(again) == texts and answers(again) == replies
     for name in ("source", "rows", "benchmarks", "results/base"):
-        one, other = (each.workspace.data / name / "manifest.json" for each in (made, again))
+        one, other = (opened.workspace.data / name / "manifest.json" for opened in (made, again))
         assert one.read_bytes() == other.read_bytes(), name
 
 
 def test_batches_and_parts_change_no_response_and_no_answer(usual, tmp_path):
-    _, (texts, logps), told = usual
+    _, (texts, logps), replies = usual
     made = session(
         tmp_path / "other",
         masks={"batch_size": 3},
@@ -69,10 +69,10 @@ def test_batches_and_parts_change_no_response_and_no_answer(usual, tmp_path):
     other_texts, other_logps = built(made)
     assert other_texts == texts
     assert other_logps == pytest.approx(logps, abs=1e-5)  # rows of a part share a padding
-    assert answers(made) == told
+    assert answers(made) == replies
 
 
-def test_sampled_responses_are_those_of_their_row_whatever_the_parts_and_batches(tmp_path):
+def test_parts_and_batches_change_no_sampled_response(tmp_path):
     texts = []
     for name, rows, size in (("one", 8, 8), ("other", 5, 3)):
         decoding = {"max_new_tokens": 12, "temperature": 1.0}

@@ -1,4 +1,4 @@
-"""Injected faults: each gets one sentence, and nothing that was finished is lost."""
+"""Injected faults: each gives one error message, and finished work is kept."""
 
 import os
 import shutil
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.long
 DATA = "data/smallest"
 
 
-def goes_on(small, stage, root, kept=frozenset()):
-    """The fault is over: the stage ends with an uninterrupted run's bytes, its records kept."""
+def resumes(small, stage, root, kept=frozenset()):
+    """Without the fault, the stage keeps its records and ends as an uninterrupted run."""
     assert small.attempt(stage, root) == ""
     assert not kept - records(root)
     assert differences(content(root), small.after[stage]) == []
@@ -22,7 +22,7 @@ def goes_on(small, stage, root, kept=frozenset()):
 
 # --- the disk
 
-LIMITS = {  # bytes of a file: settings and manifests fit, what the stage is for does not
+LIMITS = {  # bytes of a file: settings and manifests fit, the stage's own files do not
     "build": (8_000, "part-00000.parquet"),
     "reference": (3_000, "part-00000.parquet"),
     "train full": (1_000_000, "checkpoint-2"),
@@ -32,25 +32,25 @@ LIMITS = {  # bytes of a file: settings and manifests fit, what the stage is for
 
 
 @pytest.mark.parametrize("stage", LIMITS)
-def test_a_file_that_the_system_refuses_is_named_and_the_stage_goes_on_later(small, stage):
+def test_a_file_larger_than_the_limit_is_named_and_the_stage_resumes(small, stage):
     largest, name = LIMITS[stage]
     root = small.copy(stage, "limited")
-    said = small.attempt(stage, root, largest=largest)
-    assert said.startswith("napo: ") and "cannot be written: " in said, said
-    assert name in said and "run it again" in said
-    goes_on(small, stage, root, kept=records(root))
+    message = small.attempt(stage, root, largest=largest)
+    assert message.startswith("napo: ") and "cannot be written: " in message, message
+    assert name in message and "run it again" in message
+    resumes(small, stage, root, kept=records(root))
 
 
-def test_a_label_that_the_disk_refuses_is_not_half_a_label_later(small):
+def test_a_refused_label_leaves_no_half_label(small):
     root = small.copy("label", "limited")
     small.attempt("label", root, largest=500)
     assert (root / DATA / "annotations" / "kim.csv").stat().st_size <= 500
-    goes_on(small, "label", root, kept=records(root))
+    resumes(small, "label", root, kept=records(root))
 
 
 @pytest.fixture
 def little_disk(tmp_path):
-    """A file system of its own with 160 KiB, where this user may mount one."""
+    """A file system of 160 KiB, if this user may mount one."""
     place = tmp_path / "disk"
     place.mkdir()
     done = subprocess.run(
@@ -66,39 +66,39 @@ def remount(place, option):
     subprocess.run(["mount", "-o", f"remount,{option}", str(place)], check=True)
 
 
-def test_a_full_disk_is_said_and_once_there_is_room_the_stage_goes_on(small, little_disk):
+def test_a_full_disk_is_named_and_with_more_room_the_stage_resumes(small, little_disk):
     root = small.copy("train full", "full-disk")
     runs = root / DATA / "runs"
     runs.symlink_to(little_disk, target_is_directory=True)
-    said = small.attempt("train full", root)
-    assert "cannot be written: the disk is full" in said and "checkpoint-2" in said
+    message = small.attempt("train full", root)
+    assert "cannot be written: the disk is full" in message and "checkpoint-2" in message
     remount(little_disk, "size=100m")
     assert small.attempt("train full", root) == ""
     place = f"{DATA}/runs/"
-    found = {place + name: digest for name, digest in content(little_disk).items()}
-    wanted = {n: d for n, d in small.after["train full"].items() if n.startswith(place)}
-    assert differences(found, wanted) == []
+    files = {place + name: digest for name, digest in content(little_disk).items()}
+    expected = {n: d for n, d in small.after["train full"].items() if n.startswith(place)}
+    assert differences(files, expected) == []
 
 
-def test_a_read_only_disk_is_said(small, little_disk):
+def test_a_read_only_disk_is_named(small, little_disk):
     root = small.copy("train full", "read-only")
     (root / DATA / "runs").symlink_to(little_disk, target_is_directory=True)
     remount(little_disk, "ro")
-    said = small.attempt("train full", root)
-    assert "cannot be written: it may not be written there" in said and "\n" not in said
+    message = small.attempt("train full", root)
+    assert "cannot be written: it may not be written there" in message and "\n" not in message
 
 
 @pytest.mark.parametrize(
     ("stage", "folder"), [("build", "rows"), ("train full", "runs"), ("evaluate", "results")]
 )
-def test_a_file_where_a_folder_belongs_is_said(small, stage, folder):
+def test_a_file_in_the_place_of_a_folder_is_named(small, stage, folder):
     root = small.copy(stage, "in-the-way")
     (root / DATA / folder).write_text("mine")
-    said = small.attempt(stage, root)
-    assert str(root / DATA / folder) in said and "something is where a folder belongs" in said
+    message = small.attempt(stage, root)
+    assert str(root / DATA / folder) in message and "something is where a folder belongs" in message
     assert (root / DATA / folder).read_text() == "mine"
     (root / DATA / folder).unlink()
-    goes_on(small, stage, root)
+    resumes(small, stage, root)
 
 
 # --- inputs that change or go away
@@ -128,32 +128,32 @@ INPUTS = {
 
 @pytest.mark.parametrize("harm", [cut, flip, os.unlink], ids=["cut", "one bit", "gone"])
 @pytest.mark.parametrize("case", INPUTS)
-def test_a_damaged_input_is_named_and_once_put_back_the_stage_runs(small, case, harm):
+def test_a_damaged_input_is_named_and_restored_it_works(small, case, harm):
     stage, pattern = INPUTS[case]
     root = small.copy(stage, "damaged")
     path = sorted((root / DATA).glob(pattern))[0]
     whole = path.read_bytes()
     harm(path)
-    said = small.attempt(stage, root)
-    assert said.startswith("napo: ") and str(path) in said, said
-    assert "damaged" in said or "missing" in said
+    message = small.attempt(stage, root)
+    assert message.startswith("napo: ") and str(path) in message, message
+    assert "damaged" in message or "missing" in message
     if harm is os.unlink:  # once is enough
         path.write_bytes(whole)
-        goes_on(small, stage, root)
+        resumes(small, stage, root)
 
 
-def test_an_input_that_vanishes_half_way_is_named_and_what_was_scored_is_kept(small):
+def test_an_input_that_vanishes_half_way_is_named_and_scores_are_kept(small):
     root = small.copy("reference", "vanishing")
     last = root / DATA / "rows" / "part-00003.parquet"
     away = root / "away"
-    said = small.until(
+    message = small.until(
         "reference", root, f"{DATA}/reference/*/part-00000.parquet",
         lambda pid: shutil.move(last, away),
     )  # fmt: skip
-    assert str(last) in said and said.startswith("napo: ")
+    assert str(last) in message and said.startswith("napo: ")
     kept = records(root)
     shutil.move(away, last)
-    goes_on(small, "reference", root, kept)
+    resumes(small, "reference", root, kept)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_an_input_that_vanishes_half_way_is_named_and_what_was_scored_is_kept(sm
         ("train lora", "rng_state.pth", flip),
     ],
 )
-def test_a_damaged_checkpoint_is_named_and_without_it_training_ends_as_ever(
+def test_a_damaged_checkpoint_is_named_and_without_it_training_ends_the_same(
     small, stage, name, harm
 ):
     root = small.copy(stage, "checkpoint")
@@ -175,13 +175,13 @@ def test_a_damaged_checkpoint_is_named_and_without_it_training_ends_as_ever(
     )  # fmt: skip
     folder = sorted((root / DATA).glob("runs/*/seed-0/checkpoints/checkpoint-?"))[-1]
     harm(folder / name)
-    said = small.attempt(stage, root)
-    assert said.startswith(f"napo: {folder}: ") and "delete this checkpoint" in said
+    message = small.attempt(stage, root)
+    assert message.startswith(f"napo: {folder}: ") and "delete this checkpoint" in message
     shutil.rmtree(folder)
-    goes_on(small, stage, root)
+    resumes(small, stage, root)
 
 
-def test_an_image_that_does_not_decode_half_way_names_its_row_and_keeps_the_parts(small):
+def test_an_image_that_does_not_decode_names_its_row_and_keeps_the_parts(small):
     import pyarrow.parquet as pq
 
     from napo.data.rows import write_shard
@@ -193,7 +193,7 @@ def test_an_image_that_does_not_decode_half_way_names_its_row_and_keeps_the_part
     rows[3]["image"]["bytes"] = rows[3]["image"]["bytes"][:40]
     write_shard(path, rows)
     finish(path.parent)
-    said = small.attempt("build", root)
-    assert f"Row {rows[3]['id']}: its image cannot be used" in said
+    message = small.attempt("build", root)
+    assert f"Row {rows[3]['id']}: its image cannot be used" in message
     parts = sorted(p.name for p in (root / DATA / "rows").glob("part-*.parquet"))
     assert parts == ["part-00000.parquet", "part-00001.parquet"]

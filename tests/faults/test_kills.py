@@ -1,11 +1,11 @@
-"""Every stage survives signals at random moments and leaves the bytes of an uninterrupted run."""
+"""Every stage survives signals at random moments and ends as an uninterrupted run."""
 
 import pytest
 
 from faults import work
 from faults.harness import Laboratory, Outcome, table
 
-# What writes in parts, where a kill could tear most, twice; the rest is in the long group.
+# Stages that write in parts are killed twice; the others are in the long group.
 FEW = {"build": 2, "train full": 2, "train lora": 1, "evaluate": 2, "label": 1, "judge": 1,
        "reference": 1}  # fmt: skip
 MANY = 8  # of each stage, in the long group
@@ -18,7 +18,7 @@ def smoke(tmp_path_factory, judge):
 
 def check(outcomes: list[Outcome], kills: int, show) -> None:
     show(table(outcomes))
-    assert sum(each.kills for each in outcomes) >= kills
+    assert sum(outcome.kills for outcome in outcomes) >= kills
     assert not [o for o in outcomes if o.lost or o.torn or o.different], table(outcomes)
 
 

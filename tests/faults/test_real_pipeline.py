@@ -25,14 +25,14 @@ def test_the_whole_pipeline_killed_five_times_ends_with_the_same_bytes(tmp_path,
         survival.lost += lost(seen, now)
         seen = now
     run(command, killed)
-    end, wanted = contents(killed), contents(whole)
+    end, expected = contents(killed), contents(whole)
     survival.lost += lost(seen, end)
-    survival.different = [name for name in {*wanted, *end} if wanted.get(name) != end.get(name)]
+    survival.different = [name for name in {*expected, *end} if expected.get(name) != end.get(name)]
     check([survival], kills=4, show=show)
 
 
 @pytest.mark.long
-def test_a_kernel_that_dies_is_one_sentence_that_names_the_kept_notebook(tmp_path):
+def test_a_killed_kernel_gives_one_error_that_names_the_notebook(tmp_path):
     call = [sys.executable, "-m", "napo", "reproduce", "--profile", "smoke", "--cores", "1"]
     pipeline = subprocess.Popen(
         [*call, "--workspace", str(tmp_path)],
@@ -43,24 +43,24 @@ def test_a_kernel_that_dies_is_one_sentence_that_names_the_kept_notebook(tmp_pat
     try:
         kernel = first_kernel(pipeline.pid, tmp_path)
         kernel.send_signal(signal.SIGKILL)
-        said, _ = pipeline.communicate(timeout=60)
+        output, _ = pipeline.communicate(timeout=60)
     finally:
         pipeline.kill()
     assert pipeline.returncode == 1
-    last = said.strip().splitlines()[-1]
+    last = output.strip().splitlines()[-1]
     assert last.startswith("napo: the notebook's kernel ended before the notebook did")
     assert (tmp_path / "data" / "smoke" / "notebooks" / "00_icon_world.ipynb").is_file()
-    assert "00_icon_world.ipynb" in last and "Traceback" not in said
+    assert "00_icon_world.ipynb" in last and "Traceback" not in output
 
 
 def first_kernel(pid, workspace):
-    """The kernel of the pipeline's first notebook, once its stage has begun to write."""
+    """The kernel of the pipeline's first notebook, after its stage has begun to write."""
     import psutil
 
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        begun = (workspace / "data" / "smoke" / "source" / "settings.json").is_file()
-        for child in psutil.Process(pid).children(recursive=True) if begun else ():
+        started = (workspace / "data" / "smoke" / "source" / "settings.json").is_file()
+        for child in psutil.Process(pid).children(recursive=True) if started else ():
             if "ipykernel_launcher" in " ".join(child.cmdline()):
                 return child
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The stages as the killed processes run them, each by its public function."""
+"""The stages of the processes that the tests kill, each by its public function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-# Loaded once, in the server that the processes are forked from: a kill then hits the work.
+# Loaded once, in the server that forks the processes: a kill then hits the work.
 import accelerate  # noqa: F401
 import ipywidgets  # noqa: F401
 import matplotlib.backends.backend_agg
@@ -37,11 +37,11 @@ PERSON = "kim"
 
 
 def _label(session: Session) -> None:
-    """A person labels the samples one by one, and goes on after those that are on the disk."""
+    """A person labels the samples one by one, after those that are on the disk."""
     widget = lab.label(session, PERSON)
     path = session.workspace.annotations / f"{PERSON}.csv"
-    there = len(read_labels(path)) if path.is_file() else 0
-    for _ in range(len(widget.items) - there):
+    labelled = len(read_labels(path)) if path.is_file() else 0
+    for _ in range(len(widget.items) - labelled):
         widget.label(LABELS[widget.listener.item % len(LABELS)])
         time.sleep(0.01)  # people think
 
@@ -59,14 +59,14 @@ def _figures(session: Session) -> None:
 
 
 def _judge(session: Session) -> None:
-    """The adapter's answers, rated by the model behind OPENAI_BASE_URL."""
+    """Rate the adapter's answers by the model at OPENAI_BASE_URL."""
     judged = {"benchmarks": ("mmhal",), "judge": "openai", "judge_model": "a-judge"}
     evaluation = session.profile.evaluation.model_copy(update=judged)
     profile = session.profile.model_copy(update={"evaluation": evaluation})
     stages.evaluate(Session(profile, session.workspace), VARIANT, tune="lora")
 
 
-# In the order of the pipeline: each finds what those before it wrote.
+# In the order of the pipeline: each needs the files of earlier ones.
 STAGES: dict[str, Callable[[Session], object]] = {
     "source": stages.make_rows,
     "benchmarks": stages.make_benchmarks,
@@ -85,7 +85,7 @@ STAGES: dict[str, Callable[[Session], object]] = {
 
 
 def session_of(profile: str, root: Path) -> Session:
-    """The session, its evaluation cut into chunks that a small benchmark has several of."""
+    """The session; small chunks, so that a small benchmark has several."""
     runner.CHUNK = 16
     return open_session(profile, str(root))
 
@@ -93,21 +93,21 @@ def session_of(profile: str, root: Path) -> Session:
 def run(
     stage: str, profile: str, root: Path, log: Path, environment: dict[str, str], largest: int = 0
 ) -> None:
-    """What a forked process does: its own process group, its words in a log, one stage.
+    """Run one stage in a forked process, with its own process group and its output in a log.
 
     Args:
         stage: one of `STAGES`.
         profile: name or YAML path.
         root: the workspace.
-        log: where its words go.
-        environment: added to the process's own.
-        largest: bytes of the largest file that the system lets it write; 0: any.
+        log: the file of its output.
+        environment: additional variables.
+        largest: limit for the size of a file, in bytes; 0: none.
     """
     os.setpgid(0, 0)
     os.environ.update(environment)
-    with open(log, "ab", buffering=0) as words:
-        os.dup2(words.fileno(), 1)
-        os.dup2(words.fileno(), 2)
+    with open(log, "ab", buffering=0) as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
     if largest:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     try:
@@ -116,5 +116,5 @@ def run(
         sys.exit(f"napo: {error}")
 
 
-# Imported for their weight, like the libraries above.
+# Imported early because they are slow to import, like the libraries above.
 LOADED = (training_run, Annotator, amber, mmhal, object_halbench, vlind, benchmarks, rows)
