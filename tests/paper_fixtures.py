@@ -26,7 +26,7 @@ There are two people on the left and a white car on the right. Is the statement 
 
 
 def tokenizer():
-    """A tokenizer of Llama's kind: byte-pair encoding of SentencePiece's pieces with byte fallback."""
+    """Like Llama's: byte-pair encoding of SentencePiece's pieces, with bytes as fallback."""
     from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -150,7 +150,7 @@ def test_an_input_that_vanishes_half_way_is_named_and_scores_are_kept(small):
         "reference", root, f"{DATA}/reference/*/part-00000.parquet",
         lambda pid: shutil.move(last, away),
     )  # fmt: skip
-    assert str(last) in message and said.startswith("napo: ")
+    assert str(last) in message and message.startswith("napo: ")
     kept = records(root)
     shutil.move(away, last)
     resumes(small, "reference", root, kept)
