@@ -90,7 +90,7 @@ class Results:
         kept = {"base", *variants}
         return replace(self, runs={name: self.runs[name] for name in self.runs if name in kept})
 
-    def once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         """The cached value of a key; made by `make` the first time."""
         if key not in self.cache:
             self.cache[key] = make()
@@ -101,12 +101,12 @@ class Results:
         import pandas as pd
 
         path = self.folder / run / f"{benchmark}.items.csv"
-        return self.once(("items", run, benchmark), lambda: pd.read_csv(path))
+        return self._once(("items", run, benchmark), lambda: pd.read_csv(path))
 
     def result(self, run: str, benchmark: str) -> dict[str, Any]:
         """A run's result file."""
         path = self.folder / run / f"{benchmark}.json"
-        return self.once(("result", run, benchmark), lambda: read_json(path))
+        return self._once(("result", run, benchmark), lambda: read_json(path))
 
     def ran(self, variant: str, benchmark: str) -> list[str]:
         """The runs of a variant that answered a benchmark."""
@@ -127,7 +127,7 @@ class Results:
             draws = [resampled(self.items(run, name), metric.ratio) for run in runs]
             return values, np.mean(draws, axis=0)
 
-        return self.once(("samples", metric.name, *runs), draw)
+        return self._once(("samples", metric.name, *runs), draw)
 
     def estimate(self, variant: str, metric: Metric) -> Estimate | None:
         """A variant's metric over its seeds; None if it did not run.
@@ -136,7 +136,7 @@ class Results:
             NapoError: when its seeds answered different data.
         """
         runs = self.ran(variant, metric.benchmark)
-        self.check_same_data(runs, metric.benchmark)
+        self._check_same_data(runs, metric.benchmark)
         return Estimate.of(*self.samples(metric, runs)) if runs else None
 
     def difference(self, variant: str, other: str, metric: Metric) -> Estimate | None:
@@ -148,12 +148,12 @@ class Results:
         runs, others = (self.ran(name, metric.benchmark) for name in (variant, other))
         if not runs or not others:
             return None
-        self.check_same_data([*runs, *others], metric.benchmark)
+        self._check_same_data([*runs, *others], metric.benchmark)
         values, draws = self.samples(metric, runs)
         other_values, other_draws = self.samples(metric, others)
         return Estimate.of([v - float(np.mean(other_values)) for v in values], draws - other_draws)
 
-    def check_same_data(self, runs: Sequence[str], benchmark: str) -> None:
+    def _check_same_data(self, runs: Sequence[str], benchmark: str) -> None:
         """Items of different runs can be paired only if all runs answered the same data.
 
         Raises:
@@ -226,10 +226,10 @@ def summary(results: Results, columns: Sequence[Metric] | None = None) -> pd.Dat
 def summary_to_read(frame: pd.DataFrame) -> pd.DataFrame:
     """A summary for reading: a row for each variant, a column for each metric."""
     cells = [f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in frame.itertuples()]
-    return pivot(frame.assign(cell=cells), "variant")
+    return _pivot(frame.assign(cell=cells), "variant")
 
 
-def pivot(frame: pd.DataFrame, index: str) -> pd.DataFrame:
+def _pivot(frame: pd.DataFrame, index: str) -> pd.DataFrame:
     """The texts of the column `cell`: a column for each metric, all in the frame's order."""
     table = frame.pivot(index=index, columns="metric", values="cell")
     return table.loc[frame[index].unique(), frame["metric"].unique()]
@@ -313,7 +313,7 @@ def claims_to_read(frame: pd.DataFrame) -> pd.DataFrame:
     for row in frame.itertuples():
         ends = f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}] ".replace("-", "−")
         cells.append(row.answer if row.answer in NO_NUMBERS else ends + row.answer)
-    return pivot(frame.assign(cell=cells), "question")
+    return _pivot(frame.assign(cell=cells), "question")
 
 
 def comparison(results: Results) -> pd.DataFrame:

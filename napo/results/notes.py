@@ -67,13 +67,13 @@ def notes(table: int | str, results: Results, scale: str = "tiny") -> list[str]:
 
 
 def scoring(results: Results, benchmarks: Sequence[Benchmark]) -> list[str]:
-    """The options that made our numbers. Runs that were scored differently are named."""
+    """The options that made our numbers. If runs differ, each group is named."""
     sentences = []
     for benchmark in benchmarks:
         runs_of_options: dict[str, list[str]] = {}
         for variant in results.runs:
             for run in results.ran(variant, benchmark.name):
-                options = in_words(results.result(run, benchmark.name)["settings"])
+                options = _in_words(results.result(run, benchmark.name)["settings"])
                 runs_of_options.setdefault(options, []).append(run)
         if len(runs_of_options) == 1:
             sentences.append(f"{benchmark.title}, ours: {next(iter(runs_of_options))}.")
@@ -86,7 +86,7 @@ def scoring(results: Results, benchmarks: Sequence[Benchmark]) -> list[str]:
     return sentences
 
 
-def in_words(settings: Mapping[str, Any]) -> str:
+def _in_words(settings: Mapping[str, Any]) -> str:
     """A result's settings in words, such as "extractor vocabulary, greedy, ..."."""
     words = []
     for key in OPTIONS:

@@ -100,14 +100,14 @@ def build(report: ReportContent) -> str:
 def table(sheet: Sheet) -> Markup:
     """The HTML table of a frame: equal neighbours in header and index are one cell."""
     frame = sheet.frame.style.hide(names=True).hide(names=True, axis=1)
-    frame.format(cell, na_rep="–", escape="html").set_caption(f"<b>{escape(sheet.title)}</b>")
+    frame.format(_cell, na_rep="–", escape="html").set_caption(f"<b>{escape(sheet.title)}</b>")
     frame.format_index(escape="html").format_index(escape="html", axis=1)
     if isinstance(sheet.frame.index, pd.RangeIndex):
         frame.hide()
     return Markup(frame.to_html(exclude_styles=True))
 
 
-def cell(value: Any) -> Any:
+def _cell(value: Any) -> Any:
     """A cell's text: numbers with two decimals, missing results in italics."""
     if isinstance(value, float):
         return f"{value:.2f}".replace("-", "−")

@@ -138,7 +138,7 @@ def table(number: int, results: Results, *, scale: str = "tiny", model: str = "7
             change = results.difference(variant, "base", metric) if variant != "base" else None
             over_paper = ours.minus(number_of_paper) if ours else None
             shown_change = over_paper if scale == "paper" else change
-            text = ABSENT if math.isnan(number_of_paper) else fixed(number_of_paper, metric)
+            text = ABSENT if math.isnan(number_of_paper) else _fixed(number_of_paper, metric)
             cells[metric.title, "published"] = text + (mark if flagged else "")
             cells[metric.title, "ours"] = measured_cell(ours, metric) if variant else ABSENT
             cells[metric.title, DIFFERENCE[scale]] = difference_cell(shown_change, metric)
@@ -217,7 +217,7 @@ def extra_table(results: Results) -> Table:
     return Table(None, title, frame, pd.DataFrame(long), tuple(notes(EXTRA, results)))
 
 
-def fixed(number: float, metric: Metric) -> str:
+def _fixed(number: float, metric: Metric) -> str:
     """A number with the metric's digits."""
     return f"{number:.{metric.digits}f}"
 
@@ -228,8 +228,8 @@ def measured_cell(ours: Estimate | None, metric: Metric) -> str:
         return "not run"
     if math.isnan(ours.value):
         return "undefined"
-    text = fixed(ours.value, metric)
-    return text if math.isnan(ours.sd) else f"{text} ± {fixed(ours.sd, metric)}"
+    text = _fixed(ours.value, metric)
+    return text if math.isnan(ours.sd) else f"{text} ± {_fixed(ours.sd, metric)}"
 
 
 def difference_cell(change: Estimate | None, metric: Metric) -> str:

@@ -72,8 +72,9 @@ def write_report(session: Session, results: Results, seeds: str = "", tune: str 
                 "measurements": measurements(results),
             }
             content = report_content(session, of_paper, sheets, frames["claims"], tune)
-            texts = {f"{name}.csv": to_csv(frame) for name, frame in frames.items()}
-            texts["report.html"] = build(content)
+            texts = {"report.html": build(content)}
+            for name, frame in frames.items():
+                texts[f"{name}.csv"] = frame.to_csv(index=False, float_format="%.6g")
             paths = [path for sheet in sheets for path in sheet.write(folder)]
             for name, text in texts.items():
                 paths.append(folder / name)
@@ -146,11 +147,6 @@ def report_content(
         versions=require(workspace.result("base"))["versions"] if "base" in results.runs else {},
         code=commits(workspace, results),
     )
-
-
-def to_csv(frame: pd.DataFrame) -> str:
-    """A frame as csv with six significant digits."""
-    return frame.to_csv(index=False, float_format="%.6g")
 
 
 def commits(workspace: Workspace, results: Results) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What runs measured, collected: values, intervals, paired differences, claims."""
+"""Results of runs: values, intervals, paired differences, claims."""
 
 import math
 from dataclasses import replace
@@ -39,7 +39,7 @@ def results(folder):
     return collect(folder, ["dpo", "A1", "A2"], SEEDS)
 
 
-def test_every_column_is_a_ratio_that_its_benchmark_reports():
+def test_every_metric_is_a_ratio_of_its_benchmark():
     for metric in (*metrics(), *details()):
         assert metric.key in BENCHMARKS[metric.benchmark].ratios
 
@@ -52,47 +52,49 @@ def test_only_finished_runs_are_collected(folder, results):
     assert list(collect(folder, ["A1"], SEEDS, tune="lora").runs) == ["base"]
 
 
-def test_a_result_that_was_changed_afterwards_is_refused(tmp_path):
+def test_a_changed_result_file_is_refused(tmp_path):
     drawn(tmp_path, {"base": 0.5})
     (tmp_path / "base" / "vlind.items.csv").write_text("d,one\n1,1\n")
     with pytest.raises(NapoError, match=r"vlind\.items\.csv is damaged"):
         collect(tmp_path, [], SEEDS)
 
 
-def test_an_estimate_is_the_mean_over_seeds_with_their_spread(folder, results):
-    found = results.estimate("A1", LP)
+def test_an_estimate_is_the_mean_over_seeds_with_standard_deviation(folder, results):
+    estimate = results.estimate("A1", LP)
     official = [
         read_json(folder / f"A1/seed-{seed}" / "vlind.json")["metrics"]["d_macro"]["value"]
         for seed in SEEDS
     ]
-    assert found.value == pytest.approx(np.mean(official))
-    assert found.sd == pytest.approx(np.std(official, ddof=1))
-    assert found.seeds == 3 and found.low < found.value < found.high
+    assert estimate.value == pytest.approx(np.mean(official))
+    assert estimate.sd == pytest.approx(np.std(official, ddof=1))
+    assert estimate.seeds == 3 and estimate.low < estimate.value < estimate.high
 
 
-def test_one_run_has_no_spread(results):
+def test_a_single_run_has_no_standard_deviation(results):
     assert math.isnan(results.estimate("base", LP).sd)
 
 
 def test_the_interval_is_scipys_percentile_bootstrap_of_the_seeds_mean(folder, results):
-    found = results.estimate("A1", LP)
+    estimate = results.estimate("A1", LP)
     per_item = np.mean(
         [pd.read_csv(folder / f"A1/seed-{seed}/vlind.items.csv")["d"] for seed in SEEDS], axis=0
     )
     theirs = stats.bootstrap(
         (per_item,), np.mean, method="percentile", n_resamples=4000, random_state=1
     ).confidence_interval
-    assert (found.low, found.high) == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=1.5)
+    assert (estimate.low, estimate.high) == pytest.approx(
+        (100 * theirs.low, 100 * theirs.high), abs=1.5
+    )
 
 
-def test_official_units_become_the_papers(folder, results):
+def test_official_units_are_converted_to_the_papers(folder, results):
     fraction = read_json(folder / "base/object_halbench.json")["metrics"]["CHAIRs_refine"]["value"]
-    found = results.estimate("base", CHAIRS)
-    assert found.value == pytest.approx(100 * fraction)
-    assert found.low <= found.value <= found.high
+    estimate = results.estimate("base", CHAIRS)
+    assert estimate.value == pytest.approx(100 * fraction)
+    assert estimate.low <= estimate.value <= estimate.high
 
 
-def test_a_difference_is_paired_so_it_is_sharper_than_two_intervals(tmp_path):
+def test_a_paired_difference_has_a_narrower_interval_than_each_value(tmp_path):
     same = {name: items(name, 0.5, 1) for name in BENCHMARKS}
     better = {name: frame.copy() for name, frame in same.items()}
     better["vlind"].loc[better["vlind"].index[better["vlind"]["d"] == 0][:6], "d"] = 1
@@ -118,7 +120,7 @@ def test_differences_are_antisymmetric(results):
     assert (one.low, one.high) == pytest.approx((-two.high, -two.low))
 
 
-def test_what_did_not_run_has_no_estimate_and_no_difference(tmp_path, results):
+def test_a_missing_run_has_no_estimate_and_no_difference(tmp_path, results):
     assert results.estimate("A2", LP) is None
     assert results.difference("A2", "base", LP) is None
     write(tmp_path, "base", 0, {"vlind": items("vlind", 0.5, 0)})
@@ -128,7 +130,7 @@ def test_what_did_not_run_has_no_estimate_and_no_difference(tmp_path, results):
 
 
 @pytest.mark.parametrize("change", ["data", "count"])
-def test_runs_on_different_questions_are_not_paired(tmp_path, change):
+def test_runs_on_different_data_are_not_paired(tmp_path, change):
     base, other = items("vlind", 0.5, 0), items("vlind", 0.5, 1)
     write(tmp_path, "base", 0, {"vlind": base})
     if change == "data":
@@ -149,11 +151,11 @@ def test_an_undefined_value_stays_undefined(tmp_path):
     (tmp_path / "base" / MANIFEST).unlink()
     write_json(path, content)
     write_json(tmp_path / "base" / MANIFEST, {"files": {}, "settings": {}, "versions": {}})
-    found = collect(tmp_path, [], [0]).estimate("base", CHAIRS)
-    assert math.isnan(found.value) and math.isnan(found.low) and not found.decided
+    estimate = collect(tmp_path, [], [0]).estimate("base", CHAIRS)
+    assert math.isnan(estimate.value) and math.isnan(estimate.low) and not estimate.decided
 
 
-def test_the_summary_has_a_row_a_variant_and_metric(results):
+def test_the_summary_has_a_row_for_each_variant_and_metric(results):
     frame = summary(results)
     assert len(frame) == 3 * len(metrics())
     row = frame[(frame["variant"] == "A1") & (frame["metric"] == "VLind LP")].iloc[0]
@@ -161,7 +163,7 @@ def test_the_summary_has_a_row_a_variant_and_metric(results):
     assert row["difference_low"] < row["difference"] < row["difference_high"]
 
 
-def test_measurements_have_a_row_a_run_benchmark_and_metric(results):
+def test_measurements_have_a_row_for_each_run_benchmark_and_metric(results):
     frame = measurements(results)
     assert len(frame) == 7 * sum(len(BENCHMARKS[name].ratios) for name in BENCHMARKS)
     assert not frame.duplicated(["run", "benchmark", "metric"]).any()
@@ -169,17 +171,17 @@ def test_measurements_have_a_row_a_run_benchmark_and_metric(results):
 
 
 def test_a_claim_is_better_worse_undecided_or_not_run(results):
-    found = claims(results).set_index(["variant", "other", "metric"])["answer"]
-    assert len(found) == 4 * len(CLAIMS)
-    assert found["A1", "dpo", LP.title] == "better"
-    assert found["A1", "dpo", CHAIRS.title] == "worse"  # more hallucination is no gain
-    assert found["A1", "A2", LP.title] == "not run"
+    answers = claims(results).set_index(["variant", "other", "metric"])["answer"]
+    assert len(answers) == 4 * len(CLAIMS)
+    assert answers["A1", "dpo", LP.title] == "better"
+    assert answers["A1", "dpo", CHAIRS.title] == "worse"  # more hallucination is no gain
+    assert answers["A1", "A2", LP.title] == "not run"
 
 
-def test_a_claim_about_two_runs_of_the_same_answers_says_so(results):
+def test_a_claim_about_runs_with_equal_scores_says_the_same(results):
     runs = {"A1": results.runs["A1"], "dpo": results.runs["A1"]}
-    found = claims(replace(results, runs=runs)).set_index(["variant", "other", "metric"])
-    row = found.loc["A1", "dpo", LP.title]
+    answers = claims(replace(results, runs=runs)).set_index(["variant", "other", "metric"])
+    row = answers.loc["A1", "dpo", LP.title]
     assert row["answer"] == "the same"
     assert row[["difference", "low", "high"]].tolist() == [0, 0, 0]
 
@@ -196,21 +198,19 @@ def test_claims_to_read_show_difference_interval_and_answer(results):
     ("low", "high", "decided"),
     [(1, 2, True), (-2, -1, True), (-1, 1, False), (0, 1, False), (1e-15, 1, False)],
 )
-def test_a_difference_is_decided_when_its_interval_leaves_zero_out(low, high, decided):
+def test_a_difference_is_decided_if_its_interval_excludes_zero(low, high, decided):
     assert Estimate(0, 0, low, high, 1).decided is decided
 
 
-def test_the_notebooks_table_of_a_run_has_the_tables_metrics_with_their_intervals(tmp_path):
-    from napo.config.benchmarks import details, metrics
+def test_the_view_of_a_run_shows_all_metrics_with_intervals(tmp_path):
     from napo.lab import views
-    from napo.workspace.files import write_json
     from napo.workspace.manifests import begin, finish
 
     folder = tmp_path / "results" / "A1" / "seed-0"
     begin(folder, {})
-    told = {"value": 0.5374, "low": 0.41, "high": 0.66}
-    made = {"run": "A1/seed-0", "benchmark": "object_halbench", "metrics": {"CHAIRi": told}}
-    write_json(folder / "object_halbench.json", made)
+    scores = {"value": 0.5374, "low": 0.41, "high": 0.66}
+    result = {"run": "A1/seed-0", "benchmark": "object_halbench", "metrics": {"CHAIRi": scores}}
+    write_json(folder / "object_halbench.json", result)
     finish(folder)
     frame = views.result([folder])
     assert frame.loc["ObjHal CHAIRi ↓", "A1/seed-0"] == "53.7 [41.0, 66.0]"
@@ -218,29 +218,31 @@ def test_the_notebooks_table_of_a_run_has_the_tables_metrics_with_their_interval
     assert len(frame) == len(metrics()) + len(details())
 
 
-def test_a_metric_that_is_not_defined_is_said_so_and_examples_come_from_what_was_asked(tmp_path):
+def test_an_evaluated_run_is_shown_with_undefined_metrics_and_example_answers(tmp_path):
     from napo import stages
     from napo.lab import views
     from napo.stages.session import open_session
     from napo.workspace.manifests import finish
 
-    made = open_session("smoke", str(tmp_path))
-    evaluation = made.profile.evaluation.model_copy(
+    session = open_session("smoke", str(tmp_path))
+    evaluation = session.profile.evaluation.model_copy(
         update={"benchmarks": ("object_halbench",), "sizes": {"object_halbench": 4}}
     )
-    made = type(made)(made.profile.model_copy(update={"evaluation": evaluation}), made.workspace)
-    stages.make_benchmarks(made)
-    folder = stages.evaluate(made, "base")
-    assert len(views.answer_examples(made, folder, count=3)) == 3
+    session = type(session)(
+        session.profile.model_copy(update={"evaluation": evaluation}), session.workspace
+    )
+    stages.make_benchmarks(session)
+    folder = stages.evaluate(session, "base")
+    assert len(views.answer_examples(session, folder, count=3)) == 3
     path = folder / "object_halbench.json"
-    there = read_json(path)
-    for value in there["metrics"].values():
+    result = read_json(path)
+    for value in result["metrics"].values():
         value.update(value=None, low=None, high=None)
-    write_json(path, there)
+    write_json(path, result)
     finish(folder)
-    assert set(stages.all_results(made).runs) == {"base"}
+    assert set(stages.all_results(session).runs) == {"base"}
     with pytest.raises(NapoError, match="no finished results of tune lora, seeds 0; run"):
-        stages.all_results(made, tune="lora")  # and what is in the tables stays there
+        stages.all_results(session, tune="lora")
     frame = views.result([folder])
     assert frame["base"].str.fullmatch("not defined").any()
     assert frame.loc[frame.index.str.contains("VLind"), "base"].eq("not run").all()

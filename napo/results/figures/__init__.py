@@ -1,7 +1,8 @@
 """Figures: data frame in, matplotlib `Figure` out; nothing is shown or saved while drawing.
 
 `save` writes a figure as pdf, svg and png with the csv behind it. One style, one map from variants
-to colours; colours are told apart by the colour-blind, and by line, hatch or place in grey.
+to colours. Colour-blind readers can distinguish the colours; in grey, lines, hatches or positions
+differ.
 """
 
 from napo.results.figures.gallery import gallery, masks

@@ -63,9 +63,9 @@ def masks(items: Sequence[tuple[str, Any, str]], columns: int = 4) -> Figure:
             for column, (title, image, text) in enumerate(row):
                 left = column * width + MARGIN
                 base = picture + LEADING * (len(title) - 1) + 0.03
-                write(figure, title, left, base, va="bottom", weight="bold")
-                show(figure, image, left, picture - side, side)
-                write(figure, text, left, picture - side - 0.06, va="top")
+                _write(figure, title, left, base, va="bottom", weight="bold")
+                _show(figure, image, left, picture - side, side)
+                _write(figure, text, left, picture - side - 0.06, va="top")
             top -= height
         return figure
 
@@ -110,7 +110,7 @@ def wrap(text: str, width: float, *, weight: str = "normal") -> list[str]:
     return lines
 
 
-def write(figure: Figure, lines: Sequence[str], left: float, top: float, **look: Any) -> None:
+def _write(figure: Figure, lines: Sequence[str], left: float, top: float, **look: Any) -> None:
     """Write lines below each other; `left` and `top` in inches."""
     width, height = figure.get_size_inches()
     for index, line in enumerate(lines):
@@ -118,7 +118,7 @@ def write(figure: Figure, lines: Sequence[str], left: float, top: float, **look:
         figure.text(left / width, y, line, fontsize=SIZE, parse_math=False, **look)
 
 
-def show(figure: Figure, image: Any, left: float, bottom: float, side: float) -> None:
+def _show(figure: Figure, image: Any, left: float, bottom: float, side: float) -> None:
     """Draw an image, or a hatched square without one; places in inches."""
     width, height = figure.get_size_inches()
     ax = figure.add_axes((left / width, bottom / height, side / width, side / height))

@@ -66,9 +66,9 @@ def fig4(margins: pd.DataFrame, *, bins: int = 24, seed: int = 0, width: float =
                 if fact and fact["group"] != "all":
                     part = part[part["group"] == fact["group"]]
                     title = f"{title}, {fact['group']}s"
-                draw(ax, part, STATISTICS[statistic], bins)
+                _draw(ax, part, STATISTICS[statistic], bins)
                 if fact:
-                    annotate(ax, fact, facts.get((kind, statistic, False)))
+                    _annotate(ax, fact, facts.get((kind, statistic, False)))
                 ax.set_xlabel(AXIS[statistic])
                 if row == 0 or not wide:
                     ax.set_title(title)
@@ -85,7 +85,7 @@ def fig4(margins: pd.DataFrame, *, bins: int = 24, seed: int = 0, width: float =
         return settle(figure)
 
 
-def draw(ax: Axes, part: pd.DataFrame, column: str, bins: int) -> None:
+def _draw(ax: Axes, part: pd.DataFrame, column: str, bins: int) -> None:
     """Draw the histograms, densities, medians and rugs of one panel."""
     values = {label: part.loc[part["label"] == label, column].to_numpy(float) for label in LABELS}
     pooled = np.concatenate(list(values.values()))
@@ -107,7 +107,7 @@ def draw(ax: Axes, part: pd.DataFrame, column: str, bins: int) -> None:
                   linewidth=0.5, alpha=0.75, label=name)  # fmt: skip
         if len(margins) >= 3 and np.ptp(margins) >= 1e-9:
             grid = np.linspace(edges[0], edges[-1], 300)
-            curve = density(margins, grid, narrowest=(edges[1] - edges[0]) / 2)
+            curve = _density(margins, grid, narrowest=(edges[1] - edges[0]) / 2)
             ax.plot(grid, curve, color=colour, linewidth=1.3)
             tops.append(curve.max())
         ax.axvline(np.median(margins), color=colour, linewidth=1.1, linestyle=DASHES[label],
@@ -121,7 +121,7 @@ def draw(ax: Axes, part: pd.DataFrame, column: str, bins: int) -> None:
     ax.set_ylim(0, max(tops) / ROOM)
 
 
-def density(values: np.ndarray, grid: np.ndarray, narrowest: float) -> np.ndarray:
+def _density(values: np.ndarray, grid: np.ndarray, narrowest: float) -> np.ndarray:
     """A Gaussian kernel density with Scott's width, but at least `narrowest`.
 
     A curve finer than the bars would leave the panel, or fall between the points of the grid.
@@ -133,20 +133,20 @@ def density(values: np.ndarray, grid: np.ndarray, narrowest: float) -> np.ndarra
     return gaussian_kde(values, max(scott, narrowest) / spread)(grid)
 
 
-def annotate(ax: Axes, fact: dict[str, Any], without: dict[str, Any] | None) -> None:
+def _annotate(ax: Axes, fact: dict[str, Any], without: dict[str, Any] | None) -> None:
     """Write AUROC and counts into the panel's upper corner."""
     look = {"transform": ax.transAxes, "ha": "right", "va": "top"}
     counts = f"{fact['n'] - fact['noise']} noise-free, {fact['noise']} noise"
     # If all noise equals the chosen response, its margins are 0 and the AUROC says little.
     weight = "normal" if fact["noise_equal"] == fact["noise"] else "bold"
-    ax.text(0.99, 1.0, auroc_words(fact), fontsize=7.5, color=INK, weight=weight, **look)
+    ax.text(0.99, 1.0, _auroc_words(fact), fontsize=7.5, color=INK, weight=weight, **look)
     ax.text(0.99, 0.915, counts, fontsize=7, color=FAINT, **look)
     if fact["equal"] and without:
-        rest = f"without the {fact['equal']} equal to $y_w$: {auroc_words(without)}"
+        rest = f"without the {fact['equal']} equal to $y_w$: {_auroc_words(without)}"
         ax.text(0.99, 0.84, rest, fontsize=7, color=FAINT, **look)
 
 
-def auroc_words(fact: dict[str, Any]) -> str:
+def _auroc_words(fact: dict[str, Any]) -> str:
     """Such as "AUROC 0.83 [0.74, 0.91]", or why there is no interval."""
     if np.isnan(fact["auroc"]):
         return "AUROC not defined"

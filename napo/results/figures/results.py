@@ -45,7 +45,7 @@ def comparison(summary: pd.DataFrame) -> Figure:
         figure = new_figure(PAGE, (0.55 + 0.175 * max(3, len(variants))) * rows + 0.25)
         panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for ax, metric in zip(panels, metrics, strict=False):
-            draw(ax, summary[summary["metric"] == metric].set_index("variant"), variants)
+            _draw(ax, summary[summary["metric"] == metric].set_index("variant"), variants)
             for half, marker in HALVES.items():
                 part = summary[summary["metric"] == halves.get((metric, half))]
                 for name, value in zip(part["variant"], part["value"], strict=True):
@@ -70,7 +70,7 @@ def comparison(summary: pd.DataFrame) -> Figure:
         return settle(figure)
 
 
-def draw(ax: Axes, part: pd.DataFrame, variants: list[str]) -> None:
+def _draw(ax: Axes, part: pd.DataFrame, variants: list[str]) -> None:
     """Draw one metric: a row for each variant, the base as a line; `part` is indexed by variant."""
     ax.grid(axis="x", color=FAINT, alpha=0.2, linewidth=0.5)
     ax.tick_params(axis="y", length=0)

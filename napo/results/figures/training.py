@@ -53,8 +53,8 @@ def training_curves(records: pd.DataFrame) -> Figure:
     """
     steps = per_step(records)
     variants = sort_variants(steps["variant"].unique()) if "variant" in steps else [""]
-    shown = [suffix for suffix in QUANTITIES if terms_of(steps, suffix)]
-    if len(terms_of(steps, "gamma")) == 1:
+    shown = [suffix for suffix in QUANTITIES if _terms(steps, suffix)]
+    if len(_terms(steps, "gamma")) == 1:
         shown.remove("gamma")
     drawn: dict[str, None] = {}
     with style():
@@ -63,7 +63,7 @@ def training_curves(records: pd.DataFrame) -> Figure:
         for row, name in zip(panels, variants, strict=True):
             part = steps[steps["variant"] == name] if name else steps
             for ax, suffix in zip(row, shown, strict=True):
-                drawn |= dict.fromkeys(draw(ax, part, suffix))
+                drawn |= dict.fromkeys(_draw(ax, part, suffix))
             if name:
                 row[0].set_ylabel(str(name), weight="bold")
         for ax, suffix in zip(panels[0], shown, strict=True):
@@ -71,7 +71,7 @@ def training_curves(records: pd.DataFrame) -> Figure:
         size = -(-part["step"].nunique() // BLOCKS)
         for ax in panels[-1]:
             ax.set_xlabel("optimiser step" if size <= 1 else f"step (means of up to {size})")
-        handles = [Line2D([], [], **look(term), label=words(term)) for term in drawn]
+        handles = [Line2D([], [], **_look(term), label=_words(term)) for term in drawn]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
         return settle(figure)
 
@@ -95,9 +95,9 @@ def pretraining(log: pd.DataFrame) -> Figure:
         return settle(figure)
 
 
-def draw(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
+def _draw(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
     """Draw one quantity of one variant; returns the terms that were drawn."""
-    terms, limits = terms_of(steps, suffix), QUANTITIES[suffix][1]
+    terms, limits = _terms(steps, suffix), QUANTITIES[suffix][1]
     weights = steps[[f"{term}_gamma" for term in terms]] if suffix == "gamma" else pd.DataFrame()
     # Weights of 0 and 1 only say which term was drawn, as in the variant "random".
     picked = len(weights.columns) > 1 and bool(
@@ -117,9 +117,9 @@ def draw(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
             block = np.arange(len(line)) * BLOCKS // len(line)
             middle = pd.Series(line.index, index=line.index).groupby(block).mean()
             line = line.groupby(block).mean().set_index(pd.Index(middle, name="step"))
-        ax.plot(line.index, line.mean(axis=1), **look(term), label=words(term))
+        ax.plot(line.index, line.mean(axis=1), **_look(term), label=_words(term))
         if line.shape[1] > 1:
-            low, high, colour = line.min(axis=1), line.max(axis=1), look(term)["color"]
+            low, high, colour = line.min(axis=1), line.max(axis=1), _look(term)["color"]
             ax.fill_between(line.index, low, high, color=colour, alpha=0.15, linewidth=0)
     if limits is None:
         ax.axhline(0, color=INK, linewidth=0.5, alpha=0.4, zorder=0)
@@ -129,7 +129,7 @@ def draw(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
     return terms
 
 
-def terms_of(steps: pd.DataFrame, suffix: str) -> list[str]:
+def _terms(steps: pd.DataFrame, suffix: str) -> list[str]:
     """The terms that have a quantity; the paper's terms first, in its order."""
     end = f"_{suffix}"
     columns = [name for name in steps.columns if name.endswith(end) and steps[name].notna().any()]
@@ -137,12 +137,12 @@ def terms_of(steps: pd.DataFrame, suffix: str) -> list[str]:
     return sorted(terms, key=lambda term: order.index(term) if term in order else len(order))
 
 
-def look(term: str) -> dict[str, object]:
+def _look(term: str) -> dict[str, object]:
     """Colour and line style of a term."""
     colour, line = TERM_LOOKS.get(term, (INK, "-"))
     return {"color": colour, "linestyle": line}
 
 
-def words(term: str) -> str:
+def _words(term: str) -> str:
     """A term's name in the legend, such as "language-biased"."""
     return term.replace("_biased", "-biased").replace("_", " ")
