@@ -131,7 +131,7 @@ def figures(
     from napo.results.figures.redraw import redraw
     from napo.workspace import provenance
 
-    provenance.ask(settings.name, fingerprint(settings.model_dump()))
+    provenance.set_session(settings.name, fingerprint(settings.model_dump()))
     print(*redraw(Workspace.open(workspace, settings.name).figures, names or ()), sep="\n")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from napo.config.settings import TUNES
 from napo.errors import NapoError, unknown
 from napo.progress import PROGRESS_LINE, duration
 from napo.workspace.files import make_folder, write_json, writing
-from napo.workspace.folders import Workspace, checkout, remove
+from napo.workspace.folders import Workspace, checkout
 from napo.workspace.locks import hold
 from napo.workspace.manifests import MANIFEST, missing_files
 
@@ -83,7 +84,8 @@ def reproduce(
         for folder in (data, workspace.figures):
             # A killed Snakemake leaves copies of outputs here. It would put them back if their job
             # fails, although the user may have deleted the folder since then.
-            remove(workspace.root / ".snakemake" / "backups" / folder.relative_to(workspace.root))
+            backup = workspace.root / ".snakemake" / "backups" / folder.relative_to(workspace.root)
+            shutil.rmtree(backup, ignore_errors=True)
         for path in () if dry_run else unseal_incomplete(workspace.results):
             print(f"{path} is missing; it is made again.")
         config = {"profile": profile, "workspace": str(workspace.root), "seeds": seeds,

@@ -125,7 +125,7 @@ def makers(data: Path) -> Counter[str]:
             continue
         record = read_json(path)
         try:
-            machine, code = record["machine"], provenance.code_to_read(record["code"])
+            machine, code = record["machine"], provenance.code_in_words(record["code"])
             gpus = f", {', '.join(machine['gpus'])}" if machine["gpus"] else ""
             threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
             counts[f"{code}; {machine['cpu']}, {threads}{gpus}, {machine['system']}"] += 1

@@ -155,8 +155,8 @@ def commits(workspace: Workspace, results: Results) -> dict[str, str]:
     for run in [run for names in results.runs.values() for run in names]:
         path = workspace.result(run) / provenance.FILE
         record = read_json(path) if path.is_file() else None
-        made.add(provenance.code_to_read(record["code"]) if record else "not recorded")
+        made.add(provenance.code_in_words(record["code"]) if record else "not recorded")
     return {
-        "this report": provenance.code_to_read(provenance.code()),
+        "this report": provenance.code_in_words(provenance.code()),
         "its results": "; ".join(sorted(made)) or "none",
     }

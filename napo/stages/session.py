@@ -84,7 +84,7 @@ def open_session(profile: str, workspace: str = "", **parameters: Any) -> Sessio
     set_threads(settings.threads)
     for name in type(settings.world).model_fields:
         settings.world.function(name)  # a wrong name fails now, not after hours
-    provenance.ask(settings.name, fingerprint(settings.model_dump()), parameters)
+    provenance.set_session(settings.name, fingerprint(settings.model_dump()), parameters)
     folders = Workspace.open(workspace, settings.name)
     remember_in(folders.hashes)
     return Session(settings, folders)

@@ -242,7 +242,9 @@ def run_from_file(run: Run) -> Path:
         "rows": checked_fingerprint(rows),
         "reference": checked_fingerprint(reference),
     }
-    provenance.ask("run file", fingerprint(settings), {"variant": run.variant, "seed": run.seed})
+    provenance.set_session(
+        "run file", fingerprint(settings), {"variant": run.variant, "seed": run.seed}
+    )
     first = int(os.environ.get("RANK", "0")) == 0  # only one process claims the folder
     with work_on(Path(run.run_folder), settings) if first else nullcontext():
         return train_run(

@@ -1,7 +1,4 @@
-"""Files that are whole or are not there: atomic writes, JSON.
-
-A file is written beside its place, flushed to the disk, and renamed.
-"""
+"""Atomic writes: a file is complete or absent. It is written beside its place and then renamed."""
 
 from __future__ import annotations
 
@@ -16,26 +13,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from napo.errors import NapoError
 
 _FULL = "the disk is full or the quota is used up; free some space"
-_LARGE = "it is larger than the account's limit allows (ulimit -f); raise the limit"
-_LOCKED = "it may not be written there; give yourself the right to, or use another workspace"
-_NOWHERE = "there is no such place, and none can be made; use another workspace"
+_LOCKED = "you may not write there; change the permissions, or use another workspace"
 _IN_THE_WAY = "something is where a folder belongs; move it away"
 _REMEDIES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
-    errno.EFBIG: _LARGE,
+    errno.EFBIG: "it is larger than the account's limit allows (ulimit -f); raise the limit",
     errno.EROFS: _LOCKED,
     errno.EACCES: _LOCKED,
     errno.EPERM: _LOCKED,
     errno.ENOTDIR: _IN_THE_WAY,
     errno.EEXIST: _IN_THE_WAY,
     errno.EISDIR: "a folder is where the file belongs; name another, or move the folder away",
-    errno.EIO: "the disk reports an error; look at it, or use another workspace",
+    errno.EIO: "the disk reports an error; check it, or use another workspace",
 }
-# Libraries that write in Rust, C++ or SQL tell the system's number in words, or not at all.
+# Libraries written in Rust, C++ or SQL give the system's error number in words, or not at all.
 _NUMBER = re.compile(r"(?:os error|errno:?|code:) (\d+)", re.IGNORECASE)
 _WORDS = {
     "inline_container": errno.ENOSPC,
@@ -45,33 +42,34 @@ _WORDS = {
     "unable to open database file": errno.EACCES,
     "disk I/O error": errno.EIO,
 }
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\..+)?")  # see atomic_file; the number is a process
+# A file of `atomic_file`, with the number of its process
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\..+)?")
 
 
 def fingerprint(value: Any) -> str:
-    """A short hash of anything that JSON can hold: 16 hexadecimal digits of SHA-256."""
+    """A short hash of a value of JSON: 16 hexadecimal digits of SHA-256."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def json_value(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping as it comes back from a JSON file."""
+    """A mapping as a JSON file would return it."""
     return json.loads(json.dumps(dict(value), default=str))
 
 
 @contextmanager
 def atomic_file(path: Path, flush: bool = True) -> Iterator[Path]:
-    """Give a temporary path in the same folder; flush and rename it to `path` on success.
+    """Yield a temporary path in the same folder; flush it and rename it to `path` on success.
 
-    On an error the temporary file is removed and `path` stays as it was.
+    On an error the temporary file is removed and `path` is unchanged.
 
     Args:
         path: the file.
-        flush: wait until the disk has it. Not worth it for thousands of small files that are made
-            again if their folder has no manifest; against a kill the renaming alone is enough.
+        flush: wait until the disk has it. This protects against a power cut; renaming alone
+            protects against a kill.
 
     Raises:
-        NapoError: when the disk refuses, see `napo.workspace.files.writing`.
+        NapoError: when the disk refuses, see `writing`.
     """
     path = Path(path)
     # The suffix stays last: writers such as matplotlib choose a format by it.
@@ -86,39 +84,25 @@ def atomic_file(path: Path, flush: bool = True) -> Iterator[Path]:
             if flush:
                 sync(path.parent)
         finally:
-            _discard(temporary)
-
-
-def _discard(path: Path) -> None:
-    with suppress(NotADirectoryError):  # the error that led here says so
-        path.unlink(missing_ok=True)
+            with suppress(NotADirectoryError):  # the first error says so
+                temporary.unlink(missing_ok=True)
 
 
 def finished_files(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder that match a pattern, in order, without those of unfinished writers."""
+    """The files of a folder that match a pattern, sorted, without temporary files."""
     return sorted(path for path in folder.glob(pattern) if not _TEMPORARY.fullmatch(path.name))
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers left there that were killed; those that still run keep theirs."""
+    """Remove temporary files of processes that have ended."""
     for path in folder.rglob(".*.part*"):
-        found = _TEMPORARY.fullmatch(path.name)
-        if found and not _runs(int(found[1])):
+        name = _TEMPORARY.fullmatch(path.name)
+        if name and not psutil.pid_exists(int(name[1])):
             path.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
-
-
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, keys sorted, so that the same value is the same bytes."""
+    """Write JSON atomically. Keys are sorted, so the same value gives the same bytes."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -133,19 +117,19 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise NapoError(f"{path} is missing; run the stage that writes it again.") from None
+        raise NapoError(f"{path} is missing; run its stage again.") from None
     except (ValueError, RecursionError):
         raise NapoError(
-            f"{path} is damaged (not valid JSON); delete it and run the stage that writes it again."
+            f"{path} is damaged (not valid JSON); delete it and run its stage again."
         ) from None
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell a refusal of the disk in this block as one about `path`; other errors pass.
+    """Turn an error of the disk in this block into a sentence about `path`; other errors pass.
 
     Raises:
-        NapoError: naming the file, what is wrong, and what to do.
+        NapoError: naming the file, the problem and the remedy.
     """
     try:
         yield
@@ -153,17 +137,19 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         remedy = _REMEDIES.get(_number(error))
-        if isinstance(error, FileNotFoundError) and _leads_to(error.filename, path):
-            remedy = _NOWHERE
+        if isinstance(error, FileNotFoundError) and (
+            Path(str(error.filename)) in (path, *path.parents)  # not an input of the block
+        ):
+            remedy = "its folder cannot be made; use another workspace"
         if remedy is None:
             raise
         raise NapoError(
-            f"{path} cannot be written: {remedy}. What is finished is kept; then run it again."
+            f"{path} cannot be written: {remedy}, then run it again (finished work is kept)."
         ) from None
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, unless they are there.
+    """Make a folder and its parents where they do not exist.
 
     Raises:
         NapoError: as `writing`.
@@ -173,7 +159,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has a file, or a folder's list of names."""
+    """Wait until the disk has a file, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -182,28 +168,21 @@ def sync(path: Path) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add bytes to the end of a file; on return they are on the disk.
-
-    Nothing is buffered here: what a full disk has refused would be tried again by the closing of
-    the file.
+    """Add bytes to the end of a file and wait until the disk has them.
 
     Raises:
         NapoError: as `writing`; the file may then end with a part of the data.
     """
+    # Unbuffered: a buffer would write again, when the file closes, what a full disk has refused.
     with writing(path), open(path, "ab", buffering=0) as file:
-        left = memoryview(data)
-        while left:
-            left = left[file.write(left) :]
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
 
 
-def _leads_to(name: str | None, path: Path) -> bool:
-    """Whether what is missing is on the way to `path`, and no input that the block has read."""
-    return name is not None and Path(name) in (path, *path.parents)
-
-
 def _number(error: Exception) -> int | None:
-    """The system's number of an error, from wherever a library has put it."""
+    """The system's number of an error, or None."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     text = str(error)
@@ -211,5 +190,5 @@ def _number(error: Exception) -> int | None:
         for words, number in _WORDS.items():
             if words in text:
                 return number
-    found = _NUMBER.search(text)
-    return int(found[1]) if found else None
+    number = _NUMBER.search(text)
+    return int(number[1]) if number else None

@@ -1,9 +1,8 @@
-"""The only place that knows folders: those of one profile under one root."""
+"""The folders of one profile under one root. No other module knows a folder's name."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,45 +18,46 @@ class Workspace:
 
     @classmethod
     def open(cls, root: str, profile: str, *, write: bool = True) -> Workspace:
-        """The workspace at `root`; empty: the checkout this package lives in, else this folder.
+        """The workspace at `root`; empty: the checkout of this package, else the current folder.
 
         Raises:
-            NapoError: when the folder is none, or cannot be written to and has to be.
+            NapoError: when `root` is no folder, or is read-only and `write` is set.
         """
         try:
-            path = _place(root)
-            there = next(folder for folder in (path, *path.parents) if folder.exists())
-        except (OSError, RuntimeError, ValueError) as error:  # a loop, nobody's home, a null ...
+            path = Path(root).expanduser().resolve() if root else checkout() or Path.cwd()
+            os.fsencode(path).decode()  # YAML, JSON and notebooks hold UTF-8 only
+            existing = next(folder for folder in (path, *path.parents) if folder.exists())
+        except (OSError, RuntimeError, ValueError) as error:  # a loop, an unknown home, a null ...
             problem = getattr(error, "strerror", None) or str(error)
             raise NapoError(
-                f"The workspace {root[:200]!r} is no place ({problem}); name another with "
+                f"The workspace {root[:200]!r} is no path ({problem}); name another with "
                 "`workspace`."
             ) from None
-        if not there.is_dir():
+        if not existing.is_dir():
             raise NapoError(f"The workspace {path} is no folder; name one with `workspace`.")
-        if write and not os.access(there, os.W_OK):
+        if write and not os.access(existing, os.W_OK):
             raise NapoError(f"The workspace {path} is read-only; name another with `workspace`.")
         return cls(path, profile)
 
     def path(self, name: str) -> Path:
-        """A folder that a profile names: absolute, in the home folder, or under the root.
+        """A folder that a profile names: absolute, in a home folder, or under the root.
 
         Raises:
-            NapoError: when it is in the home folder of somebody who has none.
+            NapoError: when the home folder does not exist.
         """
         try:
             return self.root / Path(name).expanduser()
         except RuntimeError:
-            raise NapoError(f"{name} is in nobody's home folder; write the whole path.") from None
+            raise NapoError(f"{name} is in an unknown home folder; write the full path.") from None
 
     @property
     def data(self) -> Path:
-        """Everything this profile generates, figures apart."""
+        """Everything that this profile generates, except figures."""
         return self.root / "data" / self.profile
 
     @property
     def source(self) -> Path:
-        """Preference rows as they would be downloaded (tiny: as the world made them)."""
+        """Preference rows of the world, in place of a download."""
         return self.data / "source"
 
     @property
@@ -101,7 +101,7 @@ class Workspace:
         return self.root / "figures" / self.profile
 
     def reference(self, digest: str) -> Path:
-        """Reference log-probs made with the model, data and preprocessing of this fingerprint."""
+        """Reference log-probs for a fingerprint of model, data and preprocessing."""
         return self.data / "reference" / digest
 
     def run(self, variant: str, seed: int, tune: str) -> Path:
@@ -109,21 +109,12 @@ class Workspace:
         return self.data / "runs" / run_name(variant, seed, tune)
 
     def result(self, run: str) -> Path:
-        """The results of a run, by the name that `run_name` gives, or `base`."""
+        """The results of a run: a name of `run_name`, or `base`."""
         return self.results / run
 
 
-def _place(root: str) -> Path:
-    """The folder that a workspace's name stands for."""
-    if root:
-        path = Path(root).expanduser().resolve()
-        os.fsencode(path).decode()  # YAML, JSON and the notebooks hold UTF-8 alone
-        return path
-    return checkout() or Path.cwd()
-
-
 def checkout() -> Path | None:
-    """The checkout this package lives in; None where it was installed without one."""
+    """The checkout of this package; None where it was installed without one."""
     folder = Path(__file__).resolve().parents[2]
     return folder if (folder / "Snakefile").is_file() else None
 
@@ -134,10 +125,5 @@ def published_tables() -> Path:
 
 
 def run_name(variant: str, seed: int, tune: str = "full") -> str:
-    """How a run is called in folders and tables: `A1/seed-0`, `A1-lora/seed-0`."""
+    """The name of a run in folders and tables: `A1/seed-0`, `A1-lora/seed-0`."""
     return f"{variant}{'' if tune == 'full' else '-' + tune}/seed-{seed}"
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder that is about to be made anew."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One process at a time: locks that the system frees however their holder ends."""
+"""Locks: one process at a time. The system frees a lock when its process ends."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from filelock import FileLock, Timeout
 
 from napo.errors import NapoError
 from napo.workspace.files import read_json, write_json, writing
-from napo.workspace.manifests import begin, finish, finished, restart, whole
+from napo.workspace.manifests import begin, finish, finished, missing_files, restart
 
-# Seconds to wait for a folder: a kernel outlives the papermill that was killed by about one.
+# Seconds to wait for a folder: a kernel outlives its killed papermill by about one second.
 PATIENCE = 10.0
 
 
 @contextmanager
 def hold(place: Path, doing: str, patience: float = 0.0) -> Iterator[None]:
-    """Hold the lock beside a place: a hidden file in the folder that the place is in.
+    """Hold the lock of a file or folder, a hidden file beside it.
 
     Args:
-        place: what is held; it need not exist.
-        doing: what the holder does, for the sentence, such as "runs a pipeline in".
-        patience: seconds to wait for it.
+        place: the file or folder; it need not exist.
+        doing: what the holder does, for the error message, such as "runs a pipeline in".
+        patience: seconds to wait.
 
     Raises:
         NapoError: when another process holds it, naming the process and the machine.
@@ -38,10 +38,10 @@ def hold(place: Path, doing: str, patience: float = 0.0) -> Iterator[None]:
             place.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=patience)
     except Timeout:
-        told = read_json(holder) if holder.is_file() else {}
-        who = told if isinstance(told, dict) else {}
+        content = read_json(holder) if holder.is_file() else {}
+        owner = content if isinstance(content, dict) else {}
         raise NapoError(
-            f"Process {who.get('process', '?')} on {who.get('machine', '?')} {doing} {place}; "
+            f"Process {owner.get('process', '?')} on {owner.get('machine', '?')} {doing} {place}; "
             "wait for it, stop it, or use another workspace."
         ) from None
     try:
@@ -55,25 +55,28 @@ def hold(place: Path, doing: str, patience: float = 0.0) -> Iterator[None]:
 def work_on(folder: Path, settings: Mapping[str, Any], remake: bool = False) -> Iterator[bool]:
     """Claim a folder for these settings, and seal it if the work in it ends without an error.
 
-    Gives True if there is work to do, False if the folder is already complete.
+    Yields True if there is work to do, False if the folder is already complete.
 
     Args:
-        folder: what the work writes.
-        settings: all that decides its content (see `napo.workspace.manifests.begin`).
-        remake: whether a folder that is unfinished, of other settings, or lacks a file is made
-            again; the work ends with `napo.workspace.manifests.keep_only`.
+        folder: the folder that the work writes.
+        settings: everything that its content depends on (see `napo.workspace.manifests.begin`).
+        remake: make the folder again if it is unfinished, has other settings or lacks a file; the
+            work then ends with `napo.workspace.manifests.keep_only`.
 
     Raises:
-        NapoError: when another process works in it, or other settings began or finished it.
+        NapoError: when another process works in the folder, or it has other settings.
     """
-    done = whole if remake else finished
-    if done(folder, settings):
+
+    def done() -> bool:
+        return finished(folder, settings) and not (remake and missing_files(folder))
+
+    if done():
         yield False
         return
     with hold(folder, "already works in", PATIENCE):
-        if remake and not done(folder, settings):
+        if remake and not done():
             restart(folder, settings)
-        todo = begin(folder, settings)  # the other process may have finished it meanwhile
+        todo = begin(folder, settings)  # another process may have finished it meanwhile
         yield todo
         if todo:
             finish(folder)

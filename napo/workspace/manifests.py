@@ -1,8 +1,8 @@
-"""Folders that a stage makes: claimed for its settings, sealed by a manifest, required by others.
+"""Manifests of folders. A stage claims its folder for its settings and seals it with a manifest.
 
-A folder that is complete has a manifest with the hashes of its files; a stage refuses an input
-folder without one, and refuses to continue a folder that other settings began. Commit and machine
-stand beside the manifest (`napo.workspace.provenance`): they may differ where the content does not.
+The manifest has the hashes of all files. A stage refuses an input folder without a manifest, and a
+folder of its own that has other settings. Commit and machine are in a file beside the manifest
+(`napo.workspace.provenance`), because they may differ where the content does not.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from napo.workspace.files import fingerprint, json_value, read_json, sweep, writ
 from napo.workspace.hashing import hash_files
 
 MANIFEST = "manifest.json"
-SETTINGS = "settings.json"  # there from the beginning; the manifest seals a finished folder
+SETTINGS = "settings.json"  # written first; the manifest is written last
 UNHASHED = (MANIFEST, SETTINGS, provenance.FILE)
 
-# Which notebook makes a folder, for the sentence that a missing input gets.
+# The notebook that makes a folder, for the error message about a missing input
 MADE_BY = {
     "source": "00_icon_world.ipynb",
     "benchmarks": "00_icon_world.ipynb",
@@ -36,37 +36,33 @@ MADE_BY = {
 
 def versions() -> dict[str, str]:
     """Versions of the packages that numbers depend on."""
-    found = {}
+    numbers = {}
     for name in ("napo", "torch", "transformers", "peft", "tokenizers", "numpy", "pillow"):
         try:
-            found[name] = version(name)
+            numbers[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            numbers[name] = "not installed"
+    return numbers
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished folder, its files not looked at.
+    """The manifest of a complete folder, without a check of its files.
 
     Raises:
         NapoError: when it is damaged.
     """
-    found = read_json(folder / MANIFEST)
-    lacks = [name for name in ("files", "settings", "versions") if not _maps(found, name)]
-    if lacks:
-        raise NapoError(
-            f"{folder / MANIFEST} is damaged (it has no {' and no '.join(lacks)}); delete {folder} "
-            "and make it again."
-        )
-    return found
-
-
-def _maps(found: Any, name: str) -> bool:
-    return isinstance(found, dict) and isinstance(found.get(name), dict)
+    manifest = read_json(folder / MANIFEST)
+    for name in ("files", "settings", "versions"):
+        if not isinstance(manifest, dict) or not isinstance(manifest.get(name), dict):
+            raise NapoError(
+                f"{folder / MANIFEST} is damaged (it has no {name}); delete {folder} and make it "
+                "again."
+            )
+    return manifest
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The settings that claimed a folder; of a finished one whose file was lost, the manifest's.
+    """The settings that claimed a folder. If their file is lost, the manifest's replace it.
 
     Raises:
         NapoError: when they are damaged.
@@ -74,55 +70,49 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.is_file() and complete(folder):
         write_json(path, read_manifest(folder)["settings"])
-    found = read_json(path)
-    if not isinstance(found, dict):
+    settings = read_json(path)
+    if not isinstance(settings, dict):
         raise NapoError(f"{path} is damaged (it holds no settings); delete {folder}.")
-    return found
+    return settings
 
 
 def complete(folder: Path) -> bool:
-    """Whether a folder's stage has finished."""
+    """Whether a folder has a manifest."""
     return (folder / MANIFEST).is_file()
 
 
 def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a folder is complete and was made with these settings."""
+    """Whether a folder is complete and has these settings."""
     return complete(folder) and read_settings(folder) == json_value(settings)
 
 
-def whole(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a folder is `finished` and none of its files was deleted since."""
-    return finished(folder, settings) and not missing_files(folder)
-
-
 def missing_files(folder: Path) -> list[str]:
-    """The files of a finished folder that are missing now."""
+    """The files of a complete folder that do not exist any more."""
     return [name for name in read_manifest(folder)["files"] if not (folder / name).is_file()]
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Claim a folder for these settings, before anything is written to it.
 
-    Settings hold everything that decides the folder's content, fingerprints of inputs included.
+    Settings are everything that the folder's content depends on, fingerprints of inputs included.
 
     Returns:
         True if there is work to do, False if the folder is already complete.
 
     Raises:
-        NapoError: when other settings began or finished it, naming those that differ.
+        NapoError: when the folder has other settings, naming those that differ.
     """
-    wanted = json_value(settings)
+    new = json_value(settings)
     if not complete(folder):
         sweep(folder)
-    if not (folder / SETTINGS).is_file() and not complete(folder):
-        write_json(folder / SETTINGS, wanted)
-        return True
-    there = read_settings(folder)
-    if there != wanted and _bare(folder):  # claimed by a call that was refused
-        write_json(folder / SETTINGS, wanted)
-        return True
-    if there != wanted:
-        keys = sorted(k for k in {*there, *wanted} if there.get(k) != wanted.get(k))
+        files = (path for path in folder.rglob("*") if path.is_file())
+        empty = all(path.name == SETTINGS or path.name.startswith(".") for path in files)
+        if empty or not (folder / SETTINGS).is_file():  # nothing was made with other settings
+            write_json(folder / SETTINGS, new)
+            return True
+    old = read_settings(folder)
+    if old != new:
+        keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
         raise NapoError(
             f"{folder} was made with other settings ({', '.join(keys)} differ); "
             "use another workspace, or delete that folder to make it again."
@@ -130,25 +120,19 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
     return not complete(folder)
 
 
-def _bare(folder: Path) -> bool:
-    """Whether a folder holds no file but its settings and hidden ones."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return all(path.name == SETTINGS or path.name.startswith(".") for path in files)
-
-
 def restart(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Open a folder to be made again with these settings, whatever made it before.
+    """Open a folder to make it again with these settings.
 
-    Its files stay until the making replaces them one by one, so that a kill on the way leaves each
-    of them there, old or new; what the making does not write goes at its end (`keep_only`).
+    Old files stay until new ones replace them, so a kill leaves each file old or new. `keep_only`
+    removes the rest at the end.
     """
     sweep(folder)
-    (folder / MANIFEST).unlink(missing_ok=True)  # first: it never seals other settings' files
+    (folder / MANIFEST).unlink(missing_ok=True)  # first: it must not seal files of other settings
     write_json(folder / SETTINGS, json_value(settings))
 
 
 def keep_only(folder: Path, files: Iterable[Path]) -> None:
-    """Remove what an earlier making left in a folder: all but these files and what seals it."""
+    """Remove all files from a folder but these, its settings and its manifest."""
     kept = {*files, *(folder / name for name in UNHASHED)}
     for path in sorted(folder.rglob("*"), reverse=True):
         if path in kept or path.name.startswith("."):
@@ -160,20 +144,18 @@ def keep_only(folder: Path, files: Iterable[Path]) -> None:
 
 
 def finish(folder: Path, keep_open: str = "") -> dict[str, Any]:
-    """Seal a folder that `begin` claimed: write the manifest with the hash of every file in it.
-
-    The manifest comes last: until it is there, the folder is one to go on with.
+    """Seal a folder that `begin` claimed: write the manifest with the hash of every file.
 
     Args:
         folder: the folder.
-        keep_open: a pattern of files that go on changing and are left out, such as labels.
+        keep_open: a pattern of files that still change and are left out, such as labels.
     """
     files = sorted(
         path
         for path in folder.rglob("*")
         if path.is_file()
         and path.name not in UNHASHED
-        and not path.name.startswith(".")  # locks, and what unfinished writers left
+        and not path.name.startswith(".")  # locks and temporary files
         and not (keep_open and path.match(keep_open))
     )
     manifest = {
@@ -187,14 +169,14 @@ def finish(folder: Path, keep_open: str = "") -> dict[str, Any]:
 
 
 def require(folder: Path) -> dict[str, Any]:
-    """The manifest of an input folder whose files are all there and unchanged in size and hash.
+    """The manifest of an input folder, after a check that all its files are unchanged.
 
     Raises:
         NapoError: when the folder is missing or unfinished (naming the notebook that makes it), or
             a file in it is missing or was changed.
     """
     if not complete(folder):
-        raise NapoError(f"{folder} is not there or not finished; run {_maker(folder)} first.")
+        raise NapoError(f"{folder} is missing or unfinished; run {_maker(folder)} first.")
     manifest = read_manifest(folder)
     again = f"delete {folder} and run {_maker(folder)} again."
     for name in missing_files(folder):
@@ -209,15 +191,14 @@ def require(folder: Path) -> dict[str, Any]:
 
 
 def _maker(folder: Path) -> str:
-    """The notebook that makes a folder, and for a run or its results which run it is."""
-    stage = next((part for part in reversed(folder.parts) if part in MADE_BY), "")
-    if not stage:
-        return "the stage that makes it"
-    place = len(folder.parts) - folder.parts[::-1].index(stage)
-    run = "/".join(folder.parts[place:]) if stage in ("runs", "results") else ""
-    return f"notebooks/{MADE_BY[stage]}" + (f" for {run}" if run else "")
+    """The notebook that makes a folder and, for runs and results, the name of the run."""
+    for index in range(len(folder.parts) - 1, -1, -1):
+        if notebook := MADE_BY.get(stage := folder.parts[index]):
+            run = "/".join(folder.parts[index + 1 :]) if stage in ("runs", "results") else ""
+            return f"notebooks/{notebook}" + (f" for {run}" if run else "")
+    return "the stage that makes it"
 
 
 def manifest_fingerprint(manifest: Mapping[str, Any]) -> str:
-    """The fingerprint of a folder's content, for the manifests and results made from it."""
+    """The fingerprint of a folder's content, for the settings of folders that depend on it."""
     return fingerprint(manifest["files"])

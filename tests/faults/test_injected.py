@@ -85,7 +85,7 @@ def test_a_read_only_disk_is_named(small, little_disk):
     (root / DATA / "runs").symlink_to(little_disk, target_is_directory=True)
     remount(little_disk, "ro")
     message = small.attempt("train full", root)
-    assert "cannot be written: it may not be written there" in message and "\n" not in message
+    assert "cannot be written: you may not write there" in message and "\n" not in message
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_saved_notebook_holds_the_static_picture_and_html_without_a_kernel_sho
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("rows", r"rows is not there or not finished; run notebooks/01_build_biased_data"),
+        ("rows", r"rows is missing or unfinished; run notebooks/01_build_biased_data"),
         ("training", r"runs holds no finished run; run notebooks/05_train.ipynb first"),
         ("masks", r"source holds no .parquet or .jsonl file"),
         ("answers", r"results holds no results; run notebooks/06_evaluate.ipynb first"),

@@ -43,7 +43,7 @@ def test_records_of_runs_carry_variant_and_seed(trained):
 
 
 def test_records_of_a_run_that_is_not_finished_are_refused(trained):
-    with pytest.raises(NapoError, match=r"runs/A2/seed-5 is not there or not finished"):
+    with pytest.raises(NapoError, match=r"runs/A2/seed-5 is missing or unfinished"):
         stages.records(trained, "A2", "5")
 
 

@@ -46,7 +46,7 @@ def code_of(folder, **surroundings):
     """What a process says that runs the package in a folder."""
     said = subprocess.run(
         [sys.executable, "-c", "import json; from napo.workspace.provenance import *; "
-         "print(json.dumps([code(), code_to_read(code())]))"],
+         "print(json.dumps([code(), code_in_words(code())]))"],
         env={**os.environ, "PYTHONPATH": str(folder), **surroundings},
         cwd=folder,
         check=True,
@@ -149,7 +149,7 @@ def test_verify_says_what_made_the_folders(tmp_path):
     told = makers(tmp_path)
     assert told["an earlier napo, which wrote no provenance.json"] == 1
     (other,) = set(told) - {"an earlier napo, which wrote no provenance.json"}
-    assert other.startswith(provenance.code_to_read(provenance.code()))
+    assert other.startswith(provenance.code_in_words(provenance.code()))
     assert ", 1 thread, " in other
 
 
@@ -175,7 +175,7 @@ def test_the_report_names_its_commit_and_that_of_its_results(tmp_path):
     results = SimpleNamespace(runs={"base": ["base"], "A1": ["A1/seed-0"]})
     for run in ("base", "A1/seed-0"):
         stage(workspace.result(run))
-    mine = provenance.code_to_read(provenance.code())
+    mine = provenance.code_in_words(provenance.code())
     assert commits(workspace, results) == {"this report": mine, "its results": mine}
     record = read_json(workspace.result("base") / provenance.FILE)
     record["code"] |= {"commit": "e" * 40, "dirty": False}
