@@ -29,8 +29,8 @@ SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("al", "en", "ik", "or", "us
 
 
 def words(count: int) -> list[str]:
-    """Names of things that no language has, the same every time."""
-    return [f"{one}{two}" for one in SYLLABLES for two in SYLLABLES[:10]][:count]
+    """Invented names of things, the same every time."""
+    return [f"{first}{second}" for first in SYLLABLES for second in SYLLABLES[:10]][:count]
 
 
 def sentences(rng: np.random.Generator, names: Sequence[str], length: int) -> str:
@@ -47,12 +47,12 @@ def vlind_answers(rng: np.random.Generator) -> tuple[dict[str, float], Any]:
     ]
     stages = [f"{stage}{half}" for stage in "abc" for half in "12"]
     stages += [f"d{half}/{image}" for half in "12" for image in range(12)]
-    said = rng.choice(
+    texts = rng.choice(
         ["True.", "False.", "It is true, the sky is green.", "I cannot say"], 302 * 30
     )
     names = [f"{n}/{stage}" for n in range(302) for stage in stages]
     benchmark = vlind.Benchmark(Path(), instances)
-    filled = vlind.with_answers(benchmark, dict(zip(names, map(str, said), strict=True)))
+    filled = vlind.with_answers(benchmark, dict(zip(names, map(str, texts), strict=True)))
     scores = vlind.score(filled)
     frame = vlind.items(filled)
     metrics = {name: scores[name] for name in ("c", "d_macro")}
@@ -61,7 +61,7 @@ def vlind_answers(rng: np.random.Generator) -> tuple[dict[str, float], Any]:
 
 def object_halbench_answers(rng: np.random.Generator, extractor: str) -> dict[str, Any]:
     names = words(407)
-    lines = [", ".join(names[at : at + 5]) for at in range(0, 400, 5)]
+    lines = [", ".join(names[start : start + 5]) for start in range(0, 400, 5)]
     vocabulary = object_halbench.Vocabulary.from_text("\n".join(lines))
     heads = [line.split(", ")[0] for line in lines]
     benchmark = object_halbench.Benchmark(
@@ -125,7 +125,7 @@ SCORERS: dict[str, Callable[[np.random.Generator], Any]] = {
 
 
 def seconds(name: str) -> float:
-    """How long a scorer takes; making its answers is counted with it."""
+    """The time of a scorer, in seconds; it includes the making of the answers."""
     rng = np.random.default_rng(0)
     started = time.perf_counter()
     SCORERS[name](rng)

@@ -2,7 +2,7 @@
 
     python -m bench.select_hyperparameters
 
-The rule was fixed before looking: train `dpo` and `A2` (one seed that no table uses) at each
+The rule was fixed in advance: train `dpo` and `A2` (one seed that no table uses) at each
 setting, and take the setting with the largest mean of LP and CB over the two. One setting serves
 all variants, as in the paper. The validation split's scenes, instances and images share nothing
 with the benchmarks that the tables report. Writes data/selection/selection-<tune>.csv.
@@ -66,28 +66,30 @@ def main() -> None:
     parser.add_argument("--tune", choices=("full", "lora"), default="full")
     parser.add_argument("--rates", default=",".join(map(str, LEARNING_RATES)))
     parser.add_argument("--epochs", default=",".join(map(str, EPOCHS)))
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     tiny = load_profile("tiny")
-    here = open_session("tiny")
+    root = open_session("tiny").workspace.root
     rows = []
-    settings = product(map(float, given.rates.split(",")), map(int, given.epochs.split(",")))
+    settings = product(
+        map(float, arguments.rates.split(",")), map(int, arguments.epochs.split(","))
+    )
     for number, (rate, epochs) in enumerate(settings):
         profile = changed(
-            tiny, f"selection-{given.tune}-{rate:g}-{epochs}", rate, epochs, given.tune
+            tiny, f"selection-{arguments.tune}-{rate:g}-{epochs}", rate, epochs, arguments.tune
         )
-        opened = Session(profile, Workspace(here.workspace.root, profile.name))
+        opened = Session(profile, Workspace(root, profile.name))
         for stage in (stages.make_rows, stages.make_benchmarks, stages.build_rows):
             stage(opened)
         stages.score_reference(opened)
         for variant in (("base",) if number == 0 else ()) + VARIANTS:
-            found = measure(opened, variant, given.tune)
-            rows.append({"rate": rate, "epochs": epochs, "variant": variant, **found})
+            metrics = measure(opened, variant, arguments.tune)
+            rows.append({"rate": rate, "epochs": epochs, "variant": variant, **metrics})
             print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     table["LP+CB"] = table["LP"] + table["CB"]
-    out = Path(here.workspace.root) / "data" / "selection"
+    out = Path(root) / "data" / "selection"
     out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / f"selection-{given.tune}.csv", index=False)
+    table.to_csv(out / f"selection-{arguments.tune}.csv", index=False)
     print(table.to_string(index=False, float_format="{:.4g}".format))
     trained = table[table["variant"] != "base"]
     print(trained.groupby(["rate", "epochs"])[["LP", "CB", "LP+CB", "obj_rec"]].mean().round(2))

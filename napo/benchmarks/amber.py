@@ -12,14 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import (
-    Options,
-    Request,
-    checked_answers,
-    checked_images,
-    expect_count,
-    words,
-)
+from napo.benchmarks import Options, Request, checked_answers, checked_images, expect_count, words
 from napo.errors import NapoError, unknown
 from napo.workspace.files import read_json
 

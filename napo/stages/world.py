@@ -1,13 +1,10 @@
-"""What other profiles download, made by a profile's world."""
+"""The data and the base model that other profiles download, made by a profile's world."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from napo.benchmarks import module
-from napo.config.profile import Profile
 from napo.data.rows import image_bytes, write_shard
 from napo.errors import NapoError
 from napo.progress import Progress
@@ -18,7 +15,7 @@ from napo.workspace.locks import work_on
 
 
 def pretrain(session: Session, seed: int = 0, threads: int = 2) -> Path:
-    """Pretrain the icon world's base model in the workspace (the package's stays as it is)."""
+    """Pretrain the world's base model in the workspace; the checkpoint in the package stays."""
     import torch
 
     make = session.profile.world.function("pretrain")
@@ -26,7 +23,7 @@ def pretrain(session: Session, seed: int = 0, threads: int = 2) -> Path:
         raise NapoError(f"Profile {session.profile.name} has no base model to pretrain.")
     if threads < 1 or seed < 0:
         raise NapoError(
-            f"threads is {threads} and seed {seed}; give at least one thread, and a seed from 0 on."
+            f"threads is {threads} and seed {seed}; set threads to 1 or more and seed to 0 or more."
         )
     folder = session.workspace.data / "base-model"
     with work_on(folder, {"seed": seed, "threads": threads}) as todo:
@@ -44,30 +41,26 @@ def make_rows(session: Session) -> Path:
     if make is None:
         raise NapoError(
             f"Profile {profile.name} has no world.make_rows: its rows are downloaded, "
-            "so set data.source to their folder and go on with 01_build_biased_data."
+            "so set data.source to their folder and run 01_build_biased_data."
         )
     settings = {**profile.data.model_dump(), **model_settings(profile)}
-    with work_on(folder, settings) as todo:
-        if todo:
-            _write_rows(profile, make, folder)
-    return folder
-
-
-def _write_rows(profile: Profile, make: Callable[..., list[dict[str, Any]]], folder: Path) -> None:
-    model, processor = base_model(profile)
     count, size = profile.data.count, profile.data.shard_rows
-    with Progress(count, "make preference rows") as progress:
-        rows = make(
-            model,
-            processor,
-            count=count,
-            seed=profile.data.seed,
-            p_typical=profile.data.p_typical,
-            progress=progress,
-        )
-    for number, start in enumerate(range(0, count, size)):
-        shard = [{**row, "image": image_bytes(row["image"])} for row in rows[start : start + size]]
-        write_shard(folder / f"shard-{number:05d}.parquet", shard)
+    with work_on(folder, settings) as todo:
+        if not todo:
+            return folder
+        with Progress(count, "make preference rows") as progress:
+            rows = make(
+                *base_model(profile),
+                count=count,
+                seed=profile.data.seed,
+                p_typical=profile.data.p_typical,
+                progress=progress,
+            )
+        for number, start in enumerate(range(0, count, size)):
+            part = rows[start : start + size]
+            part = [{**row, "image": image_bytes(row["image"])} for row in part]
+            write_shard(folder / f"shard-{number:05d}.parquet", part)
+    return folder
 
 
 def make_benchmarks(session: Session) -> Path:
@@ -79,14 +72,14 @@ def make_benchmarks(session: Session) -> Path:
             f"Profile {profile.name} has no world.make_benchmarks: its benchmarks are downloaded "
             f"to {folder}."
         )
-    asked = profile.evaluation.model_dump(include={"sizes", "seed", "split"})
-    # A benchmark of a plugin may bring a function that makes its data.
+    settings = profile.evaluation.model_dump(include={"sizes", "seed", "split"})
+    # A benchmark of a plugin may have a function that makes its data.
     makers = {name: getattr(module(name), "make", None) for name in profile.evaluation.benchmarks}
     makers = {name: maker for name, maker in makers.items() if maker}
-    settings = {**asked, "plugins": sorted(makers)} if makers else asked
-    with work_on(folder, settings) as todo:
+    plugins = {"plugins": sorted(makers)} if makers else {}
+    with work_on(folder, {**settings, **plugins}) as todo:
         if todo:
-            make(folder, **asked)
+            make(folder, **settings)
             for name, maker in makers.items():
                 make_folder(folder / name)
                 maker(folder / name)

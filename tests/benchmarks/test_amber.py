@@ -273,20 +273,7 @@ def test_both_tasks_are_asked_and_scored_together(folder):
     assert (frame["right"].sum(), frame["asked"].sum(), frame["one"].sum()) == (5, 9, 3)
 
 
-def test_missing_answers_images_and_annotations_are_named(folder):
-    answers = told()
-    del answers["188"]
-    with pytest.raises(NapoError, match=r"1 ids have no answer \(188\)"):
-        amber.evaluate(amber.load(folder), answers, extractor="vocabulary")
-    (folder / "image/AMBER_44.jpg").unlink()
-    with pytest.raises(NapoError, match=r"1 ids have no image \(44\)"):
-        amber.requests(amber.load(folder))
+def test_a_query_without_annotation_is_named(folder):
     (folder / "annotations.json").write_text(json.dumps(QUESTIONS))
     with pytest.raises(NapoError, match=r"lacks 3 ids of the queries \(44, 188, 10\)"):
-        amber.load(folder)
-
-
-def test_lost_queries_are_noticed(folder):
-    (folder / "benchmark.json").unlink()
-    with pytest.raises(NapoError, match="1004"):
         amber.load(folder)

@@ -98,15 +98,9 @@ def test_the_judge_sees_the_item_and_the_cleaned_answer(folder):
     assert metrics["score"] == 4 and metrics["hallucination_rate"] == 0 and len(frame) == 2
 
 
-def test_missing_answers_images_and_judges_are_told(folder):
-    benchmark = mmhal.load(folder)
-    with pytest.raises(NapoError, match=r"1 ids have no answer \(1\)"):
-        mmhal.evaluate(benchmark, {"0": "one"}, judge=lambda item, answer: "")
+def test_without_a_judge_nothing_is_rated(folder):
     with pytest.raises(NapoError, match="needs a judge"):
-        mmhal.evaluate(benchmark, {"0": "one", "1": "two"}, judge=None)
-    (folder / "images/i1.jpg").unlink()
-    with pytest.raises(NapoError, match=r"1 ids have no image \(1\)"):
-        mmhal.requests(benchmark)
+        mmhal.evaluate(mmhal.load(folder), {"0": "one", "1": "two"}, judge=None)
 
 
 def test_an_image_outside_the_folder_is_not_read(folder):
@@ -117,12 +111,6 @@ def test_an_image_outside_the_folder_is_not_read(folder):
     path.write_text(json.dumps(items))
     with pytest.raises(NapoError, match=r"1 ids have no image \(0\)"):
         mmhal.requests(mmhal.load(folder))
-
-
-def test_lost_questions_are_noticed(folder):
-    (folder / "benchmark.json").unlink()
-    with pytest.raises(NapoError, match="2 questions where 96"):
-        mmhal.load(folder)
 
 
 REFERENCE = os.environ.get("NAPO_REFERENCE", "")

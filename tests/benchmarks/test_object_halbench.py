@@ -14,7 +14,7 @@ from PIL import Image
 
 from napo.benchmarks import object_halbench as halbench
 from napo.benchmarks.intervals import value
-from napo.benchmarks.object_halbench import Vocabulary
+from napo.benchmarks.object_words import Vocabulary, merge_pairs
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 
@@ -50,7 +50,7 @@ LEMMAS = [
 
 
 def matched(lemmas):
-    merged = halbench.merge_pairs(lemmas.split(), WORDS.pairs)
+    merged = merge_pairs(lemmas.split(), WORDS.pairs)
     return [(word, WORDS.entries[word]) for word in merged if word in WORDS.entries]
 
 
@@ -104,12 +104,12 @@ def test_two_word_names_count_as_the_table_says(text, classes):
 
 def test_pairs_are_taken_left_to_right_and_never_overlap():
     table = {"a b": "ab", "b c": "bc", "c d": "cd"}
-    assert halbench.merge_pairs(["a", "b", "c", "d"], table) == ["ab", "cd"]
+    assert merge_pairs(["a", "b", "c", "d"], table) == ["ab", "cd"]
 
 
 def test_a_seat_beside_a_toilet_is_no_object_anywhere_in_the_text():
-    assert halbench.merge_pairs(["seat", "toilet", "bench", "seat"], {}) == ["toilet", "bench"]
-    assert halbench.merge_pairs(["seat", "bench"], {}) == ["seat", "bench"]
+    assert merge_pairs(["seat", "toilet", "bench", "seat"], {}) == ["toilet", "bench"]
+    assert merge_pairs(["seat", "bench"], {}) == ["seat", "bench"]
 
 
 def test_a_name_in_two_classes_is_refused():

@@ -217,26 +217,5 @@ def test_right_answers_score_100_and_swapped_ones_0(folder):
     assert {metrics[name] for name in PRINTED} == {0.0}
 
 
-def test_a_missing_answer_is_named(folder):
-    benchmark = vlind.load(folder)
-    answers = {request.id: "True" for request in vlind.requests(benchmark)}
-    del answers["1/d2/5"]
-    with pytest.raises(NapoError, match="1/d2/5"):
-        vlind.evaluate(benchmark, answers)
-
-
-def test_a_missing_image_is_named_with_all_its_questions(folder):
-    benchmark = vlind.load(folder)
-    next((folder / "images/counterfactual/color").glob("1_*/5.jpg")).unlink()
-    with pytest.raises(NapoError, match=r"2 ids have no image \(1/d1/5, 1/d2/5\)"):
-        vlind.requests(benchmark)
-
-
-def test_a_lost_instance_is_noticed(folder):
-    (folder / "benchmark.json").unlink()
-    with pytest.raises(NapoError, match="3 instances where 302"):
-        vlind.load(folder)
-
-
 def test_answers_that_are_neither_true_nor_false_are_counted():
     assert vlind.unreadable({"a": "True", "b": "true/false", "c": ""}) == 2

@@ -1,0 +1,69 @@
+"""The contract of a benchmark's module, kept by all four, on the icon world's small editions."""
+
+import pytest
+
+from napo.benchmarks import checked_answers, module, options, unreadable
+from napo.benchmarks.judges import RuleJudge
+from napo.config.benchmarks import BENCHMARKS
+from napo.config.profile import Evaluation
+from napo.errors import NapoError
+from napo.icon_world.benchmarks import make_benchmarks
+
+SIZES = {"vlind": 3, "object_halbench": 3, "amber_generative": 3, "amber_discriminative": 4,
+         "mmhal": 8}  # fmt: skip
+NAMES = ("vlind", "object_halbench", "amber", "mmhal")
+JUDGE = RuleJudge(lambda item, answer: "Rating: 3")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_benchmarks(tmp_path, sizes=SIZES)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metrics_and_items_have_the_keys_and_columns_of_the_entry(folder, name):
+    scorer, chosen = module(name), options(name, Evaluation(), JUDGE)
+    benchmark = scorer.load(folder / name)
+    answers = {r.id: "A cow is here." for r in scorer.requests(benchmark, **chosen.asking)}
+    metrics, items = scorer.evaluate(benchmark, answers, **chosen.scoring)
+    ratios = BENCHMARKS[name].ratios
+    assert set(ratios) <= set(metrics)
+    assert {column for r in ratios.values() for column in (r.numerator, r.denominator)} <= set(
+        items
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_answer_is_named(folder, name):
+    scorer, chosen = module(name), options(name, Evaluation(), JUDGE)
+    benchmark = scorer.load(folder / name)
+    first, *rest = scorer.requests(benchmark, **chosen.asking)
+    with pytest.raises(NapoError, match=rf"1 ids have no answer \({first.id}\)"):
+        scorer.evaluate(benchmark, {r.id: "" for r in rest}, **chosen.scoring)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_of_another_size_than_the_official_one_is_refused(folder, name):
+    (folder / name / "benchmark.json").unlink()
+    with pytest.raises(NapoError, match=r"where .*(302|300|1004|96).* are expected"):
+        module(name).load(folder / name)
+
+
+@pytest.mark.parametrize("name", ["vlind", "amber", "mmhal"])
+def test_a_missing_image_is_named_with_its_requests(folder, name):
+    next((folder / name).rglob("*.jpg")).unlink()
+    with pytest.raises(NapoError, match=r"ids have no image \(.*the first is .*\.jpg"):
+        module(name).requests(module(name).load(folder / name))
+
+
+def test_answers_of_other_requests_and_repeated_ids_are_named():
+    with pytest.raises(NapoError, match=r"1 ids belong to no request \(c\)"):
+        checked_answers({"a": "", "c": ""}, ["a"], "X")
+    with pytest.raises(NapoError, match=r"1 ids appear twice \(a\)"):
+        checked_answers({"a": ""}, ["a", "a"], "X")
+
+
+def test_empty_answers_are_unreadable_unless_the_module_says_otherwise():
+    assert unreadable("amber", {"1": "No", "2": " "}) == 1
+    assert unreadable("vlind", {"1": "No", "2": "True"}) == 1
