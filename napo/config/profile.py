@@ -73,7 +73,9 @@ class Profile(Settings):
     evaluation: Evaluation = Evaluation()
     launch: Launch = Launch()
     sources: tuple[Source, ...] = ()
-    variants: Variants = tuple(v.name for v in VARIANTS.values() if v.tables)
+    variants: Variants = tuple(  # in the order of the tables
+        v.name for v in sorted(VARIANTS.values(), key=lambda v: v.tables[:1]) if v.tables
+    )
     baselines: Variants = tuple(  # trained by `make baselines`
         v.name for v in VARIANTS.values() if v.baseline
     )
