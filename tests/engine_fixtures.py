@@ -56,28 +56,10 @@ def processor():
 
 
 def model(processor, seed=0, *, layers=2, attention="sdpa"):
-    """A random LLaVA whose outputs are far from uniform (weights of sd 0.2)."""
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-    )
+    """A random LLaVA."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-    tokenizer = processor.tokenizer
-    text = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.2,
-    )
+    text = text_config(processor.tokenizer) | {"num_hidden_layers": layers}
     vision = CLIPVisionConfig(
         hidden_size=32,
         intermediate_size=64,
@@ -89,25 +71,47 @@ def model(processor, seed=0, *, layers=2, attention="sdpa"):
     )
     config = LlavaConfig(
         vision_config=vision,
-        text_config=text,
+        text_config=LlamaConfig(**text, initializer_range=0.2),
         image_token_id=processor.image_token_id,
         vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
         image_seq_length=4,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
         tie_word_embeddings=False,
     )
     config._attn_implementation = attention
+    return random_model(config, processor.tokenizer, seed)
+
+
+def text_config(tokenizer):
+    """Settings of a language model of two layers."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def random_model(config, tokenizer, seed):
+    """A model whose outputs are far from uniform (weights of sd 0.2)."""
+    from transformers import AutoModelForImageTextToText
+
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
-    built = LlavaForConditionalGeneration(config)
-    for name, parameter in built.named_parameters():
+    model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+    for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3 if "lm_head" in name else 0.2)
     torch.random.set_rng_state(state)
-    built.generation_config.eos_token_id = tokenizer.eos_token_id
-    built.generation_config.pad_token_id = tokenizer.pad_token_id
-    return built.eval()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model.eval()
 
 
 def saved(folder):

@@ -79,13 +79,6 @@ def test_shared_and_padded_logprobs_equal_plain_calls_for_each_response(family, 
             torch.testing.assert_close(shared[number, column], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_another_image_gives_other_logprobs(family, model, processor):
-    first, second = fixtures.rows(family, 2)
-    other = {**first, "image": second["image"].resize(first["image"].size)}
-    pair = [scores(model, processor, [row]) for row in (first, other)]
-    assert not torch.allclose(*pair, atol=1e-3)
-
-
 def test_masks_hide_one_modality_and_keep_the_other(family, processor):
     row = fixtures.rows(family, 1)[0]
     plain = prompt_inputs(processor, row["question"], row["image"])
@@ -121,10 +114,8 @@ def test_a_training_step_learns_and_spares_the_vision_tower(family, processor, t
     from napo.config.profile import Training
 
     entry = families.FAMILIES[family]
-    fresh = fixtures.model(family, processor)
-    before = {name: value.clone() for name, value in fresh.named_parameters()}
     trainer = NaPOTrainer(
-        model=fresh,
+        model=fixtures.model(family, processor),
         args=NaPOConfig(
             output_dir=str(tmp_path / "out"),
             per_device_train_batch_size=2,
@@ -139,16 +130,13 @@ def test_a_training_step_learns_and_spares_the_vision_tower(family, processor, t
         processing_class=processor,
         peft_config=lora_config(Training(lora_r=2), entry) if tune == "lora" else None,
     )
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
     trainer.train()
-    if tune == "lora":
-        adapted = [n for n, p in trainer.model.named_parameters() if p.requires_grad]
-        assert adapted and not any(entry.is_frozen(name) for name in adapted)
-        return
-    changed = {n for n, p in fresh.named_parameters() if not torch.equal(p, before[n])}
+    changed = {n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])}
     frozen = {name for name in before if entry.is_frozen(name)}
     assert frozen and not changed & frozen
-    assert any("lm_head" in name for name in changed)
     assert any("self_attn" in name for name in changed)
+    assert any("lm_head" in name for name in changed) == (tune == "full")
 
 
 def test_a_saved_model_comes_back_through_napos_loader(family, model, processor, tmp_path):

@@ -15,7 +15,6 @@ from napo.method import logprobs
 from napo.models import families
 from napo.models.load import (
     add_adapter,
-    freeze_vision_tower,
     load_model,
     merge_adapter,
     model_fingerprint,
@@ -53,14 +52,6 @@ def scores(model, processor):
     batch = logprobs.collate(engine.rows(2), processor)
     with torch.no_grad():
         return logprobs.response_logprobs(model, batch).sum
-
-
-def test_a_loaded_model_scores_like_the_saved_one(saved):
-    processor = engine.processor()
-    expected = scores(engine.model(processor), processor)
-    model, loaded = load_model(saved, device="cpu")
-    assert torch.equal(scores(model, loaded), expected) and not model.training
-    assert model.dtype == torch.float32
 
 
 def test_dtype_and_attention_are_set(saved):
@@ -125,7 +116,7 @@ def test_a_merged_model_scores_like_its_adapter(adapter, tmp_path):
         merge_adapter(folder, merged)
 
 
-def test_an_adapter_with_a_missing_or_unexpected_weight_is_an_error(saved, adapter):
+def test_an_adapter_that_is_damaged_or_does_not_fit_is_an_error(saved, adapter):
     folder, _ = adapter
     path = folder / "adapter_model.safetensors"
     weights = load_file(path)
@@ -135,6 +126,9 @@ def test_an_adapter_with_a_missing_or_unexpected_weight_is_an_error(saved, adapt
         load_model(saved, device="cpu", adapter=folder)
     save_file({**weights, first.replace("layers.0", "layers.7"): weights[first].clone()}, path)
     with pytest.raises(NapoError, match="1 unexpected weight"):
+        load_model(saved, device="cpu", adapter=folder)
+    cut(path)
+    with pytest.raises(NapoError, match=r"adapter .* does not load"):
         load_model(saved, device="cpu", adapter=folder)
     with pytest.raises(NapoError, match="holds no adapter"):
         load_model(saved, device="cpu", adapter=saved)
@@ -158,15 +152,6 @@ def test_an_unknown_lora_target_suggests_the_nearest():
         add_adapter(model, lora("q_porj", "v_proj"), 0)
 
 
-def test_freezing_leaves_language_model_and_projector_trainable():
-    model = engine.model(engine.processor())
-    freeze_vision_tower(model)
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert not any("vision_tower" in name for name in trained)
-    assert any("multi_modal_projector" in name for name in trained)
-    assert "lm_head.weight" in trained
-
-
 def cut(path):
     os.truncate(path, path.stat().st_size // 2)
 
@@ -184,26 +169,15 @@ def change_types(path):
 @pytest.mark.parametrize(
     ("name", "damage", "part"),
     [
-        ("model.safetensors", cut, "The model"),
         ("model.safetensors", flip_the_header, "The model"),
         ("config.json", change_types, "The model"),
-        ("tokenizer.json", cut, "The processor of"),
         ("tokenizer.json", change_types, "The processor of"),
         ("processor_config.json", cut, "The processor of"),
     ],
 )
 def test_a_damaged_file_of_a_model_is_one_short_sentence(copy, name, damage, part):
     damage(copy / name)
-    with pytest.raises(NapoError) as error:
+    with pytest.raises(NapoError, match=rf"^{part} {copy} .*get its files again") as error:
         load_model(copy, device="cpu")
     sentence = str(error.value)
-    assert sentence.startswith(part) and str(copy) in sentence and "get its files again" in sentence
     assert "\n" not in sentence and len(sentence) < 420 + len(str(copy))
-
-
-@pytest.mark.parametrize("damage", [cut, flip_the_header])
-def test_a_damaged_file_of_an_adapter_is_one_short_sentence(saved, adapter, damage):
-    folder, _ = adapter
-    damage(folder / "adapter_model.safetensors")
-    with pytest.raises(NapoError, match=r"adapter .* does not load"):
-        load_model(saved, adapter=folder, device="cpu")

@@ -2,9 +2,9 @@
 
 import engine_fixtures as engine
 import pytest
-import torch
 
 from napo.errors import NapoError
+from napo.models.generate import Prompt
 from napo.models.prompts import (
     corrupt_image,
     image_pixels,
@@ -13,7 +13,6 @@ from napo.models.prompts import (
     prompt_inputs,
     render,
     response_ids,
-    stack_pixels,
 )
 
 
@@ -22,19 +21,10 @@ def processor():
     return engine.processor()
 
 
-def tokens(processor, inputs):
-    return processor.tokenizer.convert_ids_to_tokens(inputs.ids)
-
-
 def test_a_rendered_prompt_ends_before_the_assistants_answer(processor):
     prompt = render(processor, "is the cat red ?", image=True)
     assert prompt == "USER: <image>\nis the cat red ? ASSISTANT:"
     assert "<image>" not in render(processor, "is the cat red ?", image=False)
-
-
-def test_an_image_token_in_the_question_is_removed(processor):
-    prompt = render(processor, "<image>\nis the cat red ?", image=True)
-    assert prompt.count("<image>") == 1
 
 
 @pytest.mark.parametrize(
@@ -46,29 +36,6 @@ def test_special_tokens_in_data_are_removed(processor, hostile):
     prompt = render(processor, "what", image=True)
     expected, ids = response_ids(processor, prompt, ["what colour", hostile])
     assert ids == expected
-
-
-def test_prompt_inputs_equal_the_processors_own_output(processor):
-    image = engine.picture(1)
-    inputs = prompt_inputs(processor, "is the cat red ?", image)
-    text = render(processor, "is the cat red ?", image=True)
-    expected = processor(text=[text], images=[image], return_tensors="pt")
-    assert inputs.ids == expected["input_ids"][0].tolist()
-    assert torch.equal(inputs.pixels["pixel_values"], expected["pixel_values"])
-
-
-def test_mask_token_keeps_the_number_of_visual_tokens(processor):
-    image = engine.picture(1)
-    plain = prompt_inputs(processor, "is the cat red ?", image)
-    masked = prompt_inputs(processor, "is the cat red ?", image, image_mask="mask_token")
-    unk, visual = processor.tokenizer.unk_token_id, processor.image_token_id
-    assert plain.ids.count(visual) == 4 and not masked.pixels
-    assert masked.ids == [unk if token == visual else token for token in plain.ids]
-
-
-def test_a_dropped_image_gives_a_prompt_without_image(processor):
-    dropped = prompt_inputs(processor, "a cat ?", engine.picture(1), image_mask="drop")
-    assert dropped == prompt_inputs(processor, "a cat ?")
 
 
 @pytest.mark.parametrize(("mask", "value"), [("blank_white", 255), ("blank_black", 0)])
@@ -84,20 +51,18 @@ def test_noise_is_the_same_for_the_same_image_and_only_for_it():
     assert first != engine.picture(1).tobytes()
 
 
-def test_masking_the_question_replaces_only_its_tokens(processor):
-    inputs = prompt_inputs(processor, "is the cat red ?", engine.picture(1), text_mask="mask_token")
-    visual = ["<image>"] * 4
-    assert tokens(processor, inputs) == ["<s>", "USER:", *visual, *["<unk>"] * 5, "ASSISTANT:"]
-
-
-def test_masking_finds_a_question_made_of_the_templates_words(processor):
-    inputs = prompt_inputs(processor, "ASSISTANT: USER:", text_mask="mask_token")
-    assert tokens(processor, inputs) == ["<s>", "USER:", "<unk>", "<unk>", "ASSISTANT:"]
-
-
-def test_a_dropped_question_leaves_the_users_text_empty(processor):
-    inputs = prompt_inputs(processor, "is the cat red ?", engine.picture(1), text_mask="drop")
-    assert tokens(processor, inputs) == ["<s>", "USER:", *["<image>"] * 4, "ASSISTANT:"]
+@pytest.mark.parametrize(
+    ("question", "mask", "expected"),
+    [
+        ("is the cat red ?", "mask_token", ["<unk>"] * 5),
+        ("ASSISTANT: USER:", "mask_token", ["<unk>"] * 2),  # words of the template
+        ("is the cat red ?", "drop", []),
+    ],
+)
+def test_a_text_mask_hides_the_question_and_nothing_else(processor, question, mask, expected):
+    ids = Prompt(question, engine.picture(1), text_mask=mask).inputs(processor).ids
+    tokens = processor.tokenizer.convert_ids_to_tokens(ids)
+    assert tokens == ["<s>", "USER:", *["<image>"] * 4, *expected, "ASSISTANT:"]
 
 
 def test_an_unknown_mask_suggests_the_nearest(processor):
@@ -157,11 +122,3 @@ def test_a_subword_tokenizers_boundary_is_that_of_the_joint_text(space_at_start)
     encode = processor.tokenizer.encode
     assert encode(prompt) + ids == encode(f"{prompt} {answer}")
     assert processor.tokenizer.decode(ids).strip() == answer
-
-
-def test_a_varying_number_of_tiles_is_padded():
-    one, two = torch.ones(1, 2, 3), torch.ones(1, 4, 3)
-    stacked = stack_pixels([{"pixel_values": one}, {}, {"pixel_values": two}])
-    assert stacked["pixel_values"].shape == (2, 4, 3)
-    assert stacked["pixel_values"][0, 2:].eq(0).all()
-    assert stack_pixels([{}, {}]) == {}

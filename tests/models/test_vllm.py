@@ -12,7 +12,6 @@ from bench.vllm_parity import parity
 from napo.config.profile import Decoding, Masks, load_profile
 from napo.errors import NapoError
 from napo.models.generate import Generated, Prompt, generate
-from napo.models.prompts import mask_token_id
 from napo.models.vllm import Engine, load_engine, vllm_requests
 
 
@@ -104,12 +103,3 @@ def test_an_unsupported_request_is_one_sentence(vllm, monkeypatch):
     profile = load_profile("smoke").model_copy(update={"masks": Masks(engine="vllm")})
     with pytest.raises(NapoError, match="which is not installed: pip install vllm"):
         load_engine(profile)
-
-
-def test_a_masked_image_is_not_sent():
-    processor = engine.processor()
-    (request,) = vllm_requests(
-        processor, [Prompt("what", engine.picture(1), image_mask="mask_token")]
-    )
-    mask = mask_token_id(processor)
-    assert "multi_modal_data" not in request and request["prompt_token_ids"].count(mask) == 4
