@@ -6,15 +6,14 @@ widgets once a front end answers.
 """
 
 from napo.lab.annotator import adjudicate, label
-from napo.lab.answers import answers
+from napo.lab.answers import Answers as answers
 from napo.lab.html import gallery
-from napo.lab.loss import loss
-from napo.lab.margins import Bar, bars, margins, rows_per_bin
-from napo.lab.masks import masks
+from napo.lab.loss import Loss as loss
+from napo.lab.margins import Margins as margins
+from napo.lab.masks import Masks as masks
 from napo.lab.rows import rows
-from napo.lab.training import training
+from napo.lab.training import Training as training
 
 __all__ = [
-    "Bar", "adjudicate", "answers", "bars", "gallery", "label", "loss", "margins", "masks", "rows",
-    "rows_per_bin", "training",
+    "adjudicate", "answers", "gallery", "label", "loss", "margins", "masks", "rows", "training",
 ]  # fmt: skip

@@ -95,9 +95,12 @@ def words(title: str, content: str, remark: str = "") -> str:
         content: HTML from `escaped` or `marked`.
         remark: small text beside the title; escaped here.
     """
-    # dir=auto: a right-to-left text does not reverse the text around it.
-    box = f'<div class="napo-words" dir="auto">{content or "(empty)"}</div>'
-    return heading(title, remark) + box
+    return heading(title, remark) + box(content)
+
+
+def box(content: str) -> str:
+    """A box of HTML; a right-to-left text in it does not reverse the text around it."""
+    return f'<div class="napo-words" dir="auto">{content or "(empty)"}</div>'
 
 
 def heading(title: str, remark: str = "") -> str:
@@ -132,18 +135,15 @@ def gallery(items: Iterable[tuple[Any, str]]) -> HTML:
     Args:
         items: pairs of a PIL image and a text; its line breaks are kept.
     """
-    boxes = (
-        picture(image, text) + f'<div class="napo-words" dir="auto">{escaped(text)}</div>'
-        for image, text in items
+    return HTML(
+        STYLE + cards(card(picture(image, text), box(escaped(text))) for image, text in items)
     )
-    return HTML(STYLE + cards(card(box) for box in boxes))
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
     """A table of names (escaped here) and HTML from `escaped` or `marked`."""
     body = "".join(
-        f'<tr><th scope="row">{_named(name)}</th>'
-        f'<td><div class="napo-words" dir="auto">{content or "(empty)"}</div></td></tr>'
+        f'<tr><th scope="row">{_named(name)}</th><td>{box(content)}</td></tr>'
         for name, content in rows
     )
     return f'<table class="napo-table"><tbody>{body}</tbody></table>'

@@ -59,11 +59,11 @@ class Explorer(widgets.VBox):
     fill: Callable[[], None]  # each explorer's own: shows in `view` what the controls select
 
     def __init__(self, name: str, static: str, parts: Sequence[widgets.Widget]) -> None:
-        self.name, self.awake = name, False
+        self.name = name
         self.view, self.message = widgets.HTML(), widgets.HTML()
         self.alive = Alive()
         self.alive.mark = self.alive.model_id
-        self.alive.on_msg(self.answer)
+        self.alive.on_msg(self.wake)
         self.static = (
             f'{STYLE}<div class="napo-static" data-napo="{self.alive.mark}">{static}</div>'
         )
@@ -81,47 +81,30 @@ class Explorer(widgets.VBox):
         except NapoError as error:
             self.message.value, self.view.value = remark(str(error)), ""
 
-    def watch(self, *traits: tuple[widgets.Widget, str]) -> None:
-        """Update when one of these traits changes."""
-        for widget, name in traits:
-            widget.observe(self.update, name)
-
-    def wake(self) -> None:
-        """Fill and show the widgets."""
-        if not self.awake:
-            self.awake = True
-            self.update()
+    def wake(self, *_: Any) -> None:
+        """Fill and show the widgets: a front end asks whether there is a kernel."""
+        self.update()
         self.layout.display = None
-
-    def answer(self, *_: Any) -> None:
-        """Answer a front end that asks whether there is a kernel."""
-        self.wake()
         self.alive.send({"alive": True})
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        view = {**self._repr_mimebundle_(), "text/plain": self.name}
         display({"text/html": self.static, "text/plain": self.name}, raw=True)
-        display(view, raw=True)
+        display({**self._repr_mimebundle_(), "text/plain": self.name}, raw=True)
 
     def __repr__(self) -> str:
         return self.name  # not the content of every widget
 
 
 class Pages(widgets.HBox):
-    """Buttons that page through items.
-
-    Args:
-        size: items per page.
-        what: their name, plural.
-    """
+    """Buttons that page through items, `size` of them per page."""
 
     count = traitlets.Int(0)
     page = traitlets.Int(0)
 
-    def __init__(self, size: int, what: str = "rows") -> None:
-        self.size, self.what = size, what
+    def __init__(self, size: int, count: int = 0) -> None:
+        self.size = size
         self.back = widgets.Button(icon="arrow-left", tooltip="previous page")
         self.on = widgets.Button(icon="arrow-right", tooltip="next page")
         for button, step in ((self.back, -1), (self.on, 1)):
@@ -130,6 +113,7 @@ class Pages(widgets.HBox):
         self.place = widgets.Label()
         super().__init__(children=[self.back, self.on, self.place])
         self.observe(self.label, ["count", "page"])
+        self.count = count
         self.label()
 
     @property
@@ -138,13 +122,6 @@ class Pages(widgets.HBox):
         start = self.page * self.size
         return range(start, min(start + self.size, self.count))
 
-    def restart(self, count: int) -> bool:
-        """Reset to page 1 of `count` items; return whether the page changed."""
-        before = self.page
-        with self.hold_trait_notifications():
-            self.count, self.page = count, 0
-        return before != 0
-
     @traitlets.validate("page")
     def _within(self, proposal: Any) -> int:
         last = max(0, math.ceil(self.count / self.size) - 1)
@@ -152,12 +129,10 @@ class Pages(widgets.HBox):
 
     def label(self, _: Any = None) -> None:
         """Say which items are shown, and disable a button at its end."""
-        shown = self.shown
-        self.back.disabled, self.on.disabled = shown.start == 0, shown.stop >= self.count
-        first, last = shown.start + 1, shown.stop
-        which = f"{self.what} {first} to {last}" if self.size > 1 else f"{self.what[:-1]} {first}"
-        place = f"{which} of {self.count}"
-        self.place.value = place if self.count else f"no {self.what}"
+        first, last = self.shown.start + 1, self.shown.stop
+        self.back.disabled, self.on.disabled = first == 1, last >= self.count
+        numbers = f"{first} to {last}" if last > first else f"{last}"
+        self.place.value = f"{numbers} of {self.count}"
 
 
 def controls(*parts: widgets.Widget) -> widgets.HBox:

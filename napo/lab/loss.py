@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipywidgets as widgets
+import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from napo.lab.html import drawing, remark
 from napo.lab.live import Explorer, controls
 from napo.results.figures import fig3, loss_curves
-from napo.results.figures.losses import BCE, MAE
+from napo.results.figures.losses import BCE, MAE, curves_of
 
 MARGIN, PROBABILITY = "margin", "probability"
 REACH = 50.0  # half the length of the margin's axis, nats
@@ -20,14 +20,9 @@ ALT = (
 )
 
 
-def loss() -> Loss:
-    """NaPO's loss and gradient with sliders for q, alpha and beta; without a kernel Fig. 3."""
-    return Loss()
-
-
 def curves(
     q: float, alpha: float, beta: float, over: str = MARGIN, points: int = 200
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Losses of a pair and their weights in the gradient; NaPO with fixed q and with q of Eq. 12.
 
     With q of Eq. 12, each point is a batch of equal margins.
@@ -40,8 +35,7 @@ def curves(
         points: number of values of x.
 
     Returns:
-        Columns `loss`, `x`, `value`, `weight` (|d loss / d psi|) as `figures.loss_curves` has
-        them, and `q` (missing for BCE and MAE).
+        The columns of `figures.loss_curves`, and q of Eq. 12 at each x.
     """
     import torch
 
@@ -53,62 +47,48 @@ def curves(
     else:
         x = torch.linspace(0, 1, points + 2, dtype=torch.float64)[1:-1] ** 2
         psis = torch.logit(x)
-    follows = torch.stack([losses.robustness_coefficient(psi, alpha) for psi in psis])
-    none = torch.full_like(x, float("nan"))
-    functions = (
-        (BCE, losses.dpo_loss, none),
-        (f"NaPO, q = {q:g}", lambda psi: losses.napo_loss(psi, q), torch.full_like(x, q)),
-        (EQ12, lambda psi: losses.napo_loss(psi, follows), follows),
-        (MAE, losses.mae_loss, none),
-    )
-    frames = []
-    for name, function, qs in functions:
-        psi = psis.clone().requires_grad_()
-        value = function(psi)
-        (slope,) = torch.autograd.grad(value.sum(), psi)
-        columns = {"x": x, "value": value.detach(), "weight": slope.abs(), "q": qs}
-        columns = {key: tensor.numpy() for key, tensor in columns.items()}
-        frames.append(pd.DataFrame({"loss": name, **columns}))
-    return pd.concat(frames, ignore_index=True)
-
-
-def draw(frame: pd.DataFrame, over: str) -> Figure:
-    """Fig. 3 of these curves over the probability or the margin."""
-    figure = fig3(frame)
-    if over == MARGIN:
-        for ax in figure.axes:
-            ax.set(xlim=(-REACH, REACH), xlabel=r"margin $\psi/\beta$ (nats)")
-    return figure
+    qs = torch.stack([losses.robustness_coefficient(psi, alpha) for psi in psis])
+    functions = {
+        BCE: losses.dpo_loss,
+        f"NaPO, q = {q:g}": lambda psi: losses.napo_loss(psi, q),
+        EQ12: lambda psi: losses.napo_loss(psi, qs),
+        MAE: losses.mae_loss,
+    }
+    return curves_of(functions, x, psis), qs.numpy()
 
 
 class Loss(Explorer):
-    """See `loss`."""
+    """NaPO's loss and gradient with sliders for q, alpha and beta; without a kernel Fig. 3."""
 
     def __init__(self) -> None:
         self.q = widgets.FloatSlider(0.5, min=0.01, max=1, step=0.01, description="q")
         self.alpha = widgets.FloatLogSlider(0.5, min=-3, max=0.5, step=0.05, description="α")
         self.beta = widgets.FloatLogSlider(0.1, min=-2, max=0, step=0.05, description="β")
-        for slider in (self.q, self.alpha, self.beta):
-            slider.continuous_update = False  # draw once per drag
         self.alpha.readout_format = self.beta.readout_format = ".3f"
         self.over = widgets.Dropdown(options=[MARGIN, PROBABILITY], description="against")
+        parts = (self.q, self.alpha, self.beta, self.over)
         super().__init__(
             "NaPO's loss and gradient under q, alpha and beta",
             drawing(fig3(loss_curves())._repr_png_(), ALT),
-            [controls(self.q, self.alpha, self.beta, self.over)],
+            [controls(*parts)],
         )
-        self.watch(*((part, "value") for part in (self.q, self.alpha, self.beta, self.over)))
+        for part in parts:
+            part.continuous_update = False  # draw once per drag
+            part.observe(self.update, "value")
 
     def fill(self) -> None:
         """Draw the curves of the sliders' values."""
         over = self.over.value
-        frame = curves(self.q.value, self.alpha.value, self.beta.value, over)
-        follows = frame.loc[frame["loss"] == EQ12, "q"]
+        frame, qs = curves(self.q.value, self.alpha.value, self.beta.value, over)
+        figure = fig3(frame)
+        if over == MARGIN:
+            for ax in figure.axes:
+                ax.set(xlim=(-REACH, REACH), xlabel=r"margin $\psi/\beta$ (nats)")
         note = (
             f"q = {self.q.value:.2f} fixed; by Eq. 12 with α = {self.alpha.value:.3g} "
-            f"(§4.1: 0.5 per token, 0.01 summed) q goes from {follows.iloc[0]:.2f} at the left "
-            f"to {follows.iloc[-1]:.2f} at the right. β = {self.beta.value:.3g} only stretches "
-            "the margin's axis."
+            f"(§4.1: 0.5 per token, 0.01 summed) q goes from {qs[0]:.2f} at the left to "
+            f"{qs[-1]:.2f} at the right. β = {self.beta.value:.3g} only stretches the margin's "
+            "axis."
         )
         alt = f"Losses and gradient weights against the {over}: {note}"
-        self.view.value = drawing(draw(frame, over)._repr_png_(), alt) + remark(note)
+        self.view.value = drawing(figure._repr_png_(), alt) + remark(note)

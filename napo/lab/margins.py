@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 import anywidget
@@ -15,7 +14,6 @@ import traitlets
 from matplotlib.figure import Figure
 
 from napo.config.variants import BIASED
-from napo.errors import NapoError
 from napo.lab.html import against, card, cards, data_uri, drawing, escaped, picture, remark, words
 from napo.lab.live import Explorer, Pages
 from napo.lab.rows import column
@@ -63,20 +61,6 @@ class Bar:
         )
 
 
-def margins(frame: pd.DataFrame, rows: Any, figure: Figure | None = None) -> Margins:
-    """Fig. 4 whose bars show their rows on a click or Enter.
-
-    Args:
-        frame: from `napo.noise.samples.response_margins`.
-        rows: the rows that the frame was made from; a `datasets.Dataset` or a list of dicts.
-        figure: `figures.fig4(frame)`, if it is already drawn.
-
-    Raises:
-        NapoError: when a response of the frame is not among the rows.
-    """
-    return Margins(frame, rows, figure or fig4(frame))
-
-
 def rows_per_bin(values: Sequence[float], edges: Sequence[float]) -> list[np.ndarray]:
     """Positions of the values in each bin, as `np.histogram` counts them.
 
@@ -104,6 +88,7 @@ def bars(frame: pd.DataFrame, figure: Figure) -> list[Bar]:
     drawn_bars: list[Bar] = []
     for ax, (statistic, kind) in zip(figure.axes, panels, strict=True):
         histograms = {patch.get_label(): patch.get_data() for patch in ax.patches}
+        bins: dict[float, list[Bar]] = {}
         for label, (name, *_) in LABELS.items():
             if name not in histograms:
                 continue
@@ -119,8 +104,11 @@ def bars(frame: pd.DataFrame, figure: Figure) -> list[Bar]:
                     low, high = float(edges[number]), float(edges[number + 1])
                     box = bar_box(figure, ax, low, high, float(heights[number]))
                     rows = tuple(positions[inside].tolist())
-                    drawn_bars.append(Bar(kind, statistic, label, low, high, rows, box))
-    return separate_bars(drawn_bars)
+                    bar = Bar(kind, statistic, label, low, high, rows, box)
+                    bins.setdefault(low, []).append(bar)
+        for bars_of_bin in bins.values():
+            drawn_bars += separate(bars_of_bin)
+    return drawn_bars
 
 
 def bar_box(
@@ -133,78 +121,52 @@ def bar_box(
     return left / width, 1 - bottom / total - share, (right - left) / width, share
 
 
-def separate_bars(drawn_bars: Sequence[Bar]) -> list[Bar]:
-    """The bars in an order and with boxes such that each can be clicked.
+def separate(bars_of_bin: list[Bar]) -> list[Bar]:
+    """A bin's one or two bars, such that each can be clicked: the shorter lies on the taller.
 
-    Of two bars in a bin the shorter one lies on the taller; bars of about equal height share the
-    bin's width.
+    Bars of about equal height share the bin's width.
     """
-
-    def place(bar: Bar) -> tuple[str, str, float]:
-        return bar.statistic, bar.kind, bar.low
-
-    order = {bin: index for index, bin in enumerate(dict.fromkeys(map(place, drawn_bars)))}
-    placed: list[Bar] = []
-    for _, bin in groupby(sorted(drawn_bars, key=lambda bar: order[place(bar)]), key=place):
-        pair = sorted(bin, key=lambda bar: -bar.box[3])
-        if len(pair) == 2 and pair[0].box[3] - pair[1].box[3] < MIN_HEIGHT:
-            left, top, width, height = pair[0].box
-            boxes = [(left + half * width / 2, top, width / 2, height) for half in (0, 1)]
-            pair = [replace(bar, box=box) for bar, box in zip(pair, boxes, strict=True)]
-        placed += pair
-    return placed
+    pair = sorted(bars_of_bin, key=lambda bar: -bar.box[3])
+    left, top, width, height = pair[0].box
+    if len(pair) == 2 and height - pair[1].box[3] < MIN_HEIGHT:
+        boxes = [(left + half * width / 2, top, width / 2, height) for half in (0, 1)]
+        return [replace(bar, box=box) for bar, box in zip(pair, boxes, strict=True)]
+    return pair
 
 
+# A button over each bar of the picture: the browser gives it clicks, Enter, focus and its tip.
 _DRAW = """
-const NAME = "http://www.w3.org/2000/svg";
-function make(name, values) {
-  const made = document.createElementNS(NAME, name);
-  for (const [key, value] of Object.entries(values)) made.setAttribute(key, value);
-  return made;
-}
 function render({ model, el }) {
-  const svg = make("svg", { class: "napo-bars", role: "group" });
-  el.append(svg);
+  el.classList.add("napo-bars");
   el.setAttribute("data-lm-suppress-shortcuts", "true");
-  let bars = [];
-  const choose = (at) => {
-    model.set("chosen", at);
-    model.save_changes();
-  };
-  const reach = (at) => {
-    bars.forEach((bar, other) => bar.setAttribute("tabindex", other === at ? 0 : -1));
-    bars[at]?.focus({ preventScroll: true });
-  };
-  const press = (event, at) => {
-    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-    if (step) reach((at + step + bars.length) % bars.length);
-    else if (event.key === "Enter" || event.key === " ") choose(at);
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
-  };
-  const mark = () => {
-    bars.forEach((bar, at) => bar.setAttribute("aria-pressed", at === model.get("chosen")));
-  };
+  const mark = () => el.querySelectorAll("button").forEach((bar, index) =>
+    bar.setAttribute("aria-pressed", index === model.get("chosen")));
   const draw = () => {
-    const [width, height] = model.get("size");
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("aria-label", model.get("label"));
-    svg.replaceChildren(make("image", { href: model.get("picture"), width, height }));
-    bars = model.get("bars").map((bar, at) => {
-      const [x, y, w, h] = bar.box;
-      const place = { x: x * width, y: y * height, width: w * width, height: h * height };
-      const shape = make("rect", { ...place, class: "napo-bar", role: "button" });
-      shape.setAttribute("tabindex", at === 0 ? 0 : -1);
-      shape.setAttribute("aria-label", bar.text);
-      const tip = make("title", {});
-      tip.textContent = bar.text;
-      shape.append(tip);
-      shape.addEventListener("click", () => { reach(at); choose(at); });
-      shape.addEventListener("keydown", (event) => press(event, at));
-      svg.append(shape);
-      return shape;
+    const picture = document.createElement("img");
+    picture.src = model.get("picture");
+    picture.alt = model.get("label");
+    const bars = model.get("bars").map(({ box, text }, index) => {
+      const bar = document.createElement("button");
+      bar.title = text;
+      bar.setAttribute("aria-label", text);
+      bar.tabIndex = index ? -1 : 0;  // one stop of the Tab key; arrow keys reach the others
+      ["left", "top", "width", "height"].forEach((name, side) => {
+        bar.style[name] = `${100 * box[side]}%`;
+      });
+      bar.onclick = () => {
+        model.set("chosen", index);
+        model.save_changes();
+      };
+      bar.onkeydown = (event) => {
+        const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+        if (!step) return;
+        bars.at((index + step) % bars.length).focus({ preventScroll: true });
+        event.preventDefault();
+        event.stopPropagation();
+      };
+      return bar;
     });
+    el.replaceChildren(picture, ...bars);
     mark();
   };
   draw();
@@ -220,11 +182,12 @@ export default { render };
 
 # The picture is white in both themes, so the marks on it are dark.
 _LOOK = """
-.napo-bars {width: 100%; max-width: 1035px; height: auto; display: block}
-.napo-bar {fill: transparent; cursor: pointer; outline: none}
-.napo-bar:hover {fill: rgba(0, 0, 0, .12)}
-.napo-bar:focus-visible {stroke: #000; stroke-width: 2.5}
-.napo-bar[aria-pressed=true] {fill: rgba(0, 0, 0, .3)}
+.napo-bars {position: relative; max-width: 1035px}
+.napo-bars img {display: block; width: 100%}
+.napo-bars button {position: absolute; padding: 0; border: 0; background: none; cursor: pointer}
+.napo-bars button:hover {background: rgba(0, 0, 0, .12)}
+.napo-bars button:focus-visible {outline: 2.5px solid #000}
+.napo-bars button[aria-pressed=true] {background: rgba(0, 0, 0, .3)}
 """
 
 
@@ -234,49 +197,41 @@ class Bars(anywidget.AnyWidget):
     _esm, _css = _DRAW, _LOOK
     picture = traitlets.Unicode().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
-    size = traitlets.List(traitlets.Int()).tag(sync=True)
     bars = traitlets.List().tag(sync=True)
     chosen = traitlets.Int(-1).tag(sync=True)
 
 
 class Margins(Explorer):
-    """See `margins`."""
+    """Fig. 4 whose bars show their rows on a click or Enter.
 
-    def __init__(self, frame: pd.DataFrame, rows: Any, figure: Figure) -> None:
-        self.frame, self.rows, self.figure = frame, rows, figure
+    Args:
+        frame: from `napo.noise.samples.response_margins`.
+        rows: the rows that the frame was made from; a `datasets.Dataset` or a list of dicts.
+        figure: `figures.fig4(frame)`, if it is already drawn.
+    """
+
+    def __init__(self, frame: pd.DataFrame, rows: Any, figure: Figure | None = None) -> None:
+        figure = figure or fig4(frame)
+        self.frame, self.rows = frame, rows
         self.positions = {id: position for position, id in enumerate(column(rows, "id"))}
-        missing = sorted(set(frame["id"]) - set(self.positions))
-        if missing:
-            raise NapoError(
-                f"{len(missing)} responses of the margins are not among the rows "
-                f"({', '.join(missing[:5])}{' ...' * (len(missing) > 5)}); give the rows that the "
-                "margins were made from."
-            )
-        self.png = figure._repr_png_()
-        self.bars = bars(frame, figure)
+        self.png, self.bars = figure._repr_png_(), bars(frame, figure)
         self.chart = Bars(label="Fig. 4; arrow keys move between its bars, Enter shows their rows")
         self.heading, self.pages = widgets.HTML(), Pages(PAGE)
-        self.pages.layout.display = "none"
         super().__init__(
             "Fig. 4 with the rows behind its bars",
             drawing(self.png, ALT),
             [self.chart, self.heading, self.pages],
         )
         self.chart.observe(self.choose, "chosen")
-        self.watch((self.pages, "page"))
+        self.pages.observe(self.update, "page")
 
     def fill(self) -> None:
         """Show the rows of the chosen bar."""
         if not self.chart.picture:
-            width, height = (round(side) for side in self.figure.bbox.size)
-            self.chart.size, self.chart.picture = [width, height], data_uri(self.png)
+            self.chart.picture = data_uri(self.png)
             self.chart.bars = [{"box": list(bar.box), "text": str(bar)} for bar in self.bars]
         bar = self.shown
-        if bar is None:
-            self.heading.value = remark("Choose a bar to see the rows behind it.")
-            self.view.value = ""
-            return
-        self.heading.value = remark(str(bar))
+        self.heading.value = remark(str(bar or "Choose a bar to see the rows behind it."))
         entries = [self.frame.iloc[bar.rows[index]] for index in self.pages.shown]
         self.view.value = cards(
             response_card(self.rows[self.positions[entry["id"]]], entry) for entry in entries
@@ -285,15 +240,12 @@ class Margins(Explorer):
     @property
     def shown(self) -> Bar | None:
         """The bar whose rows are shown."""
-        chosen = self.chart.chosen
-        return self.bars[chosen] if 0 <= chosen < len(self.bars) else None
+        return self.bars[self.chart.chosen] if self.chart.chosen >= 0 else None
 
     def choose(self, _: Any) -> None:
         """Show the first page of the chosen bar."""
-        bar = self.shown
-        self.pages.layout.display = None if bar and len(bar.rows) > PAGE else "none"
-        if not self.pages.restart(len(bar.rows) if bar else 0):
-            self.update()  # a changed page would have updated the view
+        self.pages.count, self.pages.page = len(self.shown.rows) if self.shown else 0, 0
+        self.update()
 
 
 def response_card(row: Mapping[str, Any], entry: Mapping[str, Any]) -> str:

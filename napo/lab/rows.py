@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import ipywidgets as widgets
@@ -30,38 +30,33 @@ def rows(session: Session) -> Rows:
 
 
 class Rows(Explorer):
-    """See `rows`.
-
-    Args:
-        data: rows of RLAIF-V-Bias; a `datasets.Dataset` or a list of dicts.
-    """
+    """See `rows`; `data` is a `datasets.Dataset` or a list of dicts."""
 
     def __init__(self, data: Any) -> None:
-        self.data = data
-        self.card = lru_cache(maxsize=256)(lambda index: row_card(data[index]))
+        self.data, self.matches, self.pages = data, list(range(len(data))), Pages(PAGE, len(data))
         self.search = widgets.Text(
             placeholder="search in id, question, responses", continuous_update=False
         )
         self.search.layout.width = "300px"
-        self.pages = Pages(PAGE)
-        self.pages.count = len(data)
-        self.matches = list(range(len(data)))
-        first = cards(self.card(index) for index in self.pages.shown)
         name = f"{len(data)} rows of RLAIF-V-Bias with their four responses"
-        super().__init__(name, first, [controls(self.search, self.pages)])
+        super().__init__(name, self.page(), [controls(self.search, self.pages)])
         self.search.observe(self.filter, "value")
-        self.watch((self.pages, "page"))
+        self.pages.observe(self.update, "page")
 
     def fill(self) -> None:
         """Show the rows of this page."""
-        self.view.value = cards(self.card(self.matches[index]) for index in self.pages.shown)
+        self.view.value = self.page()
+
+    def page(self) -> str:
+        """The rows of this page, as HTML."""
+        return cards(row_card(self.data[self.matches[index]]) for index in self.pages.shown)
 
     def filter(self, _: Any) -> None:
         """Search again and show the first page of matching rows."""
         searched = self.search.value.casefold().strip()
         self.matches = [index for index, text in enumerate(self.texts) if searched in text]
-        if not self.pages.restart(len(self.matches)):
-            self.update()  # a changed page would have updated the view
+        self.pages.count, self.pages.page = len(self.matches), 0
+        self.update()
 
     @cached_property
     def texts(self) -> list[str]:

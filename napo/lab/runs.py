@@ -1,45 +1,52 @@
-"""The finished runs of a workspace, and those that a reader names."""
+"""The list from which a reader chooses among the finished runs of a workspace."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from napo.errors import unknown
+import ipywidgets as widgets
+
+from napo.errors import NapoError, unknown
 from napo.stages.session import Session
 from napo.workspace.manifests import complete
 
-
-def finished(folder: Path, session: Session) -> list[str]:
-    """Names of the complete folders below one (`base`, `A1/seed-0` ...) in the profile's order."""
-    names = [
-        path.relative_to(folder).as_posix()
-        for pattern in ("*", "*/seed-*")
-        for path in folder.glob(pattern)
-        if complete(path)
-    ]
-    order = ("base", *session.profile.variants, *session.profile.baselines)
-    places = {name: place for place, name in enumerate(order)}
-    return sorted(names, key=lambda name: (places.get(name.split("/")[0], len(order)), name))
+DEFAULTS = ("base", "dpo", "A1")  # the first seed of each is selected at first
+ROWS = 8  # runs that the list shows without scrolling
 
 
-def chosen(names: Iterable[str], runs: Sequence[str]) -> tuple[str, ...]:
-    """The runs that some names stand for, in the order of the names.
+def run_list(
+    session: Session, folder: Path, notebook: str, runs: Iterable[str] = ()
+) -> widgets.SelectMultiple:
+    """A list of the finished runs in a folder, in the profile's order.
 
     Args:
-        names: run names, or variants, which stand for all their seeds.
-        runs: the finished runs.
+        session: the session.
+        folder: the folder of the runs or of their results.
+        notebook: the notebook that fills the folder.
+        runs: the selected runs: names such as "A1/seed-0", or variants, which stand for all their
+            seeds; a single name may be a text. By default the first runs of base, dpo and A1.
 
     Raises:
-        NapoError: for a name that no run has, with the nearest one.
+        NapoError: without a finished run, or for an unknown run, with the nearest name.
     """
-    selected: dict[str, None] = {}
-    for name in names:
-        matches = matching(name, runs)
-        if not matches:
-            raise unknown("run", name, runs)
-        selected |= dict.fromkeys(matches)
-    return tuple(selected)
+    paths = [path for pattern in ("*", "*/seed-*") for path in folder.glob(pattern)]
+    names = [path.relative_to(folder).as_posix() for path in paths if complete(path)]
+    if not names:
+        raise NapoError(f"{folder} holds no finished run; run notebooks/{notebook}.ipynb first.")
+    order = ["base", *session.profile.variants, *session.profile.baselines]
+    places = {name: place for place, name in enumerate(order)}
+    names.sort(key=lambda name: (places.get(name.split("/")[0], len(order)), name))
+    selected = [run for name in DEFAULTS for run in matching(name, names)[:1]] or names[:1]
+    if runs:
+        selected = []
+        for name in [runs] if isinstance(runs, str) else runs:
+            selected += matching(name, names)
+            if not matching(name, names):
+                raise unknown("run", name, names)
+    return widgets.SelectMultiple(
+        options=names, value=selected, rows=min(ROWS, len(names)), description="runs"
+    )
 
 
 def matching(name: str, runs: Sequence[str]) -> list[str]:

@@ -6,13 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napo import stages
 from napo.config.benchmarks import Metric, details, metrics
 from napo.config.variants import RESPONSES
 from napo.data import sources
-from napo.errors import NapoError
 from napo.stages.session import Session
 from napo.workspace.files import finished_files, read_json
 from napo.workspace.manifests import require
@@ -60,74 +59,23 @@ def source(session: Session) -> pd.DataFrame:
     return pd.Series(counts.values(), index).unstack(fill_value=0).sort_index()
 
 
-def mask_examples(
-    session: Session, number: int = 0, processor: Any = None
-) -> list[tuple[str, Image.Image | None, str]]:
-    """One row under each mask: title, the image that the model gets (or None), and the text.
-
-    Args:
-        session: the session.
-        number: number of the row in the source, from 0.
-        processor: the base model's processor; by default it is loaded.
-
-    Raises:
-        NapoError: when the source has no row of that number.
-    """
-    from napo.config.settings import IMAGE_MASKS, TEXT_MASKS
-    from napo.models.load import load_processor
-    from napo.models.prompts import as_seen, mask_image, mask_token_id, prompt_inputs
-
-    source = stages.source_folder(session)
-    batches = sources.batches(source, 1, number + 1, lambda index: index == number)
-    (_, batch) = next(iter(batches), (0, []))
-    if not batch:
-        raise NapoError(f"{source} has no row number {number}; its rows are counted from 0.")
-    row = sources.decode(batch[0][1])
-    processor = processor or load_processor(
-        session.profile.model.location, image_mode=session.profile.model.image_mode
-    )
-    decode = processor.tokenizer.decode
-    question, visible = row["question"], as_seen(processor, row["image"])
-    examples = [("the picture", row["image"], ""), ("no mask", visible, question)]
-    for mask in IMAGE_MASKS:
-        if mask == "mask_token":
-            count = prompt_inputs(processor, question, row["image"]).ids.count(
-                processor.image_token_id
-            )
-            text = f"{count} x [MASK] for its visual tokens\n{question}"
-            examples.append((f"image: {mask}", None, text))
-            continue
-        image = mask_image(row["image"], mask)
-        image = None if image is None else as_seen(processor, image)
-        examples.append((f"image: {mask}", image, question))
-    for mask in TEXT_MASKS:
-        ids = prompt_inputs(processor, question, text_mask=mask).ids
-        text = decode(ids, skip_special_tokens=False)
-        if mask == "mask_token":
-            token = processor.tokenizer.convert_ids_to_tokens(mask_token_id(processor))
-            text = text.replace(token, "[MASK]")
-        examples.append((f"question: {mask}", visible, text))
-    return examples
-
-
 def responses(session: Session) -> pd.DataFrame:
     """Length and log-probability of each response, and how often it equals the chosen one."""
     import pandas as pd
 
-    data = stages.biased_rows(session)
-    frame = data.remove_columns("image").to_pandas()
+    frame = stages.biased_rows(session).remove_columns("image").to_pandas()
     rows = []
     for name in RESPONSES:
-        cut = frame.get(f"{name}_cut")
+        logps, tokens = frame[f"{name}_logp"], frame[f"{name}_tokens"]
         rows.append(
             {
                 "response": name,
                 "rows": len(frame),
-                "tokens": frame[f"{name}_tokens"].mean(),
+                "tokens": tokens.mean(),
                 "equal to chosen": (frame[name] == frame["chosen"]).mean(),
-                "cut": 0.0 if cut is None else cut.mean(),
-                "log-prob": frame[f"{name}_logp"].mean(),
-                "per token": (frame[f"{name}_logp"] / frame[f"{name}_tokens"]).mean(),
+                "cut": frame[f"{name}_cut"].mean() if f"{name}_cut" in frame else 0.0,
+                "log-prob": logps.mean(),
+                "per token": (logps / tokens).mean(),
             }
         )
     return pd.DataFrame(rows).set_index("response").round(3)
@@ -155,11 +103,7 @@ def objective(session: Session, variant: str) -> pd.DataFrame:
     entry = VARIANTS[variant]
     q_rule = entry.q_rule or session.profile.training.q_rule
     rule = "Eq. 12" if q_rule == "paper" else "released rule"
-    weights = {
-        "margin": "γ of Eq. 13",
-        "uniform": f"1/{len(entry.terms)}",
-        "none": "1",
-    }
+    weights = {"margin": "γ of Eq. 13", "uniform": f"1/{len(entry.terms)}", "none": "1"}
     rows = []
     for index, term in enumerate(entry.terms):
         weight = f"{entry.weights[index]:g}" if entry.gamma == "fixed" else weights[entry.gamma]

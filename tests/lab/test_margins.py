@@ -1,5 +1,4 @@
 import re
-import sys
 from html import escape
 
 import numpy as np
@@ -10,25 +9,20 @@ from lab_fixtures import ids, row, text_of
 from results_fixtures import margin_frame
 
 from napo import lab, stages
-from napo.errors import NapoError
-from napo.lab.margins import response_card
+from napo.lab.margins import bars, response_card, rows_per_bin
 from napo.results import figures
 
 
 @given(
-    values=st.lists(st.floats(-50, 50), min_size=1, max_size=80),
-    bins=st.integers(1, 40),
+    values=st.lists(st.floats(-50, 50, width=16), min_size=1, max_size=80), bins=st.integers(1, 40)
 )
 @settings(max_examples=120, deadline=None)
 def test_bins_hold_every_value_once_and_as_many_as_the_histogram_counts(values, bins):
-    edges = np.linspace(min(values), max(values) + 1e-6, bins + 1)
-    found = lab.rows_per_bin(values, edges)
-    assert sorted(np.concatenate(found).tolist()) == list(range(len(values)))
-    assert [len(part) for part in found] == np.histogram(values, edges)[0].tolist()
-
-
-def test_the_largest_value_on_the_last_edge_is_in_the_last_bin():
-    assert [part.tolist() for part in lab.rows_per_bin([0, 1, 2], [0, 1, 2])] == [[0], [1, 2]]
+    low, high = min(values), max(values)  # the last bin includes its upper edge
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    parts = rows_per_bin(values, edges)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(values)))
+    assert [len(part) for part in parts] == np.histogram(values, edges)[0].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +30,7 @@ def drawn():
     """Margins with groups, questions and others, unsure ones too; their figure and bars."""
     frame = margin_frame(groups=("question", "description", "no-image"), n=12, unsure=2)
     figure = figures.fig4(frame)
-    return frame, figure, lab.bars(frame, figure)
+    return frame, figure, bars(frame, figure)
 
 
 def test_bars_hold_the_responses_that_the_figure_draws_each_once(drawn):
@@ -79,13 +73,13 @@ def test_every_bar_can_be_met_by_the_mouse(drawn):
 @pytest.mark.parametrize("label", ["biased", "unsure"])
 def test_one_label_or_none_still_has_its_bars(label):
     frame = margin_frame(equal=0, n=6).assign(label=label)
-    found = lab.bars(frame, figures.fig4(frame))
+    found = bars(frame, figures.fig4(frame))
     assert len({at for bar in found for at in bar.rows}) == (24 if label == "biased" else 0)
 
 
 def test_margins_that_are_all_the_same_stand_in_bars_side_by_side():
     frame = margin_frame(n=6).assign(margin_sum=0.0, margin_mean=0.0)
-    found = lab.bars(frame, figures.fig4(frame))
+    found = bars(frame, figures.fig4(frame))
     assert len(found) == 8 and all(len(bar.rows) == 6 for bar in found)
 
 
@@ -93,7 +87,7 @@ def test_choosing_a_bar_shows_exactly_its_rows(smoke):
     frame, data = stages.margins(smoke), stages.biased_rows(smoke)
     tool = lab.margins(frame, data)
     tool.wake()
-    assert "Choose a bar" in tool.heading.value and tool.view.value == ""
+    assert "Choose a bar" in tool.heading.value and ids(tool.view.value) == []
     for at, bar in enumerate(tool.bars):
         tool.chart.chosen = at
         shown = []
@@ -102,9 +96,8 @@ def test_choosing_a_bar_shows_exactly_its_rows(smoke):
             shown += ids(tool.view.value)
         assert shown == [frame["id"].iloc[at] for at in bar.rows]
         assert escape(str(bar)) in tool.heading.value
-        assert (tool.pages.layout.display == "none") == (len(bar.rows) <= 6)
     tool.chart.chosen = -1
-    assert "Choose a bar" in tool.heading.value and tool.view.value == ""
+    assert "Choose a bar" in tool.heading.value and ids(tool.view.value) == []
 
 
 def test_the_chart_tells_the_front_end_every_bar_in_words(drawn):
@@ -117,7 +110,7 @@ def test_the_chart_tells_the_front_end_every_bar_in_words(drawn):
         r"Language-biased, noise-free, summed margin -?[\d.]+ to -?[\d.]+: \d+ responses?",
         next(str(bar) for bar in bars if bar.label == "biased"),
     )
-    assert tool.chart.size == [1035, 615] and tool.chart.picture.startswith("data:image/png")
+    assert tool.chart.picture.startswith("data:image/png")
 
 
 def test_a_card_behind_a_bar_tells_label_margins_and_both_responses():
@@ -125,15 +118,3 @@ def test_a_card_behind_a_bar_tells_label_margins_and_both_responses():
     said = text_of(response_card(row("r"), entry | {"margin_sum": 2.5, "margin_mean": 0.25}))
     assert "noise (labelled unbiased); margin 2.50, per token 0.250" in said
     assert "Chosenthe cat is red ." in said and "Vision-biasedthe cat is black ." in said
-
-
-def test_a_figure_that_is_drawn_already_is_not_drawn_again(drawn, monkeypatch):
-    frame, figure, _ = drawn
-    module = sys.modules["napo.lab.margins"]  # the package's attribute is the function
-    monkeypatch.setattr(module, "fig4", lambda _: pytest.fail("drawn again"))
-    lab.margins(frame, [row(id) for id in dict.fromkeys(frame["id"])], figure)
-
-
-def test_margins_of_other_rows_are_refused_by_name():
-    with pytest.raises(NapoError, match=r"30 responses of the margins .*\(0, 1, 10, 11, 12 \.\.\."):
-        lab.margins(margin_frame(n=15), [row("z")])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import pandas as pd
@@ -10,6 +11,11 @@ from matplotlib.figure import Figure
 
 from napo.errors import NapoError
 from napo.results.figures.style import COLUMN, FAINT, INK, PAGE, new_figure, settle, style
+
+if TYPE_CHECKING:
+    import torch
+
+    Loss = Callable[[torch.Tensor], torch.Tensor]
 
 BCE, MAE = "BCE (DPO)", "MAE"
 PAPERS_QS = (0.1, 0.3, 0.5, 0.7, 0.9)  # Fig. 3
@@ -45,9 +51,16 @@ def loss_curves(qs: Sequence[float] = PAPERS_QS, points: int = 400) -> pd.DataFr
     for q in distinct(qs):
         functions[f"NaPO, q = {q:g}"] = lambda psi, q=q: losses.napo_loss(psi, q)
     functions[MAE] = losses.mae_loss
+    return curves_of(functions, x, torch.logit(x))
+
+
+def curves_of(functions: Mapping[str, Loss], x: torch.Tensor, psis: torch.Tensor) -> pd.DataFrame:
+    """The columns of `loss_curves` for these losses, each a function of psi, against x."""
+    import torch
+
     frames = []
     for name, loss in functions.items():
-        psi = torch.logit(x).requires_grad_()
+        psi = psis.clone().requires_grad_()
         value = loss(psi)
         (slope,) = torch.autograd.grad(value.sum(), psi)
         columns = {"x": x, "value": value.detach(), "weight": slope.abs()}
