@@ -5,7 +5,6 @@ import io
 import json
 import xml.etree.ElementTree as ElementTree
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -61,17 +60,6 @@ def test_a_task_holds_what_the_annotator_shows(unlabelled, tasks):
     assert head == "data:image/png;base64"
     picture = Image.open(io.BytesIO(base64.b64decode(content)))
     assert picture.tobytes() == row["image"].convert("RGB").tobytes()
-
-
-def test_photographs_of_200_tasks_stay_below_the_limit_of_one_import(
-    unlabelled, tmp_path, monkeypatch
-):
-    noise = np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), dtype=np.uint8)
-    row = {"id": "a", "question": "?", "chosen": "c", **dict.fromkeys(BIASED, "b")}
-    photograph = {**row, "image": Image.fromarray(noise)}
-    monkeypatch.setattr(stages, "samples", lambda _: ([photograph], ["a"]))
-    export_samples(unlabelled, tmp_path / "s.json")
-    assert (tmp_path / "s.json").stat().st_size * 100 < 250 * 2**20
 
 
 def test_the_config_shows_the_data_as_text_and_requires_a_label(tasks, tmp_path):

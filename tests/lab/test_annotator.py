@@ -99,18 +99,6 @@ def test_moves_do_not_label_and_stop_at_the_ends(open_tab):
     assert tool.index == 0
 
 
-def test_progress_counts_each_kind(open_tab):
-    tool = open_tab()
-    click(tool, "biased")
-    assert "language-biased: 1/3, vision-biased: 0/3" in tool.counts.value
-    assert tool.progress.value == 1 and tool.progress.max == 6
-
-
-def test_several_annotators_do_not_see_each_others_labels(open_tab):
-    click(open_tab(), "biased")
-    assert open_tab("bea").progress.value == 0
-
-
 def test_a_response_equal_to_the_chosen_one_is_pointed_out(open_tab):
     tool = open_tab()
     assert "noise by definition" not in tool.said.value
@@ -273,23 +261,6 @@ def test_text_of_a_model_is_shown_and_never_read_as_html(open_tab, text):
     shown.encode()  # the browser gets UTF-8
 
 
-def test_an_annotators_name_is_escaped_too(tmp_path):
-    tool = Annotator([row("a")], ["a"], tmp_path / "x.csv", "<b>me</b>")
-    assert "<b>me" not in tool.counts.value
-
-
 def test_samples_of_other_rows_are_refused_by_name(open_tab):
     with pytest.raises(NapoError, match=r"not in the data \(z\)"):
         open_tab(samples=["a", "z"])
-
-
-def test_a_dataset_decodes_only_the_sampled_images(tmp_path):
-    datasets = pytest.importorskip("datasets")
-    features = {name: datasets.Value("string") for name in row("a")} | {"image": datasets.Image()}
-    data = datasets.Dataset.from_list([row("b")], features=datasets.Features(features))
-    broken = data.cast_column("image", datasets.Image(decode=False)).map(
-        lambda row: {"id": "a", "image": {"bytes": b"no image", "path": None}}
-    )
-    both = datasets.concatenate_datasets([broken.cast(data.features), data])
-    tool = Annotator(both, ["b"], tmp_path / "ann.csv", "ann")
-    assert "data:image/png;base64," in tool.picture.value

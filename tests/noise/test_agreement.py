@@ -112,19 +112,6 @@ def test_alpha_is_within_over_chance_disagreement_in_any_order(table):
     assert krippendorffs_alpha(shuffled) == pytest.approx(alpha, nan_ok=True)
 
 
-@pytest.mark.parametrize(
-    ("people", "alpha"),
-    [
-        ((("biased", "unbiased"), ("biased", "unbiased")), 1.0),
-        ((("biased",), ("biased",)), float("nan")),
-        ((("biased", "unbiased"),), float("nan")),
-    ],
-)
-def test_alpha_is_one_when_all_agree_and_missing_without_variation(people, alpha):
-    labels = together(*(annotated(f"p{n}", *values) for n, values in enumerate(people)))
-    assert krippendorffs_alpha(labels) == pytest.approx(alpha, nan_ok=True)
-
-
 # --- disagreements and consensus --------------------------------------------------------------
 
 

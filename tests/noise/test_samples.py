@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from napo.errors import NapoError
-from napo.noise.samples import oracle_labels, response_margins, sample, sampled_rows, shares
+from napo.noise.samples import oracle_labels, response_margins, sample, shares
 from napo.noise.separation import wilson
 
 
@@ -31,19 +31,9 @@ def test_a_sample_depends_on_the_seed_and_not_on_the_order_of_the_rows():
     assert len(set(first)) == 100
 
 
-def test_a_dataset_gives_the_same_sample_as_a_list():
-    datasets = pytest.importorskip("datasets")
-    rows = [row(f"r{number}") for number in range(20)]
-    assert sample(datasets.Dataset.from_list(rows), 5, 3) == sample(rows, 5, 3)
-
-
 def test_more_samples_than_rows_is_an_error_that_names_both_numbers():
     with pytest.raises(NapoError, match="100 samples of 1 rows"):
         sample([row("a")], 100, 0)
-
-
-def test_sampled_rows_come_in_the_order_of_the_samples():
-    assert list(sampled_rows([row("a"), row("b"), row("c")], ["c", "a"])) == ["c", "a"]
 
 
 def test_a_response_equal_to_the_chosen_one_is_noise_for_the_oracle():

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from hostile import HOSTILE as ALL_HOSTILE
+from hostile import HOSTILE
 from report_fixtures import content, figure
 
 from napo.errors import NapoError
-from napo.results.report import ReportContent, Section, Sheet, build, flatten, image, table
+from napo.results.report import ReportContent, Section, Sheet, build, image, table
 
 
 class Page(HTMLParser):
@@ -46,21 +46,16 @@ def test_the_report_is_well_formed_and_holds_all_content():
 
 
 def test_hostile_text_stays_text_and_nothing_is_loaded():
-    page = Page(build(content()))
+    html = build(content(summary=HOSTILE, title="".join(HOSTILE)))
+    html.encode()  # can be written to the disk
+    page = Page(html)
+    assert page.open == []
     assert "script" not in page.tags and page.tags.count("img") == 1
     addresses = [value for name, value in page.attributes if name in ("src", "href", "srcset")]
     assert all(value.startswith(("data:image/", "#")) for value in addresses)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     (policy,) = [value for name, value in page.attributes if name == "content" and "src" in value]
     assert "default-src 'none'" in policy
-
-
-@pytest.mark.parametrize("text", ALL_HOSTILE)
-def test_hostile_texts_add_no_tag_to_the_report(text):
-    plain = Page(build(content(summary=["plain"], title="plain")))
-    page = Page(build(content(summary=[text], title=text)))
-    assert page.tags == plain.tags and page.open == []
-    build(content(summary=[text])).encode()  # what is written to the disk
 
 
 def test_every_link_of_the_contents_leads_to_a_section():
@@ -77,12 +72,6 @@ def test_the_same_content_is_the_same_bytes():
 def test_a_report_may_have_only_a_title():
     page = Page(build(ReportContent("Only a title")))
     assert page.open == [] and "nav" not in page.tags and "section" not in page.tags
-
-
-def test_the_page_has_styles_for_phones_dark_mode_and_print():
-    html = build(content())
-    assert 'name="viewport"' in html
-    assert "prefers-color-scheme: dark" in html and "@media print" in html
 
 
 def test_a_picture_may_be_a_figure_an_svg_or_a_png(tmp_path):
@@ -134,8 +123,3 @@ def test_backticks_in_a_note_mark_code_and_angle_brackets_are_text():
     sheet = Sheet("t", pd.DataFrame({"a": [1]}), ["`make x` & <b>, `y"])
     page = build(ReportContent("t", sections=[Section("s", tables=[sheet])]))
     assert "<li><code>make x</code> &amp; &lt;b&gt;, `y</li>" in page
-
-
-def test_nested_settings_are_flattened_with_dots():
-    nested = {"a": {"b": {"c": 1}, "d": [1, 2]}, "e": "", "f": {}}
-    assert flatten(nested) == {"a.b.c": "1", "a.d": "1, 2", "e": "–", "f": "{}"}
