@@ -1,4 +1,4 @@
-"""What SECURITY.md promises: nothing that comes from data, a model or a server runs or leaks."""
+"""The promises of SECURITY.md: nothing in data, a model or a server's reply runs or leaks."""
 
 import json
 import os
@@ -30,54 +30,17 @@ from napo.training.run import train_run
 from napo.training.trainer import NaPOTrainer
 
 ROOT = Path(__file__).parent.parent
-CODE = sorted([*(ROOT / "napo").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-# --- our own code -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", [*CODE, *NOTEBOOKS], ids=lambda path: path.stem)
-def test_no_code_of_ours_evaluates_unpickles_or_opens_a_shell(path):
-    source = path.read_text()
-    if path.suffix == ".ipynb":
-        cells = nbformat.reads(source, as_version=4).cells
-        source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    assert broken_rules(source) == []
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "eval(text)",
-        "exec(text)",
-        "import pickle",
-        "import dill as d",
-        "from pickle import loads",
-        "from pickle import UnpicklingError, load",
-        "os.system(text)",
-        "subprocess.run(text, shell=True)",
-        "yaml.load(text)",
-        "YAML(typ='unsafe')",
-        "YAML()",
-        "torch.load(path)",
-        "torch.load(path, weights_only=False)",
-        "np.load(path, allow_pickle=True)",
-        "AutoConfig.from_pretrained(path)",
-        "AutoProcessor.from_pretrained(path, trust_remote_code=True)",
-        "LLM(model=path, trust_remote_code=given)",
-        "AutoModel.from_pretrained(path, trust_remote_code=False)",
-    ],
-)
-def test_the_rules_find_what_they_forbid(line):
-    assert broken_rules(line)
-
-
-# --- weights and trainer state ----------------------------------------------------------------
+SECRET = "sk-0123456789-marker"
+SETTINGS = Training(
+    lora_learning_rate=1e-2, epochs=1, batch_size=4, micro_batch_size=4, save_steps=1,
+    max_length=64, lora_r=2, warmup_ratio=0.0,
+)  # fmt: skip
+# From tmp_path/data: the parent's image, the same image through links, and a file of the system
+OUTSIDE = ["images/../../secret.png", "{folder}/../secret.png", "images/link.png", "/etc/passwd"]
 
 
 class Payload:
-    """Unpickled, it makes a folder."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -86,9 +49,13 @@ class Payload:
         return os.mkdir, (self.path,)
 
 
+def plant(path, ran):
+    path.write_bytes(pickle.dumps({"weight": Payload(ran)}))
+
+
 @pytest.fixture
 def ran(tmp_path):
-    """The folder that exists once a payload has run."""
+    """The folder that exists if a payload has run."""
     return tmp_path / "ran"
 
 
@@ -102,17 +69,76 @@ def copy(base, tmp_path):
     return shutil.copytree(base, tmp_path / "copy")
 
 
-def plant(path, ran):
-    path.write_bytes(pickle.dumps({"weight": Payload(ran)}))
+@pytest.fixture(scope="module")
+def interrupted(base, tmp_path_factory):
+    """A LoRA run that was interrupted after its first checkpoint, and its rows."""
+    folder, rows = tmp_path_factory.mktemp("interrupted") / "run", engine.rows(8)
+    compute = NaPOTrainer.compute_loss
+
+    def stop_at_the_second_step(self, *args, **kwargs):
+        if self.state.global_step == 1:
+            raise KeyboardInterrupt
+        return compute(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(NaPOTrainer, "compute_loss", stop_at_the_second_step)
+        train_run(folder, base, rows, "dpo", SETTINGS, seed=0, tune="lora")
+    return folder, rows
 
 
-def test_the_payload_of_these_tests_does_run_where_it_is_unpickled(ran, tmp_path):
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of data with links to an image outside it."""
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    for name in ("secret.png", "0.jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (data / "images" / "link.png").symlink_to(tmp_path / "secret.png")
+    return data
+
+
+def test_our_code_evaluates_no_text_unpickles_nothing_and_opens_no_shell():
+    broken = {}
+    for path in [p for name in ("napo", "bench") for p in (ROOT / name).rglob("*.py")]:
+        broken[path] = broken_rules(path.read_text())
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+        broken[path] = broken_rules(code)
+    assert len(broken) > 100 and not any(broken.values()), broken
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval(text)",
+        "import pickle",
+        "import dill as d",
+        "from pickle import UnpicklingError, load",
+        "os.system(text)",
+        "subprocess.run(text, shell=True)",
+        "yaml.load(text)",
+        "YAML()",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+        "AutoConfig.from_pretrained(path)",
+        "AutoProcessor.from_pretrained(path, trust_remote_code=True)",
+        "LLM(model=path, trust_remote_code=given)",
+        "AutoModel.from_pretrained(path, trust_remote_code=False)",
+    ],
+)
+def test_the_rules_for_our_code_find_what_they_forbid(line):
+    assert broken_rules(line)
+
+
+def test_the_payload_of_these_tests_runs_where_it_is_unpickled(ran, tmp_path):
     plant(tmp_path / "x.bin", ran)
     pickle.loads((tmp_path / "x.bin").read_bytes())
     assert ran.is_dir()
 
 
-def test_pickled_weights_in_a_models_folder_are_refused_and_do_not_run(copy, ran):
+def test_a_model_with_pickled_weights_only_is_refused(copy, ran):
     (copy / "model.safetensors").unlink()
     plant(copy / "pytorch_model.bin", ran)
     with pytest.raises(NapoError, match=r"does not load .*: .*safetensors"):
@@ -122,13 +148,13 @@ def test_pickled_weights_in_a_models_folder_are_refused_and_do_not_run(copy, ran
     assert not ran.exists()
 
 
-def test_pickled_weights_beside_safetensors_are_left_alone(copy, ran):
+def test_pickled_weights_beside_safetensors_are_not_opened(copy, ran):
     plant(copy / "pytorch_model.bin", ran)
     load_model(copy, device="cpu")
     assert not ran.exists()
 
 
-def test_pickled_weights_in_an_adapters_folder_are_refused_and_do_not_run(base, ran, tmp_path):
+def test_an_adapter_with_pickled_weights_only_is_refused(base, ran, tmp_path):
     from peft import LoraConfig
 
     folder = tmp_path / "adapter"
@@ -144,66 +170,42 @@ def test_pickled_weights_in_an_adapters_folder_are_refused_and_do_not_run(base, 
     assert not ran.exists()
 
 
-SETTINGS = Training(
-    lora_learning_rate=1e-2, epochs=1, batch_size=4, micro_batch_size=4, save_steps=1,
-    max_length=64, lora_r=2, warmup_ratio=0.0,
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def stopped(base, tmp_path_factory):
-    """A LoRA run that was interrupted after its first checkpoint, and its rows."""
-    folder, rows = tmp_path_factory.mktemp("stopped") / "run", engine.rows(8)
-    compute = NaPOTrainer.compute_loss
-
-    def stop_at_the_second_step(self, *args, **kwargs):
-        if self.state.global_step == 1:
-            raise KeyboardInterrupt
-        return compute(self, *args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(NaPOTrainer, "compute_loss", stop_at_the_second_step)
-        train_run(folder, base, rows, "dpo", SETTINGS, seed=0, tune="lora")
-    return folder, rows
-
-
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_a_pickle_in_a_folder_to_resume_from_is_refused_and_does_not_run(
-    stopped, base, name, ran, tmp_path
-):
-    folder = shutil.copytree(stopped[0], tmp_path / "run")
+def test_a_pickle_in_a_checkpoint_is_refused(interrupted, base, name, ran, tmp_path):
+    folder = shutil.copytree(interrupted[0], tmp_path / "run")
     (checkpoint,) = (folder / "checkpoints").iterdir()
     assert (checkpoint / name).is_file()
     torch.save({"state": Payload(ran)}, checkpoint / name)
     run = json.loads((checkpoint / checkpoints.MANIFEST).read_text())["run"]
-    (checkpoint / checkpoints.MANIFEST).unlink()  # whoever plants it knows the hash, too
+    (checkpoint / checkpoints.MANIFEST).unlink()  # an attacker can write the right hash
     draft = shutil.move(checkpoint, checkpoint.with_name("draft"))
     checkpoints.seal(Path(draft), checkpoint, run)
     with pytest.raises(NapoError, match=r"holds more than tensors and numbers, .* was not loaded"):
-        train_run(folder, base, stopped[1], "dpo", SETTINGS, seed=0, tune="lora")
+        train_run(folder, base, interrupted[1], "dpo", SETTINGS, seed=0, tune="lora")
     assert not ran.exists()
 
 
-def test_an_honest_folder_to_resume_from_is_gone_on_with(stopped, base, tmp_path):
-    folder = shutil.copytree(stopped[0], tmp_path / "run")
-    final = train_run(folder, base, stopped[1], "dpo", SETTINGS, seed=0, tune="lora")
+def test_an_unchanged_checkpoint_is_resumed(interrupted, base, tmp_path):
+    folder = shutil.copytree(interrupted[0], tmp_path / "run")
+    final = train_run(folder, base, interrupted[1], "dpo", SETTINGS, seed=0, tune="lora")
     assert (final / "adapter_model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("where", ["config.json", "processor_config.json"])
-def test_code_that_comes_with_a_model_does_not_run_even_if_the_terminal_says_yes(
-    copy, where, ran, tmp_path
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", {"model_type": "planted"}),
+        ("processor_config.json", {"processor_class": "Planted"}),
+    ],
+)
+def test_code_in_a_model_folder_does_not_run_even_if_the_terminal_agrees(
+    copy, name, change, ran, tmp_path
 ):
     (copy / "planted.py").write_text(f"import os\nos.mkdir({str(ran)!r})\nclass Planted: pass\n")
-    content = json.loads((copy / where).read_text())
-    content["auto_map"] = dict.fromkeys(
-        ("AutoConfig", "AutoModelForImageTextToText", "AutoProcessor"), "planted.Planted"
-    )
-    if where == "config.json":
-        content["model_type"] = "planted"
-    else:
-        content["processor_class"] = "Planted"
-    (copy / where).write_text(json.dumps(content))
+    loaders = ("AutoConfig", "AutoModelForImageTextToText", "AutoProcessor")
+    content = json.loads((copy / name).read_text())
+    content |= change | {"auto_map": dict.fromkeys(loaders, "planted.Planted")}
+    (copy / name).write_text(json.dumps(content))
     program = (
         "import sys; from napo.models.load import load_model; from napo.errors import NapoError\n"
         "try: load_model(sys.argv[1], device='cpu')\n"
@@ -223,95 +225,53 @@ def test_code_that_comes_with_a_model_does_not_run_even_if_the_terminal_says_yes
     assert not ran.exists()
 
 
-# --- paths and pictures that data names ---------------------------------------------------------
-
-
-OUTSIDE = ["../secret.png", "images/../../secret.png", "{folder}/../secret.png", "link.png",
-           "images/link.png", "/etc/passwd"]  # fmt: skip
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder of data beside a picture that is not part of it, with links to that one."""
-    made = tmp_path / "data"
-    (made / "images").mkdir(parents=True)
-    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
-    for link in (made / "link.png", made / "images" / "link.png"):
-        link.symlink_to(tmp_path / "secret.png")
-    return made
-
-
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_row_whose_picture_lies_outside_its_folder_is_refused(folder, name):
+def test_a_row_with_an_image_outside_its_folder_is_refused(folder, name):
     name = name.format(folder=folder)
     row = {"id": "7", "image": name, "question": "?", "chosen": "a", "rejected": "b"}
     (folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    ((_, [(_, read)]),) = sources.batches(folder, 1)
+    ((_, [(_, row)]),) = sources.batches(folder, 1)
     for use in (sources.decode, sources.with_bytes):
-        with pytest.raises(NapoError, match=r"Row 7: .* leaves the folder"):
-            use(read)
-        with pytest.raises(NapoError, match=r"Row 7: .* leaves the folder"):
-            use({**read, "image": {"bytes": None, "path": name}})
+        for image in (row["image"], {"bytes": None, "path": name}):
+            with pytest.raises(NapoError, match=r"Row 7: .* leaves the folder"):
+                use({**row, "image": image})
 
 
-def test_a_row_without_bytes_or_folder_reads_nothing(folder, monkeypatch):
+def test_a_row_without_bytes_or_folder_reads_no_file(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     with pytest.raises(NapoError, match="does not hold it"):
         sources.decode({"id": "7", "image": {"bytes": None, "path": "secret.png"}})
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_benchmark_whose_picture_lies_outside_its_folder_is_refused(folder, name):
-    asked = [Request("7", "?", folder / name.format(folder=folder))]
+def test_a_benchmark_with_an_image_outside_its_folder_is_refused(folder, name):
+    requests = [Request("7", "?", folder / name.format(folder=folder))]
     with pytest.raises(NapoError, match=r"images of 1 ids \(7\) lie outside"):
-        checked_images(asked, folder, "Some benchmark", "get it again")
+        checked_images(requests, folder, "Some benchmark", "get it again")
 
 
-def test_each_benchmark_with_files_checks_where_they_lie(folder):
-    Image.new("RGB", (4, 4)).save(folder.parent / "0.jpg")
+def test_amber_checks_where_its_images_lie(folder):
     queries = [{"id": 1, "image": "../secret.png", "query": "?"}]
     with pytest.raises(NapoError, match=r"AMBER: .* lie outside"):
         amber.requests(amber.Benchmark(folder, [], queries, [], {}, frozenset()))
+
+
+def test_mmhal_bench_checks_where_its_images_lie(folder):
     item = {"image_src": "https://x.org/a.jpg", "image_id": "../../0", "question": "?"}
     with pytest.raises(NapoError, match=r"MMHal-Bench: .* lie outside"):
         mmhal.requests(mmhal.Benchmark(folder, [item]))
-    up = dict.fromkeys(("context", "factual_context", "true_statement", "false_statement"), "x")
-    up |= {"concept": "../../../..", "context_id": "/..", "existent_noun": "x"}
-    up |= {"non-existent_noun": "x", "best_img_id": "0"}
-    up |= {"aggregated_human_label_good_images": {"0": 3}}
+
+
+def test_vlind_bench_checks_where_its_images_lie(folder):
+    texts = ("context", "factual_context", "true_statement", "false_statement", "existent_noun")
+    instance = dict.fromkeys((*texts, "non-existent_noun"), "x")
+    instance |= {"concept": "../../../..", "context_id": "/..", "best_img_id": "0"}
+    instance |= {"aggregated_human_label_good_images": {"0": 3}}
     with pytest.raises(NapoError, match=r"VLind-Bench: .* lie outside"):
-        vlind.requests(vlind.Benchmark(folder, [up]))
+        vlind.requests(vlind.Benchmark(folder, [instance]))
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "$(touch x)", "a b", "-p", ".", ""])
-def test_a_profiles_name_and_variants_are_words_that_stay_in_their_folder(tmp_path, name):
-    path = tmp_path / "mine.yaml"
-    for text in (f"name: {json.dumps(name)}\n", f"variants: [{json.dumps(name)}]\n"):
-        path.write_text(text)
-        with pytest.raises(
-            NapoError, match=r"mine\.yaml: (name: use letters|variants: Unknown variant)"
-        ):
-            load_profile(str(path))
-
-
-def test_a_strange_path_of_a_profile_is_one_word_of_the_pipelines_commands(tmp_path):
-    path = tmp_path / "it's {a} $(touch hacked) profile.yaml"
-    path.write_text("extends: smoke\nname: strange\n")
-    call = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "-n", "-p"]
-    said = subprocess.run(
-        [*call, "--cores", "1", "--config", f"profile={path}", f"workspace={tmp_path}"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert said.returncode == 0, said.stderr[-2000:]
-    lines = [line for line in said.stdout.splitlines() if "Shell command: papermill" in line]
-    assert len(lines) > 5
-    for line in lines:
-        assert str(path) in shlex.split(line)
-
-
-def test_a_picture_that_a_program_would_draw_is_not_opened(tmp_path):
+def test_a_program_for_drawing_is_not_opened_as_an_image(tmp_path):
     path = tmp_path / "a.eps"
     Image.new("RGB", (8, 8)).save(path, "EPS")
     for source in (path, path.read_bytes()):
@@ -319,35 +279,49 @@ def test_a_picture_that_a_program_would_draw_is_not_opened(tmp_path):
             pictures.open_rgb(source)
 
 
-# --- secrets ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["../x", "a/b", "$(touch x)", "a b", "-p", ".", ""])
+def test_the_name_of_a_profile_stays_in_its_folder(tmp_path, name):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"name: {json.dumps(name)}\n")
+    with pytest.raises(NapoError, match=r"mine\.yaml: name: use letters, digits"):
+        load_profile(str(path))
 
-MARK = "sk-0123456789-marker"
+
+def test_a_hostile_path_of_a_profile_is_one_word_of_each_command(tmp_path):
+    path = tmp_path / "it's {a} $(touch hacked) profile.yaml"
+    path.write_text("extends: smoke\nname: strange\n")
+    call = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "-n", "-p"]
+    call += ["--cores", "1", "--config", f"profile={path}", f"workspace={tmp_path}"]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    commands = [line for line in done.stdout.splitlines() if "Shell command: papermill" in line]
+    assert len(commands) > 5 and all(str(path) in shlex.split(command) for command in commands)
 
 
 class Echo(BaseHTTPRequestHandler):
-    """A server that refuses a request with the key that came with it."""
+    """A server that refuses each request and repeats its key."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
-        told = json.dumps({"error": {"message": f"bad key: {self.headers['Authorization']}"}})
+        reply = json.dumps({"error": {"message": f"bad key: {self.headers['Authorization']}"}})
         self.send_response(401)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(told)))
+        self.send_header("Content-Length", str(len(reply)))
         self.end_headers()
-        self.wfile.write(told.encode())
+        self.wfile.write(reply.encode())
 
     def log_message(self, *args):
         pass
 
 
-def test_a_key_that_a_server_echoes_is_not_in_the_sentence(tmp_path, monkeypatch):
+def test_a_key_that_a_server_repeats_is_not_in_the_error_message(tmp_path, monkeypatch):
     pytest.importorskip("openai")
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     server = HTTPServer(("127.0.0.1", 0), Echo)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setenv("OPENAI_API_KEY", MARK)
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
     try:
         with pytest.raises(NapoError, match=r"bad key: Bearer \[secret\]") as refused:
@@ -355,25 +329,23 @@ def test_a_key_that_a_server_echoes_is_not_in_the_sentence(tmp_path, monkeypatch
     finally:
         server.shutdown()
         server.server_close()
-    assert MARK not in repr(refused.value) and MARK not in str(refused.value.__cause__)
-    assert all(MARK.encode() not in file.read_bytes() for file in tmp_path.iterdir())
+    assert SECRET not in repr(refused.value) and SECRET not in str(refused.value.__cause__)
+    assert all(SECRET.encode() not in file.read_bytes() for file in tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "name", ["HF_TOKEN", "OPENAI_API_KEY", "NAPO_KEY", "MY_SECRET", "PASSWORD"]
-)
-def test_no_sentence_tells_a_secret_of_the_environment(monkeypatch, name):
-    monkeypatch.setenv(name, MARK)
-    assert str(NapoError(f"It said {MARK}.")) == "It said [secret]."
+@pytest.mark.parametrize("name", ["HF_TOKEN", "OPENAI_API_KEY", "MY_SECRET", "PASSWORD"])
+def test_error_messages_leave_secrets_of_the_environment_out(monkeypatch, name):
+    monkeypatch.setenv(name, SECRET)
+    assert str(NapoError(f"It said {SECRET}.")) == "It said [secret]."
 
 
-def test_words_and_settings_are_no_secrets(monkeypatch):
+def test_short_words_and_settings_are_no_secrets(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "none")  # as for a local server
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "parallelism")
     assert without_secrets("none of it, parallelism") == "none of it, parallelism"
 
 
-def test_every_promise_of_security_md_names_tests_that_exist():
+def test_each_promise_of_security_md_names_tests_that_exist():
     rows = re.findall(r"^\| \*\*.*", (ROOT / "SECURITY.md").read_text(), re.M)
     tests = [re.findall(r"`([\w/]+\.py)`", row.split(" | ")[-1]) for row in rows]
     assert len(rows) > 8 and all(tests)
