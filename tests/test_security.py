@@ -347,6 +347,7 @@ def test_short_words_and_settings_are_no_secrets(monkeypatch):
 
 def test_each_promise_of_security_md_names_tests_that_exist():
     rows = re.findall(r"^\| \*\*.*", (ROOT / "SECURITY.md").read_text(), re.M)
-    tests = [re.findall(r"`([\w/]+\.py)`", row.split(" | ")[-1]) for row in rows]
-    assert len(rows) > 8 and all(tests)
-    assert all((ROOT / "tests" / name).is_file() for names in tests for name in names)
+    assert len(rows) > 8
+    for row in rows:
+        tests = re.findall(r"`([\w/]+\.py)`", row.split(" | ")[-1])
+        assert tests and [name for name in tests if not (ROOT / "tests" / name).is_file()] == []
