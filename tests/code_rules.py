@@ -1,4 +1,4 @@
-"""What no code of ours may do, found in its syntax tree."""
+"""Rules for our own code, checked in its syntax tree."""
 
 import ast
 
@@ -10,17 +10,17 @@ FORBIDDEN_METHODS = {
 }  # fmt: skip
 PICKLES = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 ALLOWED = {("pickle", "UnpicklingError")}  # to catch what torch refuses
-# Loaders of transformers, which ask on the terminal whether to run a model's code if not told.
+# Loaders of transformers. Without trust_remote_code they ask on the terminal.
 LOADERS = {"from_pretrained", "from_config"}
-PLAIN = {"PeftConfig"}  # peft's, which knows no code of a model's own
+PLAIN = {"PeftConfig"}  # of peft, which loads no code
 
 
 def broken_rules(source: str) -> list[str]:
-    """Each rule that a source breaks, with its line."""
-    found = []
+    """The rules that a source breaks, with lines."""
+    broken = []
     for node in ast.walk(ast.parse(source)):
-        found += [f"line {node.lineno}: {problem}" for problem in _problems(node)]
-    return found
+        broken += [f"line {node.lineno}: {problem}" for problem in _problems(node)]
+    return broken
 
 
 def _problems(node):
@@ -35,20 +35,20 @@ def _problems(node):
 
 
 def _call_problems(call):
-    given = {word.arg: word.value for word in call.keywords}
+    options = {word.arg: word.value for word in call.keywords}
 
     def says(name, value):
-        return isinstance(given.get(name), ast.Constant) and given[name].value == value
+        return isinstance(options.get(name), ast.Constant) and options[name].value == value
 
     if isinstance(call.func, ast.Name) and call.func.id in FORBIDDEN_CALLS:
         yield f"calls {call.func.id}"
     if ast.unparse(call.func).endswith("YAML") and not says("typ", "safe"):
         yield "reads YAML that may build any object"
-    if "shell" in given and not says("shell", False):
+    if "shell" in options and not says("shell", False):
         yield "starts a shell"
-    if "allow_pickle" in given and not says("allow_pickle", False):
+    if "allow_pickle" in options and not says("allow_pickle", False):
         yield "allows pickle"
-    if "trust_remote_code" in given and not says("trust_remote_code", False):
+    if "trust_remote_code" in options and not says("trust_remote_code", False):
         yield "trusts remote code"
     if not isinstance(call.func, ast.Attribute):
         return

@@ -1,4 +1,4 @@
-"""Thirty texts that a model or a data set may hold, for whatever shows text."""
+"""Thirty texts that a model or a data set may hold, for everything that shows text."""
 
 HOSTILE = [
     "<script>alert(1)</script>",

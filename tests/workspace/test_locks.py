@@ -1,5 +1,3 @@
-"""One process at a time in a workspace, and in a folder of it."""
-
 import os
 import subprocess
 import sys
@@ -25,7 +23,7 @@ with (hold(place, "already runs a pipeline in") if sys.argv[2] == "hold" else wo
 
 @contextmanager
 def another(place, how):
-    """Another process that holds a place until the end of the block, when it gets SIGKILL."""
+    """Another process that holds a lock until SIGKILL at the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(place), how],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -38,17 +36,17 @@ def another(place, how):
         process.wait()
 
 
-def test_a_second_pipeline_in_one_workspace_is_told_who_holds_it(tmp_path):
+def test_a_second_pipeline_in_one_workspace_is_refused_and_names_the_first(tmp_path):
     place = tmp_path / "data" / "tiny"
     with another(place, "hold") as other:
         sentence = f"Process {other.pid} on {os.uname().nodename} already runs a pipeline in"
         with pytest.raises(NapoError, match=sentence), hold(place, "already runs a pipeline in"):
             pass
     with hold(place, "already runs a pipeline in"):
-        pass  # killed, it holds nothing
+        pass  # a killed process holds no lock
 
 
-def test_a_folder_that_another_process_works_in_is_left_alone(tmp_path, monkeypatch):
+def test_a_folder_in_which_another_process_works_is_not_touched(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
     place = tmp_path / "runs" / "A1" / "seed-0"
     with another(place, "work") as other:
@@ -61,7 +59,7 @@ def test_a_folder_that_another_process_works_in_is_left_alone(tmp_path, monkeypa
         assert todo
 
 
-def test_a_holder_that_is_about_to_end_is_waited_for(tmp_path):
+def test_work_waits_for_a_process_that_ends_soon(tmp_path):
     place = tmp_path / "rows"
     with another(place, "work") as other:
         subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -9 {other.pid}"])
@@ -69,7 +67,7 @@ def test_a_holder_that_is_about_to_end_is_waited_for(tmp_path):
             assert todo
 
 
-def test_work_is_sealed_only_when_it_ends_well_and_is_not_done_again(tmp_path):
+def test_work_is_sealed_if_it_succeeds_and_is_not_repeated(tmp_path):
     place = tmp_path / "rows"
     with pytest.raises(ZeroDivisionError), work_on(place, {"a": 1}):
         (place / "part").write_text("kept")
@@ -85,19 +83,19 @@ def test_work_is_sealed_only_when_it_ends_well_and_is_not_done_again(tmp_path):
         pass
 
 
-def test_what_is_made_again_keeps_each_file_until_it_is_replaced(tmp_path):
+def test_a_remade_folder_keeps_each_file_until_it_is_replaced(tmp_path):
     place = tmp_path / "tables"
 
-    def made():
+    def contents():
         return {path.name: path.read_text() for path in place.iterdir() if path.suffix == ".csv"}
 
     with work_on(place, {"a": 1}):
         for name in ("one.csv", "two.csv", "dropped.csv"):
             (place / name).write_text("old")
-    old = made()
+    old = contents()
     for _ in range(2):  # killed once, and once more
         with pytest.raises(KeyboardInterrupt), work_on(place, {"a": 2}, remake=True) as todo:
-            assert todo and made() == old
+            assert todo and contents() == old
             assert not (place / "manifest.json").exists()  # nothing seals what is being replaced
             raise KeyboardInterrupt
     with work_on(place, {"a": 2}, remake=True):
@@ -106,7 +104,7 @@ def test_what_is_made_again_keeps_each_file_until_it_is_replaced(tmp_path):
         for path in written:
             path.write_text("new")
         keep_only(place, written)
-    assert made() == {"one.csv": "new", "two.csv": "new"}
+    assert contents() == {"one.csv": "new", "two.csv": "new"}
     manifest = require(place)
     assert sorted(manifest["files"]) == ["deep/three.csv", "one.csv", "two.csv"]
     assert manifest["settings"] == {"a": 2}

@@ -1,5 +1,3 @@
-"""What made an artefact is written beside it, apart from what is compared."""
-
 import json
 import os
 import shutil
@@ -43,8 +41,8 @@ def checkout(tmp_path):
 
 
 def code_of(folder, **surroundings):
-    """What a process says that runs the package in a folder."""
-    said = subprocess.run(
+    """The state of the code in a process that runs the package in a folder."""
+    output = subprocess.run(
         [sys.executable, "-c", "import json; from napo.workspace.provenance import *; "
          "print(json.dumps([code(), code_in_words(code())]))"],
         env={**os.environ, "PYTHONPATH": str(folder), **surroundings},
@@ -53,7 +51,7 @@ def code_of(folder, **surroundings):
         capture_output=True,
         text=True,
     ).stdout  # fmt: skip
-    return json.loads(said)
+    return json.loads(output)
 
 
 def stage(folder, content="same"):
@@ -66,39 +64,39 @@ def stage(folder, content="same"):
 def test_the_commit_is_known_and_whether_the_code_differs_from_it(checkout):
     commit = git(checkout, "rev-parse", "HEAD")
     assert code_of(checkout)[1] == f"commit {commit}, clean"
-    (checkout / "README.md").write_text("decides nothing")
+    (checkout / "README.md").write_text("no code")
     assert code_of(checkout)[0]["dirty"] is False
-    (checkout / "napo" / "new.py").write_text("")  # not known to git, and yet it may run
+    (checkout / "napo" / "new.py").write_text("")  # git does not know it, but it may run
     assert code_of(checkout)[1] == f"commit {commit}, with changes not committed"
     (checkout / "napo" / "new.py").unlink()
     (checkout / "Snakefile").write_text("# other")
     assert code_of(checkout)[0]["dirty"] is True
 
 
-def test_a_hook_of_git_does_not_send_the_question_to_another_repository(checkout):
+def test_variables_of_a_git_hook_do_not_lead_to_another_repository(checkout):
     commit = git(checkout, "rev-parse", "HEAD")
     other = {"GIT_DIR": str(checkout / "nowhere"), "GIT_WORK_TREE": "/"}
     assert code_of(checkout, **other)[0]["commit"] == commit
 
 
-def test_without_a_checkout_or_without_git_the_version_is_told(checkout, tmp_path):
+def test_without_a_checkout_or_git_only_the_version_is_recorded(checkout, tmp_path):
     nothing = tmp_path / "empty"
     nothing.mkdir()
     assert code_of(checkout, PATH=str(nothing))[0]["commit"] is None
     installed = tmp_path / "installed"
     shutil.copytree(checkout / "napo", installed / "napo")
-    found, told = code_of(installed)
-    assert found["commit"] is None and told == f"napo {found['version']}, not from a checkout"
+    state, words = code_of(installed)
+    assert state["commit"] is None and words == f"napo {state['version']}, not from a checkout"
 
 
-def test_a_copy_inside_somebody_elses_repository_does_not_take_its_commit(checkout, tmp_path):
+def test_a_copy_inside_another_repository_does_not_take_its_commit(checkout, tmp_path):
     inner = checkout / "vendor"
     shutil.copytree(checkout / "napo", inner / "napo")
     (inner / "Snakefile").write_text("")
     assert code_of(inner)[0]["commit"] is None
 
 
-def test_a_finished_folder_says_code_profile_parameters_and_machine(tmp_path):
+def test_a_finished_folder_records_code_profile_parameters_and_machine(tmp_path):
     open_session("smoke", str(tmp_path), variant="A1", seeds="0,1")
     made = read_json(stage(tmp_path / "rows") / provenance.FILE)
     assert made["code"] == provenance.code() and made["code"]["version"]
@@ -109,7 +107,7 @@ def test_a_finished_folder_says_code_profile_parameters_and_machine(tmp_path):
     assert str(tmp_path) not in json.dumps(made)
 
 
-def test_a_session_forgets_the_parameters_of_the_one_before(tmp_path):
+def test_a_session_forgets_the_parameters_of_the_session_before(tmp_path):
     open_session("smoke", str(tmp_path), variant="A1")
     open_session("tiny", str(tmp_path))
     assert provenance.record()["parameters"] == {}
@@ -125,7 +123,7 @@ def test_another_commit_and_another_machine_give_the_same_manifest(tmp_path, mon
     assert (one / MANIFEST).read_bytes() == (two / MANIFEST).read_bytes()
 
 
-def test_the_same_commit_on_the_same_machine_gives_the_same_bytes_of_everything(tmp_path):
+def test_the_same_commit_and_machine_give_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         open_session("smoke", str(tmp_path / name), variant="A1")
         stage(tmp_path / name / "rows")
@@ -134,26 +132,26 @@ def test_the_same_commit_on_the_same_machine_gives_the_same_bytes_of_everything(
     assert one == two and set(one) == {"a.txt", MANIFEST, "settings.json", provenance.FILE}
 
 
-def test_a_finish_that_was_killed_before_its_manifest_is_gone_on_with(tmp_path):
+def test_a_folder_that_was_killed_before_its_manifest_is_continued(tmp_path):
     folder = stage(tmp_path / "rows")
-    (folder / MANIFEST).unlink()  # written last, so this is how a kill leaves it
+    (folder / MANIFEST).unlink()  # the last file that is written
     assert begin(folder, {"seed": 1})
     assert list(finish(folder)["files"]) == ["a.txt"]
 
 
-def test_verify_says_what_made_the_folders(tmp_path):
+def test_verify_prints_what_made_the_folders(tmp_path):
     for name in ("rows", "source"):
         stage(tmp_path / name)
     (tmp_path / "source" / provenance.FILE).unlink()
     assert verify(tmp_path) == (2, [])
-    told = makers(tmp_path)
-    assert told["an earlier napo, which wrote no provenance.json"] == 1
-    (other,) = set(told) - {"an earlier napo, which wrote no provenance.json"}
+    counts = makers(tmp_path)
+    assert counts["an earlier napo, which wrote no provenance.json"] == 1
+    (other,) = set(counts) - {"an earlier napo, which wrote no provenance.json"}
     assert other.startswith(provenance.code_in_words(provenance.code()))
     assert ", 1 thread, " in other
 
 
-def test_a_figure_has_its_makers_and_its_hashes_beside_it(tmp_path):
+def test_a_figure_has_its_record_and_hashes_beside_it(tmp_path):
     paths = figures.save(
         figures.fig3(figures.loss_curves([0.5], points=20)),
         tmp_path,
@@ -184,7 +182,7 @@ def test_the_report_names_its_commit_and_that_of_its_results(tmp_path):
     assert commits(workspace, results)["its results"] == both
 
 
-def test_gpus_are_named_as_the_driver_names_them(tmp_path, monkeypatch):
+def test_gpus_have_the_names_of_the_driver(tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
     program.write_text(
         '#!/bin/sh\n[ "$1" = --query-gpu=name ] && printf "NVIDIA H200\\nNVIDIA H200\\n"\n'

@@ -1,0 +1,68 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napo.errors import NapoError
+from napo.workspace.files import atomic_file, fingerprint, read_json
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+
+
+def test_an_error_leaves_no_half_file(tmp_path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_leaves_the_earlier_file_unchanged(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "before"
+
+
+def test_a_temporary_file_keeps_the_suffix(tmp_path):
+    with atomic_file(tmp_path / "fig.pdf") as temporary:
+        temporary.write_bytes(b"x")
+        assert temporary.suffix == ".pdf"
+
+
+@given(json_values)
+def test_a_fingerprint_survives_a_trip_through_json(value):
+    assert fingerprint(json.loads(json.dumps(value))) == fingerprint(value)
+
+
+def test_a_fingerprint_does_not_depend_on_the_order_of_keys():
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_json_that_is_cut_short_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": ')
+    with pytest.raises(NapoError, match="damaged"):
+        read_json(path)
+
+
+def test_json_has_the_same_bytes_under_another_locale(tmp_path):
+    code = "import sys; from napo.workspace.files import *; "
+    code += "write_json(Path(sys.argv[1]), {'a': '\\u03b1 Gr\\u00f6\\u00dfe'})"
+    for name, locale in (("one.json", "C.UTF-8"), ("two.json", "C")):
+        call = [sys.executable, "-X", "utf8=0", "-c", code, str(tmp_path / name)]
+        alone = {"PATH": os.environ["PATH"], "LC_ALL": locale, "PYTHONCOERCECLOCALE": "0"}
+        subprocess.run(call, env=alone, check=True)
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    assert read_json(tmp_path / "one.json") == {"a": "α Größe"}
