@@ -1,7 +1,6 @@
 """JupyterLab on loopback and Debian's Chromium, as a person uses them.
 
-A test module that takes these fixtures defines `workspace`: the folder that JupyterLab opens. With
-NAPO_SCREENSHOTS set to a folder, pictures of what was shown go there.
+A test module that takes these fixtures defines `workspace`: the folder that JupyterLab opens.
 """
 
 import json
@@ -11,13 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import requests
 
 TOKEN = "loopback"
-PICTURES = os.environ.get("NAPO_SCREENSHOTS", "")
 
 
 @pytest.fixture(scope="module")
@@ -168,34 +165,6 @@ class Page:
         button, hand = self.js(script, self.annotator(), words), ActionChains(self.driver)
         (hand.double_click(button) if twice else hand.click(button)).perform()
         until(lambda: self.text() != before, 20, f"an answer to {words}")
-
-    def walk(self, name):
-        """Pictures of the notebook from top to bottom."""
-        outer = "const all = document.querySelector('.jp-WindowedPanel-outer');"
-        self.js(f"{outer} all.scrollTop = 0")
-        for at in range(12 if PICTURES else 0):
-            time.sleep(0.7)
-            self.driver.save_screenshot(str(Path(PICTURES) / f"{name}-{at:02d}.png"))
-            before = self.js(f"{outer} return all.scrollTop")
-            if before == self.js(f"{outer} all.scrollTop += 650; return all.scrollTop"):
-                return
-
-    def picture(self, name, of=None):
-        """A screenshot, if they are wanted; of the annotator if nothing else is named."""
-        if PICTURES:
-            Path(PICTURES).mkdir(parents=True, exist_ok=True)
-            self.js("arguments[0].scrollIntoView()", of or self.annotator())
-            self.driver.save_screenshot(str(Path(PICTURES) / f"{name}.png"))
-
-    def portrait(self, name):
-        """A picture of the annotator alone, for the README: as wide as a window of 1,024 gives."""
-        if PICTURES:
-            self.js("window.jupyterapp.shell.collapseLeft()")
-            time.sleep(1)
-            self.js("arguments[0].scrollIntoView({block: 'center'})", self.annotator())
-            time.sleep(1)
-            self.annotator().screenshot(str(Path(PICTURES) / f"{name}.png"))
-            self.js("window.jupyterapp.shell.expandLeft()")
 
 
 @pytest.fixture

@@ -181,7 +181,10 @@ class Annotator(widgets.VBox):
 
     def _build(self) -> None:
         self._style = widgets.HTML(STYLE + _CSS)
-        self.listener = Keys(AROUND, KEYS, "Label biased responses", self.press, once=LABELS)
+        self.listener = Keys(
+            around=AROUND, bindings=KEYS, label="Label biased responses", once=list(LABELS)
+        )
+        self.listener.on_msg(lambda _, sent, __: self.press(sent["action"], sent["item"]))
         self.progress = widgets.IntProgress(max=len(self.items), layout={"width": "200px"})
         self.counts, self.said = widgets.HTML(), widgets.HTML()
         self._head = widgets.HBox([self.progress, self.counts])

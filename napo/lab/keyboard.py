@@ -7,9 +7,6 @@ has the focus.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
-
 import anywidget
 import traitlets
 
@@ -34,8 +31,7 @@ function render({ model, el }) {
     root.setAttribute("aria-label", model.get("label"));
     root.setAttribute("data-lm-suppress-shortcuts", "true");
     const pressed = (event) => {
-      const writing = event.target.matches("input, textarea, select");
-      if (writing) {
+      if (event.target.matches("input, textarea, select")) {  // someone is writing
         if (event.key === "Escape" || event.key === "Enter") root.focus();
         event.stopPropagation();
         return;
@@ -47,11 +43,8 @@ function render({ model, el }) {
       if (!action) return;
       event.preventDefault();
       event.stopPropagation();
-      if (action.startsWith("#")) {
-        root.querySelector(action.slice(1))?.focus();
-        return;
-      }
-      send(action);
+      if (action.startsWith("#")) root.querySelector(action.slice(1))?.focus();
+      else send(action);
     };
     const clicked = (event) => {
       const button = event.target.closest("button");
@@ -71,8 +64,7 @@ function render({ model, el }) {
       root.removeEventListener("click", clicked, true);
     };
   };
-  let stop = () => {};
-  let tries = 0;
+  let stop = () => {}, tries = 0;
   const attach = () => {
     const root = el.closest("." + model.get("around"));
     if (root) stop = listen(root);
@@ -91,14 +83,17 @@ export default { render };
 class Keys(anywidget.AnyWidget):
     """Listens for keys and clicks on the element around it; screen readers speak its `said`.
 
-    Args:
+    It sends `{"action", "item"}`: what a key, or a click on a button of the class `CLICKED` and the
+    action's name, stands for, and the number of the item that was on the screen.
+
+    Attributes:
         around: the CSS class of that element.
-        keys: key (as browsers name it, letters in lower case) -> action; an action that starts
+        bindings: key (as browsers name it, letters in lower case) -> action; an action that starts
             with `#` only moves the focus to the element of its CSS selector.
         label: what a screen reader calls the element.
-        pressed: called with an action and the number of the item that was on the screen, for a key
-            or a click on a button of the class `CLICKED` and the action's name.
         once: actions that ignore the second click of a double click.
+        said: the sentence to speak.
+        item: the number of the item on the screen.
     """
 
     _esm = _LISTEN
@@ -108,18 +103,3 @@ class Keys(anywidget.AnyWidget):
     once = traitlets.List(traitlets.Unicode()).tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
     item = traitlets.Int(0).tag(sync=True)
-
-    def __init__(
-        self,
-        around: str,
-        keys: Mapping[str, str],
-        label: str,
-        pressed: Callable[[str, int], None],
-        once: Iterable[str] = (),
-    ) -> None:
-        super().__init__(around=around, bindings=dict(keys), label=label, once=list(once))
-
-        def receive(_: Any, content: Mapping[str, Any], __: Any) -> None:
-            pressed(str(content.get("action", "")), int(content.get("item", -1)))
-
-        self.on_msg(receive)

@@ -115,7 +115,7 @@ def response_margins(rows: Iterable[Mapping[str, Any]], labels: pd.DataFrame) ->
         `margin_mean` (per token of each response); a row for each label, in their order.
 
     Raises:
-        NapoError: when a labelled row is not among the rows, or has no reference log-probs.
+        NapoError: when a labelled row is not among the rows.
     """
     by_id = sampled_rows(without_images(rows), list(labels["id"].unique()))
     margins = []
@@ -123,17 +123,9 @@ def response_margins(rows: Iterable[Mapping[str, Any]], labels: pd.DataFrame) ->
         row, kind = by_id[label["id"]], label["kind"]
         equal, total, mean = equals_chosen(row, kind), 0.0, 0.0
         if not equal:  # rounding must not give a margin to two equal texts
-            try:
-                (chosen, chosen_tokens), (biased, biased_tokens) = (
-                    (row[f"{name}_logp"], row[f"{name}_tokens"]) for name in ("chosen", kind)
-                )
-            except KeyError as error:
-                raise NapoError(
-                    f"Row {row['id']} has no {error.args[0]}; run "
-                    "notebooks/01_build_biased_data.ipynb, which scores the rows by the reference."
-                ) from None
+            chosen, biased = row["chosen_logp"], row[f"{kind}_logp"]
             total = chosen - biased
-            mean = chosen / chosen_tokens - biased / biased_tokens
+            mean = chosen / row["chosen_tokens"] - biased / row[f"{kind}_tokens"]
         margins.append((label["id"], kind, label["group"], label["label"], equal, total, mean))
     columns = ["id", "kind", "group", "label", "equal_to_chosen", "margin_sum", "margin_mean"]
     return pd.DataFrame(margins, columns=columns)

@@ -32,18 +32,10 @@ DUST = 1e-9  # rounding error of percentages that cancel; real differences are l
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value over seeds with its spread and its 95 % interval.
-
-    Attributes:
-        value: mean over seeds.
-        sd: standard deviation over seeds (nan for one seed).
-        low: lower end of the interval, items resampled.
-        high: upper end.
-        seeds: number of runs.
-    """
+    """The mean over seeds with its standard deviation and its 95 % interval, items resampled."""
 
     value: float
-    sd: float
+    sd: float  # nan for one seed
     low: float
     high: float
     seeds: int
@@ -78,11 +70,11 @@ class Results:
     Attributes:
         folder: the results folder.
         runs: variant -> names of its finished runs; "base" has one.
-        cache: files and bootstrap samples that were read or drawn before.
     """
 
     folder: Path
     runs: Mapping[str, Sequence[str]]
+    # Files and bootstrap samples that were read or drawn before.
     cache: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def only(self, variants: Iterable[str]) -> Results:
@@ -140,11 +132,7 @@ class Results:
         return Estimate.of(*self.samples(metric, runs)) if runs else None
 
     def difference(self, variant: str, other: str, metric: Metric) -> Estimate | None:
-        """One variant minus another, paired by item; None if either did not run.
-
-        Raises:
-            NapoError: when they answered different data.
-        """
+        """One variant minus another, paired by item; None if either did not run."""
         runs, others = (self.ran(name, metric.benchmark) for name in (variant, other))
         if not runs or not others:
             return None
@@ -184,13 +172,10 @@ def collect(
     Raises:
         NapoError: when files of a finished run are missing or damaged.
     """
-    seeds = list(seeds)
-    names = {"base": ["base"]}
-    for variant in variants:
-        names.setdefault(variant, [run_name(variant, seed, tune) for seed in seeds])
-    runs = {}
-    for variant in names:
-        finished = [run for run in names[variant] if complete(folder / run)]
+    seeds, runs = list(seeds), {}
+    for variant in dict.fromkeys(["base", *variants]):
+        names = ["base"] if variant == "base" else [run_name(variant, n, tune) for n in seeds]
+        finished = [run for run in names if complete(folder / run)]
         for run in finished:
             require(folder / run)
         if finished:
@@ -198,12 +183,8 @@ def collect(
     return Results(folder, runs)
 
 
-def summary(results: Results, columns: Sequence[Metric] | None = None) -> pd.DataFrame:
+def summary(results: Results, columns: Sequence[Metric]) -> pd.DataFrame:
     """Every variant's metrics with intervals, and the paired differences to the base.
-
-    Args:
-        results: the runs.
-        columns: the metrics; by default all that tables show.
 
     Returns:
         Columns variant, metric, value, sd, low, high, seeds, difference, difference_low,
@@ -213,7 +194,7 @@ def summary(results: Results, columns: Sequence[Metric] | None = None) -> pd.Dat
 
     rows = []
     for variant in results.runs:
-        for metric in metrics() if columns is None else columns:
+        for metric in columns:
             estimate = results.estimate(variant, metric)
             if estimate:
                 change = numbers("difference", results.difference(variant, "base", metric))
@@ -286,19 +267,18 @@ def claims(results: Results) -> pd.DataFrame:
     for question, variant, other in CLAIMS:
         for metric in metrics(table=2):
             change = results.difference(variant, other, metric)
+            ends = [change.value, change.low, change.high] if change else [NAN] * 3
+            ends = [0.0 if abs(number) < DUST else number for number in ends]
             if change is None:
-                ends, answer = (NAN, NAN, NAN), "not run"
+                answer = "not run"
+            elif np.isnan(change.value):  # such as CHAIRi of a model that names no object
+                answer = "undefined"
+            elif not any(ends):
+                answer = "the same"
+            elif change.decided:
+                answer = "better" if change.value * metric.better > 0 else "worse"
             else:
-                ends = (change.value, change.low, change.high)
-                ends = tuple(0.0 if abs(number) < DUST else number for number in ends)
-                if np.isnan(change.value):  # such as CHAIRi of a model that names no object
-                    answer = "undefined"
-                elif ends == (0, 0, 0):
-                    answer = "the same"
-                elif change.decided:
-                    answer = "better" if change.value * metric.better > 0 else "worse"
-                else:
-                    answer = "not decided"
+                answer = "not decided"
             rows.append((question, variant, other, metric.title, *ends, answer))
     names = ["question", "variant", "other", "metric", "difference", "low", "high", "answer"]
     return pd.DataFrame(rows, columns=names)

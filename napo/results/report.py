@@ -17,7 +17,6 @@ import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from napo.errors import NapoError
 from napo.results.figures.style import METADATA, style
 
 ABSENT = ("not run", "–")
@@ -34,7 +33,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: matplotlib's, or the path of an svg or png file."""
+    """A figure: matplotlib's, or the path of an svg file."""
 
     title: str
     figure: Figure | Path
@@ -53,33 +52,19 @@ class Section:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """The content of the report.
-
-    Attributes:
-        title: the heading.
-        subtitle: a line under it, such as the profile's title.
-        summary: paragraphs before the first section.
-        sections: the parts, in order.
-        settings: the profile's settings, nested.
-        versions: package -> version.
-        code: artefact -> the commit that made it.
-    """
+    """The content of the report."""
 
     title: str
     subtitle: str = ""
-    summary: Sequence[str] = ()
+    summary: Sequence[str] = ()  # paragraphs before the first section
     sections: Sequence[Section] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    code: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # nested
+    versions: Mapping[str, str] = field(default_factory=dict)  # of packages
+    code: Mapping[str, str] = field(default_factory=dict)  # artefact -> the commit that made it
 
 
 def build(report: ReportContent) -> str:
-    """The report as one self-contained HTML document.
-
-    Raises:
-        NapoError: when a picture's file is missing or neither svg nor png.
-    """
+    """The report as one self-contained HTML document."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -115,24 +100,15 @@ def _cell(value: Any) -> Any:
 
 
 def image(figure: Figure | Path) -> str:
-    """A picture as a data address, so that a picture cannot load anything.
-
-    Raises:
-        NapoError: when the file is missing or neither svg nor png.
-    """
-    kinds = {".svg": "svg+xml", ".png": "png"}
+    """A picture as a data address, so that a picture cannot load anything."""
     if isinstance(figure, Figure):
-        kind, buffer = "svg+xml", io.BytesIO()
+        buffer = io.BytesIO()
         with style():
             figure.savefig(buffer, format="svg", metadata=METADATA["svg"])
         content = buffer.getvalue()
-    elif figure.suffix not in kinds:
-        raise NapoError(f"{figure} is no svg or png file; give the report one of these.")
-    elif not figure.is_file():
-        raise NapoError(f"{figure} is missing; run the notebook that draws it first.")
     else:
-        kind, content = kinds[figure.suffix], figure.read_bytes()
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+        content = figure.read_bytes()
+    return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
 
 
 def note(text: str) -> Markup:

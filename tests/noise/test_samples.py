@@ -89,9 +89,3 @@ def test_margins_and_oracle_labels_do_not_decode_images():
 def test_labels_of_other_rows_are_refused_by_name():
     with pytest.raises(NapoError, match="not in the data \\(a\\)"):
         response_margins([row("b")], labels(BOTH[0]))
-
-
-def test_rows_without_reference_log_probs_are_refused_by_column():
-    bare = {key: value for key, value in row("a").items() if key != "chosen_logp"}
-    with pytest.raises(NapoError, match="Row a has no chosen_logp"):
-        response_margins([bare], labels(BOTH[0]))

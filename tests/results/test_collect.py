@@ -136,7 +136,7 @@ def test_an_undefined_value_stays_undefined(tmp_path):
 
 
 def test_the_summary_has_a_row_for_each_variant_and_metric(results):
-    frame = summary(results)
+    frame = summary(results, metrics())
     assert len(frame) == 3 * len(metrics())
     row = frame[(frame["variant"] == "A1") & (frame["metric"] == "VLind LP")].iloc[0]
     assert row["difference"] == pytest.approx(row["value"] - results.estimate("base", LP).value)
