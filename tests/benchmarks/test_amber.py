@@ -5,8 +5,6 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from napo.benchmarks import amber
@@ -58,63 +56,30 @@ def test_the_generative_examples_give_the_official_numbers(ids, similarity, prin
     assert tuple(scores[name] for name in ("CHAIR", "Cover", "Hal", "Cog")) == printed
 
 
-def counts(nouns, note, similarity="identity"):
-    return amber.judge_nouns(nouns, note, ASSOCIATION, SAFE, SIMILAR[similarity])
+def counts(nouns, truth, hallu, similarity="identity"):
+    note = {"truth": truth, "hallu": hallu}
+    found = amber.judge_nouns(nouns, note, ASSOCIATION, SAFE, SIMILAR[similarity])
+    return found["covered"], found["hallu_covered"], found["hallucinated"]
 
 
-def test_a_safe_word_marks_nothing_but_counts_as_a_noun():
-    found = counts(["sign"], NOTES[0])
-    assert (found["nouns"], found["hallucinated"], found["hallu_covered"]) == (1, 0, 0)
-
-
-def test_a_similar_word_is_no_hallucination_though_it_marks_what_people_expect():
-    found = counts(["cat"], NOTES[1], "md371")
-    assert (found["hallucinated"], found["hallu_covered"], found["covered"]) == (0, 1, 1)
-    assert counts(["cat"], NOTES[1])["hallucinated"] == 1
-
-
-def test_one_noun_can_mark_two_slots_of_the_hallucination_list():
-    note = {"truth": [], "hallu": ["dog", "cat"]}  # similar to the first, equal to the second
-    assert counts(["cat"], note, "md371")["hallu_covered"] == 2
-
-
-def test_the_first_of_equal_items_is_marked_however_often_it_is_named():
-    note = {"truth": ["man", "man"], "hallu": []}
-    assert counts(["man", "man"], note)["covered"] == 1
-
-
-def test_an_object_behind_an_association_cannot_be_marked_by_its_own_name():
-    note = {"truth": ["ground", "grass"], "hallu": []}
-    assert counts(["ground"], note)["covered"] == 1
-    assert counts(["ground", "grass"], note)["covered"] == 1  # both mark grass
+def test_the_rules_of_the_official_bookkeeping():
+    # A safe word marks nothing and is no hallucination.
+    assert counts(["sign"], ["man"], ["sign"]) == (0, 0, 0)
+    # A similar word is no hallucination, though it marks what people expect.
+    assert counts(["cat"], ["dog"], ["cat"], "md371") == (1, 1, 0)
+    assert counts(["cat"], ["dog"], ["cat"]) == (0, 1, 1)
+    # One noun marks two slots: it is similar to the first and equal to the second.
+    assert counts(["cat"], [], ["dog", "cat"], "md371") == (0, 2, 1)
+    # The first of equal items is marked, however often it is named.
+    assert counts(["man", "man"], ["man", "man"], []) == (1, 0, 0)
+    # "ground" marks grass, so it cannot be marked by its own name.
+    assert counts(["ground", "grass"], ["ground", "grass"], []) == (1, 0, 0)
 
 
 def test_no_responses_show_the_officials_starting_values():
     assert amber.score_generative([], NOTES, ASSOCIATION, SAFE, SIMILAR["identity"]) == {
         "CHAIR": 0.0, "Cover": 0.0, "Hal": 100.0, "Cog": 0.0,
     }  # fmt: skip
-
-
-def test_nouns_of_a_response_are_read_by_the_extractor():
-    response = "Two dogs and a man with a hat play. The trees!"
-    told = [{"id": 10, "response": response}, {"id": 1005, "response": "Yes"}]
-    scores = amber.score_generative(
-        told, NOTES, ASSOCIATION, SAFE, SIMILAR["identity"], extractor="vocabulary"
-    )
-    assert scores["CHAIR"] == 50.0  # dog and tree, of dog, man, hat, tree
-    assert scores["Cover"] == 40.0 and scores["Cog"] == 20.0
-
-
-@settings(max_examples=60)
-@given(st.lists(st.sampled_from(sorted(amber.vocabulary(ASSOCIATION))), max_size=12))
-def test_counts_stay_within_their_wholes_and_similarity_never_adds_hallucinations(nouns):
-    for note in NOTES:
-        strict, lenient = counts(nouns, note), counts(nouns, note, "md371")
-        for found in (strict, lenient):
-            assert found["hallucinated"] <= found["nouns"] == len(nouns)
-            assert found["covered"] <= found["truth"] and found["hallu_covered"] <= found["hallu"]
-        assert lenient["hallucinated"] <= strict["hallucinated"]
-        assert lenient["covered"] >= strict["covered"]
 
 
 # --- discriminative
@@ -157,12 +122,6 @@ def test_only_the_exact_words_count_and_the_rest_stay_in_the_denominators(text):
     told = [{"id": 1005, "response": text}, {"id": 1006, "response": "No"}]
     whole = amber.score_discriminative(told, QUESTIONS)["whole"]
     assert whole["Accuracy"] == 50.0 and whole["Recall"] == 99.9
-
-
-def test_never_answering_no_leaves_precision_recall_and_f1_at_zero():
-    told = [{"id": number, "response": "Yes"} for number in KINDS]
-    whole = amber.score_discriminative(told, QUESTIONS)["whole"]
-    assert (whole["Precision"], whole["Recall"], whole["F1"]) == (0.0, 0.0, 0.0)
 
 
 # --- similarity
@@ -211,20 +170,6 @@ def test_the_examples_come_out_the_same_with_the_official_files(tmp_path):
         assert list(scores.values()) == printed
     told = [{"id": number, "response": text} for number, text in ANSWERS.items()]
     assert list(amber.score_discriminative(told, notes)["whole"].values()) == [55.5, 60, 60, 60]
-
-
-@needs_reference
-def test_349_truth_slots_and_71_hallu_slots_cannot_be_marked_by_their_own_name():
-    folder = Path(REFERENCE) / "amber"
-    notes = json.loads((folder / "annotations.json").read_text())
-    association = json.loads((folder / "relation.json").read_text())
-    lost = dict.fromkeys(("truth", "hallu"), 0)
-    for note in (note for note in notes if note["type"] == "generative"):
-        for side, count in lost.items():
-            slots = amber._slots(note[side], association)
-            first = {word: slot for word, slot in reversed(slots)}
-            lost[side] = count + sum(first[name] != at for at, name in enumerate(note[side]))
-    assert lost == {"truth": 349, "hallu": 71}
 
 
 # --- the download, asking and evaluating

@@ -29,10 +29,6 @@ def chat(tmp_path):
     return lambda model="judge", **options: Chat(model, tmp_path / "judge.sqlite", **options)
 
 
-def test_replies_come_in_the_order_of_the_requests(server, chat):
-    assert chat().ask(prompts(7)) == replies(7)
-
-
 def test_a_request_carries_model_key_and_settings_but_not_its_attempt(server, chat):
     [request] = prompts(1, temperature=0.2, attempt=1)
     chat().ask([request])

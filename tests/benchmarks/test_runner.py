@@ -143,11 +143,6 @@ def test_a_missing_benchmark_stops_before_the_first_answer(engine, folder, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_benchmark_is_named_with_the_known_ones(engine, folder, tmp_path):
-    with pytest.raises(ValueError, match="Did you mean 'vlind'"):
-        evaluate(engine, folder, tmp_path, benchmarks=("vlnd",))
-
-
 def test_a_value_that_is_not_defined_is_null_and_json_stays_valid():
     items = pd.DataFrame({"top": [0, 0], "bottom": [0, 0], "one": [1, 1]})
     ratios = {"rate": Ratio("top", "bottom"), "share": Ratio("one", "one")}

@@ -28,12 +28,3 @@ def test_with_nltk_data_nouns_are_the_official_ones_and_capitals_are_lost(text, 
 def test_without_a_tagger_every_known_word_counts_in_lower_case():
     assert words.nouns(EXAMPLES[2][0], KNOWN, "vocabulary") == ["man", "woman", "ball", "tree"]
     assert words.nouns("Dogs, dogs; a TV", KNOWN, "vocabulary") == ["dog", "dog", "TV"]
-
-
-def test_a_known_word_is_its_own_lemma():
-    assert words.lemmatizer(frozenset({"glasses"}))("glasses") == "glasses"
-    assert words.lemmatizer(frozenset())("glasses") == "glass"
-
-
-def test_a_hyphenated_word_is_one_token():
-    assert words.plain_tokens("An e-book, isn't it?") == ["An", "e-book", ",", "isn't", "it", "?"]

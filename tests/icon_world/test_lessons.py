@@ -1,26 +1,12 @@
 import numpy as np
 import pytest
 
-from napo.icon_world import examples, lessons, network
+from napo.icon_world import examples, network
 
 
 @pytest.fixture(scope="module")
 def processor():
     return network.build_processor()
-
-
-def test_learning_rates_grow_and_then_stay_or_fall_to_a_tenth():
-    constant, falling = lessons.warmup(2.0, 200), lessons.cosine(2.0, 200)
-    assert constant[:50] == falling[:50] == pytest.approx(np.linspace(0.04, 2, 50))
-    assert set(constant[50:]) == {2.0}
-    assert falling[50] == 2.0 and falling[-1] == pytest.approx(0.2, abs=0.001)
-    assert falling[50:] == sorted(falling[50:], reverse=True)
-
-
-def test_vision_lowers_its_loss(processor):
-    model = network.build_model(processor).train()
-    losses = list(lessons.train_vision(model, processor, np.random.default_rng(0), 25))
-    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_only_the_completions_of_facts_are_learnt(processor):

@@ -49,9 +49,3 @@ def test_rejected_is_the_models_own_error_or_the_truth_with_a_changed_fact(monke
     assert all(row["rejected"] not in ("", row["chosen"]) for row in silent)
     assert {json.loads(row["truth"])["rejected_by"] for row in silent} == {"rule"}
     assert [row["chosen"] for row in wrong] == [row["chosen"] for row in silent]
-
-
-def test_a_gallery_shows_typical_or_counterfactual_scenes_with_their_answers():
-    pictures = rows.gallery(6, seed=0, typical=True)
-    assert len(pictures) == 6
-    assert all(picture.size == (48, 48) and "\nA: " in text for picture, text in pictures)
