@@ -75,8 +75,8 @@ def import_labels(
         The labels, as `read_labels` returns them.
 
     Raises:
-        NapoError: as `read_export`; for people without a name, tasks of another data set, unknown
-            or repeated labels, or changed labels without `replace`. Nothing is written then.
+        NapoError: for an export that does not fit, or changed labels without `replace`. Nothing is
+            written then.
     """
     labels = read_export(path)
     accounts = sorted({label["account"] for label in labels})
@@ -119,9 +119,6 @@ def read_export(path: Path) -> list[dict[str, str]]:
     Returns:
         For each label: `where` (path and number of the task), `data_set`, `id`, `kind`, `label`,
         `note`, and `account` (email, or number where the export has no email).
-
-    Raises:
-        NapoError: when it has no labels, or is not the JSON export of tasks that napo exported.
     """
     labels = []
     try:

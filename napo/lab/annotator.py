@@ -33,10 +33,7 @@ from napo.noise.samples import equals_chosen, sampled_rows
 from napo.stages import labels
 from napo.stages.session import Session
 
-KINDS = {  # kind -> (name, prompt of the base model)
-    "language_biased": ("language-biased", "image masked"),
-    "vision_biased": ("vision-biased", "question masked"),
-}
+MASKED = {"language_biased": "image masked", "vision_biased": "question masked"}
 BUTTONS = {  # action -> (text, tooltip, icon)
     "biased": ("1 Biased (noise-free)", "a bad answer: wrong, or beside the question", ""),
     "unbiased": ("2 Unbiased (noise)", "a good answer: true, and it answers the question", ""),
@@ -152,11 +149,11 @@ class Annotator(widgets.VBox):
         id, kind = self.items[self.index]
         row, label = self._rows[id], self._labels.get((id, kind))
         chosen, response = marked(row["chosen"], row[kind])
-        name, masked = KINDS[kind]
+        name = kind.replace("_", "-")
         self.picture.value = picture(row["image"], "The picture that the question is about", SIDE)
         self.question.value = words("Question", escaped(row["question"]))
         self.chosen.value = words("Chosen", chosen)
-        self.response.value = words(name.capitalize(), response, masked)
+        self.response.value = words(name.capitalize(), response, MASKED[kind])
         remark = self._remarks.get((id, kind))
         self.remark.value = words("Said so far", escaped(remark)) if remark else ""
         self._showing = True  # setting the note here is no edit
@@ -170,7 +167,10 @@ class Annotator(widgets.VBox):
         self._say(state, f"{event}Item {self.index + 1} of {len(self.items)}, {name}. {state}")
         done = [kind for id, kind in self.items if (id, kind) in self._labels]
         totals = Counter(kind for _, kind in self.items)
-        counts = ", ".join(f"{KINDS[k][0]}: {done.count(k)}/{total}" for k, total in totals.items())
+        counts = ", ".join(
+            f"{kind.replace('_', '-')}: {done.count(kind)}/{total}"
+            for kind, total in totals.items()
+        )
         ended = " · <b>all labelled, thank you</b>" if len(done) == len(self.items) else ""
         self.progress.value = len(done)
         self.counts.value = (
@@ -250,25 +250,20 @@ class Annotator(widgets.VBox):
         Returns:
             Whether it was stored; if not, the reason is shown.
         """
-        elsewhere = None
         try:
-            try:
-                if label is None:
-                    remove_label(self.path, *self.items[index], self.annotator, expected)
-                else:
-                    store_label(self.path, label, expected)
-            except LabelledMeanwhile as error:
-                elsewhere = error
+            if label is None:
+                remove_label(self.path, *self.items[index], self.annotator, expected)
+            else:
+                store_label(self.path, label, expected)
             self._read()
         except (OSError, NapoError) as error:
+            if isinstance(error, LabelledMeanwhile):
+                self._read()
+                self._history = [entry for entry in self._history if entry[0] != index]
+                self.show(index, note=self.note.value if index == self.index else "")
             self._say(f"NOT saved: {error}")
             return False
-        if elsewhere:
-            self._history = [entry for entry in self._history if entry[0] != index]
-            unsaved = self.note.value if index == self.index else ""
-            self.show(index, note=unsaved)
-            self._say(f"NOT saved: {elsewhere}")
-        return elsewhere is None
+        return True
 
     def _read(self) -> None:
         """Read the file, labels from other tabs included."""
@@ -290,9 +285,7 @@ class Annotator(widgets.VBox):
 def label(session: Session, name: str) -> Annotator:
     """The widget in which a person labels the samples; each label is stored at once in their CSV.
 
-    Args:
-        session: the notebook's session.
-        name: name of the person; "adjudicated": see `adjudicate`.
+    The name "adjudicated" opens `adjudicate`.
 
     Raises:
         NapoError: without a name, or with the name that stands for the scenes' truth.

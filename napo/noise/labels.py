@@ -50,7 +50,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     Raises:
         NapoError: when the file is missing, or a line is not a label, naming file and line.
     """
-    if not Path(path).is_file():
+    if not path.is_file():
         raise NapoError(
             f"{path} is missing; label the samples in notebooks/02_annotate_noise.ipynb first."
         )
@@ -83,11 +83,7 @@ def labels_file(folder: Path, annotator: str) -> Path:
 
 
 def write_labels(path: Path, labels: pd.DataFrame) -> None:
-    """Write a whole labels file.
-
-    Raises:
-        NapoError: when a row is no label.
-    """
+    """Write a whole labels file."""
     checked = [check_label(row, path) for row in labels.to_dict("records")]
     with _changed(path) as rows:
         rows.clear()
@@ -101,8 +97,7 @@ def store_label(
 
     Args:
         path: the CSV; it is made if it is missing.
-        label: `id`, `kind`, `label`, `annotator`, and optionally `note` and `group`. It replaces
-            the label of the same id, kind and annotator.
+        label: it replaces the label of the same id, kind and annotator.
         expected: the label that the file holds now, as the caller last saw it; None for no label.
 
     Raises:
@@ -118,11 +113,7 @@ def store_label(
 def remove_label(
     path: Path, id: str, kind: str, annotator: str, expected: Mapping[str, str] | None = ANY
 ) -> None:
-    """Withdraw one label; on return it is off the disk. A label that is not there is no error.
-
-    Raises:
-        LabelledMeanwhile: when the file holds another label than `expected`; see `store_label`.
-    """
+    """Withdraw one label, as `store_label` stores it. A label that is not there is no error."""
     with _changed(path) as rows:
         label = rows.pop((id, kind, annotator), None)
         if label:
@@ -132,12 +123,8 @@ def remove_label(
 def check_label(row: Mapping[str, str], where: object) -> dict[str, str]:
     """The row with all columns, each on one line.
 
-    Args:
-        row: columns of a label.
-        where: file, and line if known, for the error message.
-
     Raises:
-        NapoError: when it is no label.
+        NapoError: when it is no label, naming `where`: file, and line if known.
     """
     label = {}
     for name in COLUMNS:
@@ -176,7 +163,6 @@ def _changed(path: Path) -> Iterator[_Rows]:
 
     The lock is a file of its own: a rename would leave a lock on the labels on the old file.
     """
-    path = Path(path)
     make_folder(path.parent)
     with FileLock(path.parent / ".labels.lock"):
         rows = _read(path)

@@ -71,10 +71,6 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
                 )
             by_id = sampled_rows(without_images(rows), samples)
             write_labels(path, oracle_labels(by_id.values(), truth))
-        if not path.is_file():
-            raise NapoError(
-                f"{path} is missing: {annotator} has not labelled yet; label the samples {_HOW}."
-            )
         labels = read_labels(path)
     if not complete(path.parent):
         finish(path.parent, keep_open="*.csv")

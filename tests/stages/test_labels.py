@@ -87,7 +87,7 @@ def test_without_a_name_the_only_person_counts_and_of_several_the_consensus(labe
 
 
 def test_a_person_without_labels_reads_how_to_label(labelled):
-    with pytest.raises(NapoError, match="cleo has not labelled yet; label the samples in Jup"):
+    with pytest.raises(NapoError, match=r"cleo\.csv is missing; label the samples in notebooks/02"):
         stages.annotate(labelled, "cleo")
 
 

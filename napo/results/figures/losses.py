@@ -35,9 +35,6 @@ def loss_curves(qs: Sequence[float] = PAPERS_QS, points: int = 400) -> pd.DataFr
     Returns:
         Columns `loss` ("BCE (DPO)", "NaPO, q = 0.1" ..., "MAE"), `x`, `value`, `weight`; from the
         largest loss to the smallest (Eq. 11).
-
-    Raises:
-        NapoError: for a q outside (0, 1].
     """
     import torch
 

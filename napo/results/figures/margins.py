@@ -31,6 +31,7 @@ LABELS = {  # label -> (name in the legend, colour, hatch)
     "unbiased": ("unbiased (noise)", ORANGE, "////"),
 }
 DASHES = {"biased": (0, (4, 1.5)), "unbiased": (0, (1.2, 1.2))}  # of the medians
+BINS = 24  # of each panel's histogram
 ROOM = 0.74  # share of a panel's height for the curves; the AUROC stands above
 AXIS = {
     "sum": r"log-prob margin  $\log\pi(y_w|x)-\log\pi(y_b|x)$",
@@ -38,7 +39,7 @@ AXIS = {
 }
 
 
-def fig4(margins: pd.DataFrame, *, bins: int = 24, seed: int = 0, width: float = PAGE) -> Figure:
+def fig4(margins: pd.DataFrame, width: float = PAGE) -> Figure:
     """Fig. 4: margins of noise and noise-free responses, summed and per token, for both biases.
 
     Each panel: histogram with density, a rug, medians, and the AUROC of the margin with its 95 %
@@ -47,12 +48,10 @@ def fig4(margins: pd.DataFrame, *, bins: int = 24, seed: int = 0, width: float =
 
     Args:
         margins: from `napo.noise.samples.response_margins`.
-        bins: of each panel's histogram.
-        seed: of the bootstrap.
         width: inches; `PAGE` draws the paper's 2 x 2, `COLUMN` four panels in a column.
     """
     wide = width > COLUMN
-    records = headline(separation(margins, seed=seed)).to_dict("records")
+    records = headline(separation(margins)).to_dict("records")
     facts = {(fact["kind"], fact["statistic"], fact["equal_kept"]): fact for fact in records}
     with style():
         figure = new_figure(width, 4.1 if wide else 7.9)
@@ -66,7 +65,7 @@ def fig4(margins: pd.DataFrame, *, bins: int = 24, seed: int = 0, width: float =
                 if fact and fact["group"] != "all":
                     part = part[part["group"] == fact["group"]]
                     title = f"{title}, {fact['group']}s"
-                _draw(ax, part, STATISTICS[statistic], bins)
+                _draw(ax, part, STATISTICS[statistic])
                 if fact:
                     _annotate(ax, fact, facts.get((kind, statistic, False)))
                 ax.set_xlabel(AXIS[statistic])
@@ -85,7 +84,7 @@ def fig4(margins: pd.DataFrame, *, bins: int = 24, seed: int = 0, width: float =
         return settle(figure)
 
 
-def _draw(ax: Axes, part: pd.DataFrame, column: str, bins: int) -> None:
+def _draw(ax: Axes, part: pd.DataFrame, column: str) -> None:
     """Draw the histograms, densities, medians and rugs of one panel."""
     values = {label: part.loc[part["label"] == label, column].to_numpy(float) for label in LABELS}
     pooled = np.concatenate(list(values.values()))
@@ -94,7 +93,7 @@ def _draw(ax: Axes, part: pd.DataFrame, column: str, bins: int) -> None:
         ax.text(0.5, 0.5, "nothing labelled", transform=ax.transAxes, ha="center", color=FAINT)
         return
     span = max(np.ptp(pooled), 1e-6)
-    edges = np.linspace(pooled.min() - 0.06 * span, pooled.max() + 0.06 * span, bins + 1)
+    edges = np.linspace(pooled.min() - 0.06 * span, pooled.max() + 0.06 * span, BINS + 1)
     tops: list[float] = []
     for index, (label, (name, colour, hatch)) in enumerate(LABELS.items()):
         margins = values[label]
@@ -122,10 +121,7 @@ def _draw(ax: Axes, part: pd.DataFrame, column: str, bins: int) -> None:
 
 
 def _density(values: np.ndarray, grid: np.ndarray, narrowest: float) -> np.ndarray:
-    """A Gaussian kernel density with Scott's width, but at least `narrowest`.
-
-    A curve finer than the bars would leave the panel, or fall between the points of the grid.
-    """
+    """A Gaussian kernel density with Scott's width, but no finer than `narrowest`: the bars."""
     from scipy.stats import gaussian_kde
 
     spread = values.std(ddof=1)

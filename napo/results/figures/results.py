@@ -21,7 +21,6 @@ from napo.results.figures.style import (
 )
 
 HALVES = {"true": 5, "false": 4}  # matplotlib's carets: right for true statements, left for false
-COLUMNS = 4  # panels side by side
 BELOW = 0.3  # of a row: halves are drawn lower, so that the value's dot does not hide them
 
 
@@ -39,11 +38,9 @@ def comparison(summary: pd.DataFrame) -> Figure:
     halves = {key: name for key, name in halves.items() if name in names}
     metrics = [name for name in names if name not in halves.values()]
     variants = sort_variants(summary["variant"].unique())
-    columns = min(COLUMNS, len(metrics)) or 1
-    rows = -(-len(metrics) // columns) or 1
     with style():
-        figure = new_figure(PAGE, (0.55 + 0.175 * max(3, len(variants))) * rows + 0.25)
-        panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        figure = new_figure(PAGE, (0.55 + 0.175 * max(3, len(variants))) + 0.25)
+        panels = figure.subplots(1, max(1, len(metrics)), squeeze=False, sharey=True)[0]
         for ax, metric in zip(panels, metrics, strict=False):
             _draw(ax, summary[summary["metric"] == metric].set_index("variant"), variants)
             for half, marker in HALVES.items():
@@ -53,8 +50,6 @@ def comparison(summary: pd.DataFrame) -> Figure:
                             color=variant_colour(name), markerfacecolor="white",
                             markeredgewidth=0.7, zorder=2)  # fmt: skip
             ax.set_title(metric)
-        for ax in panels[len(metrics) :]:
-            ax.set_visible(False)
         panels[0].set_yticks(range(len(variants)), variants)
         panels[0].set_ylim(len(variants) - 0.4, -0.6)
         dot = {"color": INK, "marker": "o", "markersize": 4.6}

@@ -43,28 +43,18 @@ STYLE = {
     "axes.titlesize": 8.5,
     "axes.labelsize": 8,
     "legend.fontsize": 7.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 7),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
     "axes.unicode_minus": True,
     "lines.linewidth": 1.3,
     "legend.frameon": False,
     "legend.handlelength": 2.2,
     "hatch.linewidth": 0.5,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "savefig.facecolor": "white",
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "white"),
     "figure.dpi": 150,
     "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
     "ps.fonttype": 42,
@@ -98,13 +88,8 @@ def variant_colour(name: str) -> str:
 
 def sort_variants(names: Iterable[str]) -> list[str]:
     """Variants in the order of the figures: the base, those of `VARIANTS`, then others."""
-    order = ["base", *VARIANTS]
-
-    def place(name: str) -> tuple[int, str]:
-        known = name.removesuffix("-lora")
-        return order.index(known) if known in order else len(order), name
-
-    return sorted(names, key=place)
+    order = {name: place for place, name in enumerate(["base", *VARIANTS])}
+    return sorted(names, key=lambda name: (order.get(name.removesuffix("-lora"), len(order)), name))
 
 
 class NotebookFigure(Figure):
@@ -142,16 +127,7 @@ def settle(figure: Figure) -> Figure:
 def save(figure: Figure, folder: Path, name: str, data: pd.DataFrame) -> list[Path]:
     """Write a figure as pdf, svg and png, and its data as csv; same figure, same bytes.
 
-    Provenance and hashes of the files go to `<name>.provenance.json`.
-
-    Args:
-        figure: from a function of this package.
-        folder: created if it is missing.
-        name: file name without suffix.
-        data: the figure's data.
-
-    Returns:
-        The four paths.
+    Provenance and hashes of the files go to `<name>.provenance.json`. Returns the four paths.
     """
     paths = [Path(folder) / f"{name}.{suffix}" for suffix in (*METADATA, "csv")]
     for path in paths[:-1]:
