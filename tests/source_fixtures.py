@@ -36,8 +36,8 @@ def published(number, **changes):
 
 def write(folder, *shards, group=4):
     folder.mkdir(parents=True, exist_ok=True)
-    for at, rows in enumerate(shards):
-        path = folder / f"RLAIF-V-Dataset_{at:03d}.parquet"
+    for number, rows in enumerate(shards):
+        path = folder / f"RLAIF-V-Dataset_{number:03d}.parquet"
         pq.write_table(pa.Table.from_pylist(list(rows)), path, row_group_size=group)
     return folder
 
@@ -53,32 +53,21 @@ def write_jsonl(folder, rows):
 
 
 BOMB = b"\x89PNG\r\n\x1a\n" + encoded(Image.new("1", (20_000, 20_000)))[8:]
-
-
+NOISE = encoded(Image.effect_noise((64, 64), 50), "JPEG")
 SPOILT = {
-    "truncated JPEG": (
-        {"image": {"bytes": encoded(Image.effect_noise((64, 64), 50), "JPEG")[:300], "path": None}},
-        "does not decode",
-    ),
-    "no image at all": ({"image": {"bytes": b"not an image", "path": None}}, "does not decode"),
+    "truncated JPEG": ({"image": {"bytes": NOISE[:300], "path": None}}, "does not decode"),
     "empty bytes": ({"image": {"bytes": b"", "path": None}}, "it is missing"),
-    "cut PNG": ({"image": {"bytes": encoded(picture(9, (64, 64)))[:60], "path": None}}, "decode"),
     "decompression bomb": ({"image": {"bytes": BOMB, "path": None}}, "pixels"),
     "a line of pixels": (
         {"image": {"bytes": encoded(picture(1, (4000, 1))), "path": None}},
         "too unequal",
     ),
     "empty question": ({"question": " \n"}, "empty question"),
-    "empty chosen": ({"chosen": ""}, "empty chosen"),
     "no rejected": ({"rejected": None}, "empty rejected"),
     "null character": ({"chosen": "a\0b"}, "null character"),
-    "repeated id": ({"idx": "2"}, r"row 2 \(number 4\) has the id of row number 2"),
-    "path that leaves the folder": (
-        {"image": {"bytes": None, "path": "../../secret.png"}},
-        "leaves the folder",
-    ),
-    "absolute path": ({"image": {"bytes": None, "path": "/etc/hostname"}}, "leaves the folder"),
-    "file that is not there": ({"image": {"bytes": None, "path": "gone.png"}}, "is not there"),
+    "repeated id": ({"idx": "2"}, "has the id of row number 2"),
+    "path outside": ({"image": {"bytes": None, "path": "../../secret.png"}}, "leaves the folder"),
+    "missing file": ({"image": {"bytes": None, "path": "gone.png"}}, "is not there"),
 }
 
 
