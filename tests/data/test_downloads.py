@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import io
 import os
 import re
 import shutil
@@ -27,14 +26,6 @@ def server():
         yield server
 
 
-def zipped(**members):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, text in members.items():
-            archive.writestr(name, text)
-    return buffer.getvalue()
-
-
 def tree(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
@@ -50,9 +41,8 @@ def test_an_interrupted_download_resumes_and_ends_with_the_same_bytes(server, tm
     assert server.requests[-1] == ("GET", "/big", "bytes=300000-")
 
 
-@pytest.mark.parametrize("part", [BODY, BODY + b"more"])
-def test_a_part_that_leaves_nothing_to_send_is_downloaded_anew(server, tmp_path, part):
-    (tmp_path / "big.part").write_bytes(part)
+def test_a_part_that_leaves_nothing_to_send_is_downloaded_anew(server, tmp_path):
+    (tmp_path / "big.part").write_bytes(BODY)
     download(server.address + "/big", tmp_path / "big")
     assert (tmp_path / "big").read_bytes() == BODY
 
@@ -86,12 +76,9 @@ def test_a_full_disk_is_not_taken_for_a_broken_connection(server, tmp_path, monk
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    (tmp_path / "a.zip").write_bytes(zipped(a="x"))
-    monkeypatch.setattr(shutil, "copyfileobj", full)  # zipfile copies by it, too
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(NapoError, match=r"big\.part cannot be written: the disk is full"):
         download(server.address + "/big", tmp_path / "big")
-    with pytest.raises(NapoError, match=r"cannot be written: the disk is full"):
-        unpack(tmp_path / "a.zip")
 
 
 SECRET = "hf-0123456789"
@@ -103,12 +90,8 @@ SECRET = "hf-0123456789"
         ("{server}/gone?token={secret}", "/gone answers 404 Not Found; download it by hand"),
         ("{server}/lfs?token={secret}", "/lfs is a pointer of Git LFS"),
         ("http://127.0.0.1:9/f?token={secret}", r"http://127.0.0.1:9/f cannot be downloaded \(C"),
-        ("http://me:{secret}@127.0.0.1:9/f", r"http://127.0.0.1:9/f cannot be downloaded"),
-        ("http://me:{secret}@127.0.0.1/f", "http://127.0.0.1/f cannot be downloaded"),
+        ("http://me:{secret}@127.0.0.1:9/f g", r"http://127.0.0.1:9/f g cannot be downloaded"),
         ("http://me:a/{secret}@127.0.0.1/f", "the address cannot be downloaded"),
-        ("http://127.0.0.1:9/f g?token={secret}", "http://127.0.0.1:9/f g cannot be downloaded"),
-        ("me?token={secret}", "me cannot be downloaded"),
-        ("http://[?token={secret}", "the address cannot be downloaded"),
         ("file:///etc/hostname", "file:///etc/hostname is not https, so its content"),
     ],
 )
@@ -134,7 +117,9 @@ def test_plain_http_from_another_machine_needs_a_pinned_hash(server, tmp_path, m
 def test_a_member_that_would_leave_the_folder_is_refused_by_name(tmp_path, name):
     path = tmp_path / "in" / "a.zip"
     path.parent.mkdir()
-    path.write_bytes(zipped(**{"good.txt": "1", name: "2"}))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("good.txt", "1")
+        archive.writestr(name, "2")
     with pytest.raises(NapoError, match=re.escape(f"a.zip names {name!r}, outside")):
         unpack(path)
     assert tree(tmp_path) == ["in", "in/a.zip"]

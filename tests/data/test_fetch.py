@@ -19,7 +19,7 @@ from hub_fixtures import NEW, OLD, running_server
 from napo.config.profile import Profile, Source, load_profile
 from napo.data.fetch import RECORD, fetch, items, status
 from napo.errors import NapoError
-from napo.workspace.files import read_json, write_json
+from napo.workspace.files import write_json
 from napo.workspace.folders import Workspace
 
 BODY = bytes(range(256)) * 4000
@@ -95,47 +95,6 @@ def test_a_place_where_all_is_there_is_not_written_to(server, workspace):
     assert tree(workspace.root / "data/downloads") == ["thing", "thing/f"]
 
 
-def test_zip_files_are_unpacked_recorded_and_not_fetched_twice(server, workspace):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("annotations/one.json", "1")
-        archive.writestr("two.txt", "22")
-    server.files["/a.zip"] = buffer.getvalue()
-    both = profile(source(url={"a.zip": server.address + "/a.zip"}, holds={"*/one.json": 1}))
-    report(both, workspace, yes=True)
-    folder = workspace.root / "data/downloads/thing"
-    assert tree(folder) == ["annotations", "annotations/one.json", "two.txt"]
-    [record] = read_json(workspace.root / RECORD).values()
-    assert record["urls"] == {"a.zip": {"annotations/one.json": 1, "two.txt": 2}}
-    report(both, workspace, yes=True)
-    assert len(server.requests) == 1
-    (folder / "two.txt").write_text("2")
-    [item] = status(both, workspace)
-    assert (item.state, item.lacks) == ("partly", ("two.txt",))
-    report(both, workspace, yes=True)
-    assert (folder / "two.txt").read_text() == "22"
-
-
-def test_a_file_name_that_would_leave_its_folder_is_refused(server, workspace):
-    with pytest.raises(NapoError, match=r"thing names '../f', outside"):
-        report(profile(source(url={"../f": server.address + "/f"})), workspace, yes=True)
-
-
-def test_holds_counts_files_by_pattern(workspace):
-    images = profile(source(manual="Get the images.", holds={"*.json": 1, "image/*.jpg": 3}))
-    folder = workspace.root / "data/downloads/thing"
-    [missing] = status(images, workspace)
-    assert (missing.state, missing.present, missing.expected) == ("missing", 0, 4)
-    (folder / "image" / "folder.jpg").mkdir(parents=True)
-    (folder / "image" / "1.jpg").touch()
-    [partly] = status(images, workspace)
-    assert (str(partly), partly.lacks) == ("1 of 4 files", ("*.json", "image/*.jpg"))
-    for name in ("data.json", "image/2.jpg", "image/3.jpg", "image/4.jpg"):
-        (folder / name).touch()
-    [complete] = status(images, workspace)
-    assert (complete.state, complete.present) == ("complete", 4)
-
-
 def test_a_dry_run_writes_nothing_and_names_size_licence_and_steps(server, workspace, monkeypatch):
     disk_with(monkeypatch, 10**9)
     needs = profile(
@@ -158,13 +117,47 @@ def test_a_disk_that_is_too_small_stops_before_any_download(server, workspace, m
     assert not server.requests and not (workspace.root / "data/downloads/thing").exists()
 
 
+def test_zip_files_are_unpacked_recorded_and_not_fetched_twice(server, workspace):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("annotations/one.json", "1")
+        archive.writestr("two.txt", "22")
+    server.files["/a.zip"] = buffer.getvalue()
+    zipped = profile(source(url={"a.zip": server.address + "/a.zip"}, holds={"*/one.json": 1}))
+    for _ in range(2):
+        report(zipped, workspace, yes=True)
+    assert len(server.requests) == 1
+    folder = workspace.root / "data/downloads/thing"
+    assert tree(folder) == ["annotations", "annotations/one.json", "two.txt"]
+    (folder / "two.txt").write_text("2")
+    [item] = status(zipped, workspace)
+    assert (item.state, item.lacks) == ("partly", ("two.txt",))
+    report(zipped, workspace, yes=True)
+    assert (folder / "two.txt").read_text() == "22"
+
+
+def test_holds_counts_files_by_pattern(workspace):
+    images = profile(source(manual="Get the images.", holds={"*.json": 1, "image/*.jpg": 3}))
+    folder = workspace.root / "data/downloads/thing"
+    (folder / "image" / "folder.jpg").mkdir(parents=True)
+    for name in ("data.json", "image/1.jpg"):
+        (folder / name).touch()
+    [partly] = status(images, workspace)
+    assert (str(partly), partly.lacks) == ("2 of 4 files", ("image/*.jpg",))
+    for name in ("image/2.jpg", "image/3.jpg", "image/4.jpg"):
+        (folder / name).touch()
+    [complete] = status(images, workspace)
+    assert (complete.state, complete.present) == ("complete", 4)
+
+
 def test_another_revision_is_refused_until_the_folder_is_removed(server, workspace):
     server.files |= {"/old": b"old", "/new": b"new"}
-    old = profile(source(revision="old", url={"f": server.address + "/old"}))
-    new = profile(source(revision="new", url={"f": server.address + "/new"}))
+    old, new = (
+        profile(source(revision=name, url={"f": f"{server.address}/{name}"}))
+        for name in ("old", "new")
+    )
     report(old, workspace, yes=True)
-    [item] = status(new, workspace)
-    assert (item.state, item.lacks) == ("partly", ("revision new",))
+    assert status(new, workspace)[0].lacks == ("revision new",)
     with pytest.raises(NapoError, match="fetched at old, and the profile asks for new; remove"):
         report(new, workspace, yes=True)
     folder = workspace.root / "data/downloads/thing"
@@ -172,30 +165,25 @@ def test_another_revision_is_refused_until_the_folder_is_removed(server, workspa
     shutil.rmtree(folder)
     report(new, workspace, yes=True)
     assert (folder / "f").read_bytes() == b"new"
-    [record] = read_json(workspace.root / RECORD).values()
-    assert (record["revision"], record["whole"]) == ("new", True)
 
 
-GOOD_RECORD = {"repo": "", "revision": "", "commit": "", "whole": True, "files": {}, "urls": {}}
+def test_a_damaged_record_is_one_sentence(workspace):
+    write_json(workspace.root / RECORD, {"to": {"repo": None}})
+    with pytest.raises(NapoError, match=r"fetched\.json is damaged .*; delete it, then call"):
+        status(profile(source()), workspace)
 
 
 @pytest.mark.parametrize(
-    "content",
-    [[], {"to": {}}, {"to": {**GOOD_RECORD, "files": {"f": None}}}, {"to": {"repo": None}}],
+    ("sources", "problem"),
+    [
+        ([{}, {"to": "./data/downloads/thing"}], "Two sources go to data/downloads/thing; give"),
+        ([{"url": {"../f": "https://x.org/f"}}], r"thing names '../f', outside"),
+        ([{"name": "thin"}], r"Unknown item to fetch 'thing'\. Did you mean 'thin'"),
+    ],
 )
-def test_a_damaged_record_is_one_sentence(workspace, content):
-    write_json(workspace.root / RECORD, content)
-    for look in (status, report):
-        with pytest.raises(NapoError, match=r"fetched\.json is damaged .*; delete it, then call"):
-            look(profile(source()), workspace)
-
-
-@pytest.mark.parametrize("place", ["data/downloads/thing/", "./data/downloads/thing"])
-def test_two_sources_that_go_to_one_place_are_refused(workspace, place):
-    with pytest.raises(NapoError, match="Two sources go to data/downloads/thing; give each"):
-        status(profile(source(name="one"), source(name="two", to=place)), workspace)
-    apart = profile(source(name="one"), source(name="two", to="data/downloads/thing/more"))
-    assert len(status(apart, workspace)) == 2
+def test_sources_that_cannot_be_fetched_are_one_sentence(workspace, sources, problem):
+    with pytest.raises(NapoError, match=problem):
+        report(profile(*(source(**s) for s in sources)), workspace, yes=True, only="thing")
 
 
 def run(server, workspace, *sources, model=None, arguments=("--yes",)):
@@ -224,9 +212,6 @@ def test_a_repository_is_fetched_at_the_recorded_commit_and_mended(server, works
     assert (done.returncode, "hf_secret" in done.stdout + done.stderr) == (0, False)
     assert tree(folder) == ["Bench", "Bench/data.json", "Bench/images", "Bench/images/1.jpg",
                             "data.json", "images"]  # fmt: skip
-    [record] = read_json(workspace.root / RECORD).values()
-    assert (record["commit"], record["whole"]) == (OLD, True)
-    assert record["files"] == {"Bench/data.json": 2, "Bench/images/1.jpg": len(BODY)}
 
     server.newest = NEW
     (folder / "Bench/images/1.jpg").write_bytes(b"cut")
@@ -240,9 +225,7 @@ def test_a_repository_is_fetched_at_the_recorded_commit_and_mended(server, works
 def test_a_repository_that_breaks_off_continues_at_its_first_commit(server, workspace):
     server.hub[OLD], server.newest, server.cut = {"a.parquet": BODY}, OLD, 1000
     item = source(repo="o/d")
-    broken = run(server, workspace, item)
-    assert (broken.returncode, "Traceback" in broken.stderr) == (1, False)
-    assert "napo: thing: " in broken.stderr
+    assert "napo: thing: The hub cannot be reached" in run(server, workspace, item).stderr
     server.hub[NEW], server.newest, server.cut = {"a.parquet": b"new"}, NEW, None
     assert run(server, workspace, item).returncode == 0
     assert (workspace.root / "data/downloads/thing/a.parquet").read_bytes() == BODY
@@ -252,17 +235,11 @@ def test_the_base_model_is_fetched_to_where_the_profile_loads_it_from(server, wo
     model = {"path": "o/d", "revision": OLD}
     server.hub[OLD] = {"config.json": b"{}", "model.safetensors": BODY, "pytorch_model.bin": BODY}
     assert run(server, workspace, model=model).returncode == 0
-    script = (
-        "from napo.config.profile import *; from napo.data.fetch import status; "
-        "from napo.workspace.folders import *; "
-        f"p = Profile(name='p', model=Model(**{model})); print(p.model.location); "
-        f"print(status(p, Workspace.open({str(workspace.root)!r}, 'p'))[0])"
-    )
+    assert " complete " in run(server, workspace, model=model, arguments=()).stdout
+    script = f"from napo.config.settings import Model; print(Model(**{model}).location)"
     environment = {**os.environ, "HF_HOME": str(workspace.root.parent / "hub")}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
-    folder, state = done.stdout.decode().split()
-    assert tree(Path(folder)) == ["config.json", "model.safetensors"]
-    assert state == "complete"
+    assert tree(Path(done.stdout.decode().strip())) == ["config.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -291,11 +268,6 @@ def test_without_the_hub_the_sizes_are_the_profiles(workspace, monkeypatch):
         report(both, workspace, yes=True)
 
 
-def test_an_unknown_item_gets_the_nearest_name(workspace):
-    with pytest.raises(NapoError, match=r"Unknown item to fetch 'thin'\. Did you mean 'thing'"):
-        report(profile(source()), workspace, only="thin")
-
-
 def test_the_base_model_comes_first_if_it_is_on_the_hub():
     assert items(load_profile("tiny")) == []
     model, *rest = items(load_profile("llava-1.5-7b"))
@@ -311,8 +283,6 @@ def test_the_sources_go_where_the_profile_reads_and_are_pinned(name):
     folders = {f"{settings.evaluation.source}/{name}" for name in settings.evaluation.benchmarks}
     assert {item.to for item in settings.sources} == folders | {settings.data.source}
     for item in settings.sources:
-        assert item.licence and item.holds
-        assert all(
-            item.revision in address or "#sha256=" in address for address in item.url.values()
-        )
-        assert Path(item.to).parts[:2] == ("data", "downloads")
+        addresses = item.url.values()
+        assert item.licence and item.holds and item.to.startswith("data/downloads/")
+        assert all(item.revision in address or "#sha256=" in address for address in addresses)
