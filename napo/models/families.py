@@ -69,16 +69,12 @@ class Family(Entry):
 
         # transformers reads this signature to know which parts to load and to save.
         def build(
-            processor: Any,
-            image_processor: Any = None,
-            tokenizer: Any = None,
-            chat_template: Any = None,
+            processor: Any, image_processor: Any, tokenizer: Any, chat_template: Any = None
         ) -> None:
             processor.image_token = self.image_token
             processor.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-            transformers.ProcessorMixin.__init__(
-                processor, image_processor, tokenizer, chat_template=chat_template
-            )
+            parts = (image_processor, tokenizer)
+            transformers.ProcessorMixin.__init__(processor, *parts, chat_template=chat_template)
 
         # Same name as the parent: it is written into processor_config.json.
         parent = getattr(transformers, self.processor)
@@ -130,20 +126,12 @@ register(
 
 
 def of_config(config: PreTrainedConfig) -> Family:
-    """The family of a model, by its config.
-
-    Raises:
-        NapoError: for an unknown family, with the entry to register.
-    """
+    """The family of a model, by its config."""
     return _find(f"model type {config.model_type!r}", "model_type", {config.model_type})
 
 
 def of_processor(processor: ProcessorMixin) -> Family:
-    """The family of a processor, by its class or a parent's.
-
-    Raises:
-        NapoError: for an unknown family, with the entry to register.
-    """
+    """The family of a processor, by its class or a parent's."""
     classes = {kind.__name__ for kind in type(processor).__mro__}
     return _find(f"processor {type(processor).__name__}", "processor", classes)
 

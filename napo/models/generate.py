@@ -154,11 +154,8 @@ def _windows(
 def batches(lengths: Mapping[int, int], size: int, *, equal: bool) -> Iterator[list[int]]:
     """Indices of prompts of similar length, so that a batch has little padding.
 
-    Args:
-        lengths: tokens of each prompt, by its index.
-        size: most prompts in a batch.
-        equal: no padding at all, with batches that are not full: 25 % faster on a CPU, while a GPU
-            wants full batches.
+    With `equal` there is no padding at all, and batches are not full: 25 % faster on a CPU, while a
+    GPU wants full batches.
     """
     batch: list[int] = []
     for index in sorted(lengths, key=lengths.__getitem__):
@@ -173,11 +170,7 @@ def batches(lengths: Mapping[int, int], size: int, *, equal: bool) -> Iterator[l
 class Decoder:
     """A model with its decoding settings; answers one batch of prompts per call.
 
-    Args:
-        model: as in `generate`.
-        processor: its processor.
-        decoding: as in `generate`.
-        seeds: seed and entropy of each prompt, by its index.
+    `seeds` holds the seed and the entropy of each prompt, by its index.
     """
 
     def __init__(
@@ -251,10 +244,8 @@ class Decoder:
     ) -> dict[int, list[int]]:
         """Greedy or sampled answers; a row leaves the batch when it ends.
 
-        Args:
-            embeddings: (batch, length, width), with the image features.
-            mask: (batch, length), 0 for padding.
-            indices: (batch,), of the prompts.
+        Shapes: embeddings (batch, length, width), with the image features; mask (batch, length), 0
+        for padding; indices of the prompts (batch,).
         """
         decoding, alive, answers = self.decoding, list(indices), {n: [] for n in indices}
         cache = DynamicCache(config=self.inner.config.get_text_config())

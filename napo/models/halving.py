@@ -30,14 +30,11 @@ class Halving:
     Args:
         unit: the items of a batch, plural, for messages.
         advice: remedy if a single item does not fit, for the error message.
-
-    Attributes:
-        limit: largest batch that is tried; None until memory has run out.
     """
 
     def __init__(self, unit: str, advice: str) -> None:
         self.unit, self.advice = unit, advice
-        self.limit: int | None = None
+        self.limit: int | None = None  # largest batch that is tried, once memory has run out
 
     def __call__(
         self, work: Callable[[list[Item]], Result], batch: list[Item]

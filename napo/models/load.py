@@ -94,7 +94,7 @@ def load_model(
             **quantised,
         )
     for problem in ("missing", "unexpected", "mismatched"):
-        _refuse_weights(path, problem, report.get(f"{problem}_keys") or ())
+        _refuse_weights(path, problem, report[f"{problem}_keys"])
     processor = load_processor(path, image_mode=image_mode)
     image_token = getattr(model.config, "image_token_id", None)
     if processor.image_token_id != image_token:
@@ -114,11 +114,7 @@ def load_model(
 
 
 def load_processor(path: str | Path, *, image_mode: str = "crop") -> ProcessorMixin:
-    """The processor of a model folder or hub id.
-
-    Raises:
-        NapoError: when it does not load.
-    """
+    """The processor of a model folder or hub id."""
     family = families.of_config(config_of(path))
     with _reported(f"The processor of {path} does not load{DAMAGED}"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # without torchvision the Pillow version is the right one
@@ -132,11 +128,7 @@ def load_processor(path: str | Path, *, image_mode: str = "crop") -> ProcessorMi
 
 
 def config_of(path: str | Path) -> PreTrainedConfig:
-    """A model's config.json, without running code that comes with the model.
-
-    Raises:
-        NapoError: when it does not load.
-    """
+    """A model's config.json, without running code that comes with the model."""
     with _reported(f"The model {path} does not load{DAMAGED}"):
         return transformers.AutoConfig.from_pretrained(str(path), trust_remote_code=False)
 
@@ -186,7 +178,7 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftMo
     from peft import get_peft_model
 
     targets = config.target_modules
-    if not isinstance(targets, str):
+    if not isinstance(targets, str):  # a pattern, or peft's word "all-linear"
         layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
         for target in targets or ():
             if target.rpartition(".")[2] not in layers:
@@ -210,10 +202,7 @@ def merge_adapter(adapter: str | Path, folder: str | Path, *, base: str | Path =
     Args:
         adapter: the adapter's folder, such as a run's `adapter/`.
         folder: the folder to write; it must not exist.
-        base: the base model; by default the one that the adapter names.
-
-    Raises:
-        NapoError: when the folder exists, or base or adapter do not load.
+        base: the base model; by default the adapter's own.
     """
     folder, adapter = Path(folder), Path(adapter)
     if folder.exists():
@@ -262,22 +251,15 @@ def _refuse_weights(path: str, problem: str, names: Iterable[object]) -> None:
 
 
 def model_fingerprint(path: str | Path) -> str:
-    """A short hash of a model's weights and processor files: 16 hexadecimal digits.
-
-    Args:
-        path: a Hugging Face folder or hub id (its cached files).
+    """A short hash of the weights and processor files of a folder or a cached hub id.
 
     Raises:
         NapoError: when there are no weights.
     """
     folder = Path(path)
     if not folder.is_dir():
-        try:
+        with _reported(f"{path} is neither a folder nor a model in the cache or hub"):
             folder = Path(transformers.utils.cached_file(str(path), "config.json")).parent
-        except OSError:
-            raise NapoError(
-                f"{path} is neither a folder nor a model in the cache or hub."
-            ) from None
     files = sorted({file for name in FINGERPRINTED for file in folder.glob(name) if file.is_file()})
     if not any(file.suffix == ".safetensors" for file in files):
         raise NapoError(f"{path} holds no .safetensors weights; name a model's folder.")
@@ -286,11 +268,7 @@ def model_fingerprint(path: str | Path) -> str:
 
 
 def freeze_vision_tower(model: PreTrainedModel) -> None:
-    """Freeze the vision tower; language model and projector are trained.
-
-    Raises:
-        NapoError: when no parameter matches the family's pattern.
-    """
+    """Freeze the vision tower; language model and projector are trained."""
     family = families.of_config(model.config)
     frozen = [p for name, p in model.named_parameters() if family.is_frozen(name)]
     if not frozen:

@@ -38,13 +38,9 @@ class PromptInputs:
 def render(
     processor: ProcessorMixin, question: str, *, image: bool, answer: str | None = None
 ) -> str:
-    """The chat-formatted prompt, up to the assistant's answer.
+    """The chat-formatted prompt, up to the assistant's answer, or with the answer if it is given.
 
-    Args:
-        processor: a processor with a chat template.
-        question: the user's text; special tokens are removed from it.
-        image: whether the prompt has an image.
-        answer: the assistant's text, to render the whole conversation.
+    Special tokens are removed from the question.
 
     Raises:
         NapoError: when the processor has no chat template.
@@ -105,12 +101,10 @@ def prompt_inputs(
     Raises:
         NapoError: for an unknown mask, or when the tokenizer has no mask token.
     """
-    for kind, mask, masks in (
-        ("image_mask", image_mask, IMAGE_MASKS),
-        ("text_mask", text_mask, TEXT_MASKS),
-    ):
-        if mask is not None and mask not in masks:
-            raise unknown(kind, mask, masks)
+    if image_mask not in (None, *IMAGE_MASKS):
+        raise unknown("image_mask", image_mask, IMAGE_MASKS)
+    if text_mask not in (None, *TEXT_MASKS):
+        raise unknown("text_mask", text_mask, TEXT_MASKS)
     if text_mask == "drop":
         question = ""
     if image is not None:
@@ -120,9 +114,8 @@ def prompt_inputs(
     elif pixels is None:
         pixels = image_pixels(processor, image)
     visual = processor.replace_image_token(pixels, 0) if pixels else ""
-    hide_question = text_mask == "mask_token"
-    template = processor.chat_template
-    ids = list(_prompt_ids(processor, template, question, visual, hide_question))
+    hide = text_mask == "mask_token"
+    ids = list(_prompt_ids(processor, processor.chat_template, question, visual, hide))
     if image is not None and image_mask == "mask_token":
         mask_id = mask_token_id(processor)
         return PromptInputs([mask_id if t == processor.image_token_id else t for t in ids])
@@ -131,7 +124,7 @@ def prompt_inputs(
 
 @lru_cache(maxsize=16_384)  # every seed of every variant answers the same benchmarks
 def _prompt_ids(
-    processor: ProcessorMixin, template: str, question: str, visual: str, hide_question: bool
+    processor: ProcessorMixin, template: str, question: str, visual: str, hide: bool
 ) -> tuple[int, ...]:
     """Ids of a prompt whose image token is replaced by `visual` (`template` keys the cache)."""
     text = render(processor, question, image=bool(visual))
@@ -142,10 +135,10 @@ def _prompt_ids(
         expanded,
         # Some templates write the start token themselves.
         add_special_tokens=not (start and text.startswith(start)),
-        return_offsets_mapping=hide_question,
+        return_offsets_mapping=hide,
     )
     ids = encoded["input_ids"]
-    if hide_question:
+    if hide:
         frame = render(processor, _SENTINEL, image=bool(visual))
         before, _, after = frame.partition(_SENTINEL)
         first = len(before) + len(expanded) - len(text)
@@ -197,10 +190,8 @@ def image_pixels(processor: ProcessorMixin, image: Image.Image) -> dict[str, Any
     Values that are no tensors (rows and columns of Idefics3) give the number of visual tokens.
     """
     family = families.of_processor(processor)
-    images = [prepared(processor, image)]
-    pixels = dict(
-        processor.image_processor(images=images, return_tensors="pt", **family.image_arguments)
-    )
+    options = {"return_tensors": "pt", **family.image_arguments}
+    pixels = dict(processor.image_processor(images=[prepared(processor, image)], **options))
     for name in family.layout:
         pixels[name] = torch.as_tensor(pixels[name]).tolist()
     return pixels
@@ -249,11 +240,8 @@ def stack_pixels(pixels: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
     A varying number of tiles is padded with empty tiles.
     """
-    images = [entry for entry in pixels if entry]
-    if not images:
-        return {}
-    stacked = {}
-    for name, first in images[0].items():
+    images, stacked = [entry for entry in pixels if entry], {}
+    for name, first in images[0].items() if images else ():
         if not isinstance(first, torch.Tensor):
             continue
         parts = [entry[name] for entry in images]
@@ -270,13 +258,8 @@ def stack_pixels(pixels: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 def response_ids(processor: ProcessorMixin, prompt: str, answers: Sequence[str]) -> list[list[int]]:
     """Token ids of answers as the model would write them after the prompt, without an end token.
 
-    Prompt and answer are tokenized together, because a tokenizer may treat the start of a text
-    differently from its middle.
-
-    Args:
-        processor: the processor.
-        prompt: output of `render`.
-        answers: the assistant's texts; special tokens and outer white space are removed.
+    Prompt (output of `render`) and answer are tokenized together, because a tokenizer may treat the
+    start of a text differently from its middle. Special tokens and outer white space are removed.
     """
     tokenizer = processor.tokenizer
     # Visual tokens do not change the boundary; only the text after them is needed.
@@ -298,9 +281,7 @@ def _gap(processor: ProcessorMixin, template: str) -> str:
     """White space that the template writes between prompt and answer (`template` is a key)."""
     prompt = render(processor, "x", image=False)
     conversation = render(processor, "x", image=False, answer=_SENTINEL)
-    if not conversation.startswith(prompt):
-        return ""
-    gap = conversation[len(prompt) :].partition(_SENTINEL)[0]
+    gap = conversation.removeprefix(prompt).partition(_SENTINEL)[0]
     return gap if not gap.strip() else ""
 
 

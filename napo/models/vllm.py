@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
@@ -35,17 +36,15 @@ def vllm_requests(processor: ProcessorMixin, prompts: Sequence[Prompt]) -> list[
     requests = []
     for prompt in prompts:
         inputs, image_id = prompt.inputs(processor), processor.image_token_id
-        runs = [(token, len(list(run))) for token, run in itertools.groupby(inputs.ids)]
-        parts = sum(token == image_id for token, _ in runs)
+        runs = [list(run) for _, run in itertools.groupby(inputs.ids)]
+        parts = sum(run[0] == image_id for run in runs)
         if parts > 1:
             raise NapoError(
                 f"{families.of_processor(processor).model_type} splits an image into {parts} "
                 "parts, which the vLLM engine cannot do; set masks.engine to transformers."
             )
-        one_image_token = [
-            token for token, count in runs for _ in range(1 if token == image_id else count)
-        ]
-        request: dict[str, Any] = {"prompt_token_ids": one_image_token}
+        ids = [token for run in runs for token in (run[:1] if run[0] == image_id else run)]
+        request: dict[str, Any] = {"prompt_token_ids": ids}
         if inputs.pixels:
             masked = mask_image(prompt.image, prompt.image_mask)
             request["multi_modal_data"] = {"image": prepared(processor, masked)}
@@ -53,58 +52,51 @@ def vllm_requests(processor: ProcessorMixin, prompts: Sequence[Prompt]) -> list[
     return requests
 
 
-class Engine:
-    """A vLLM engine that answers prompts as `napo.models.generate.generate` does.
+def answer(
+    llm: Any,
+    processor: ProcessorMixin,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    *,
+    seed: int = 0,
+) -> list[Generated]:
+    """Answer prompts with a `vllm.LLM`, in their order, as `napo.models.generate.generate` does.
 
-    Args:
-        llm: a `vllm.LLM`.
-        processor: the model's processor.
-        ends: ids of the tokens that end an answer.
+    Raises:
+        NapoError: for beams, which vLLM's engine does not search.
     """
+    from vllm import SamplingParams
 
-    def __init__(self, llm: Any, processor: ProcessorMixin, ends: Sequence[int]) -> None:
-        self._llm, self._processor, self._ends = llm, processor, sorted(ends)
-
-    def __call__(
-        self, prompts: Sequence[Prompt], decoding: Decoding, *, seed: int = 0
-    ) -> list[Generated]:
-        """Answer prompts, in their order.
-
-        Raises:
-            NapoError: for beams, which vLLM's engine does not search.
-        """
-        from vllm import SamplingParams
-
-        if decoding.num_beams > 1:
-            raise NapoError(
-                f"masks.decoding.num_beams is {decoding.num_beams}, and the vLLM engine has no "
-                "beams; set it to 1 or masks.engine to transformers."
-            )
-        never = never_answered(self._processor, self._ends)
-        sampling = [
-            SamplingParams(
-                temperature=decoding.temperature,
-                top_p=decoding.top_p,
-                max_tokens=decoding.max_new_tokens,
-                min_tokens=decoding.min_new_tokens,
-                stop_token_ids=self._ends,
-                logit_bias=dict.fromkeys(never, -100.0),
-                seed=(seed + prompt.entropy(index)) % 2**31,
-            )
-            for index, prompt in enumerate(prompts)
-        ]
-        requests = vllm_requests(self._processor, prompts)
-        generated = []
-        for output in self._llm.generate(requests, sampling, use_tqdm=False):
-            answer = output.outputs[0]
-            ids = [token for token in answer.token_ids if token not in self._ends]
-            text = self._processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
-            generated.append(Generated(text, len(ids), answer.finish_reason == "length"))
-        return generated
+    if decoding.num_beams > 1:
+        raise NapoError(
+            f"masks.decoding.num_beams is {decoding.num_beams}, and the vLLM engine has no "
+            "beams; set it to 1 or masks.engine to transformers."
+        )
+    end = processor.tokenizer.eos_token_id
+    never = dict.fromkeys(never_answered(processor, [end]), -100.0)
+    sampling = [
+        SamplingParams(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            max_tokens=decoding.max_new_tokens,
+            min_tokens=decoding.min_new_tokens,
+            stop_token_ids=[end],
+            logit_bias=never,
+            seed=(seed + prompt.entropy(index)) % 2**31,
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+    generated = []
+    for output in llm.generate(vllm_requests(processor, prompts), sampling, use_tqdm=False):
+        completion = output.outputs[0]
+        ids = [token for token in completion.token_ids if token != end]
+        text = processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        generated.append(Generated(text, len(ids), completion.finish_reason == "length"))
+    return generated
 
 
-def load_engine(profile: Profile) -> Engine:
-    """vLLM with the profile's base model, on this process's GPU.
+def load_engine(profile: Profile) -> Callable[..., list[Generated]]:
+    """`answer` with the profile's base model, on this process's GPU.
 
     Raises:
         NapoError: when vLLM is not installed.
@@ -129,4 +121,4 @@ def load_engine(profile: Profile) -> Engine:
         seed=profile.data.seed,
         trust_remote_code=False,
     )
-    return Engine(llm, processor, [processor.tokenizer.eos_token_id])
+    return partial(answer, llm, processor)

@@ -154,15 +154,3 @@ def test_an_unknown_family_says_how_to_register_one(tmp_path):
     sentence = r"registered for the model type 'llama' \(known: idefics3.*register.*docs/extend.md"
     with pytest.raises(NapoError, match=sentence):
         load_model(tmp_path)
-
-
-def test_a_family_registered_from_outside_is_found_by_config_and_processor(monkeypatch):
-    from types import SimpleNamespace
-
-    import napo
-
-    monkeypatch.setattr(napo.Family, "registry", type(families.FAMILIES)("model family"))
-    monkeypatch.setattr(families, "FAMILIES", napo.Family.registry)
-    entry = napo.register(napo.Family("mine", "MyProcessor", "vision.*", image_parts="vision.*"))
-    assert families.of_config(SimpleNamespace(model_type="mine")) is entry
-    assert families.of_processor(type("MyProcessor", (), {})()) is entry
