@@ -18,7 +18,7 @@ from napo.data import sources
 from napo.data.source_files import ParquetFile, encodable, reading
 from napo.data.sources import BadRow
 from napo.errors import NapoError
-from napo.workspace.files import atomic_file, finished_files, write_json
+from napo.workspace.files import atomic_file, finished_files, read_json, write_json
 from napo.workspace.hashing import content_hash
 from napo.workspace.manifests import complete, manifest_fingerprint, require
 
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+COLUMNS = ("id", "idx", "image", "question", "chosen", "rejected", "origin_dataset",
+           "origin_split", "image_path")  # fmt: skip
 CUTS = tuple(f"{name}_cut" for name in BIASED)  # whether the length limit ended the response
 IN_MEMORY_BYTES = 2**30  # Parquet up to this size is loaded; larger data is mapped from disk
+PART = "part-{:05d}.parquet"
 SKIPPED = "skipped"  # folder of the rows that were left out
 
 Build = Callable[[list[dict[str, Any]]], Mapping[str, Sequence[Any]]]
@@ -45,45 +48,24 @@ def shards(folder: Path) -> list[Path]:
     return files
 
 
-def part_name(number: int) -> str:
-    """The file of a part."""
-    return f"part-{number:05d}.parquet"
-
-
-def schema(extra: Iterable[str] = ()) -> pa.Schema:
-    """The Arrow schema of preference rows, readable as Hugging Face `datasets` features.
-
-    Args:
-        extra: further columns, in order: text, or true and false for those of `CUTS`.
-    """
-    from datasets import Features, Image, Value
-
-    texts = ("question", "chosen", "rejected", "origin_dataset", "origin_split", "image_path")
-    columns = {"id": Value("string"), "idx": Value("string"), "image": Image()}
-    columns |= {name: Value("string") for name in texts}
-    columns |= {name: Value("bool" if name in CUTS else "string") for name in extra}
-    return Features(columns).arrow_schema
-
-
 def write_shard(path: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> None:
-    """Write rows to one Parquet file, atomically; images as the bytes they came in.
+    """Write rows to one Parquet file, readable as Hugging Face `datasets` features.
 
     Args:
-        path: the file.
+        path: the file, written atomically.
         rows: rows with images as `{"bytes", "path"}`.
         columns: columns that are written even where no row has them.
     """
-    import pyarrow as pa
+    from datasets import Features, Image, Value
 
-    known = schema().names
-    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
-    wanted = schema([name for name in names if name not in known])
-    texts = {field.name for field in wanted if field.type == pa.string()}
+    names = dict.fromkeys((*COLUMNS, *columns, *(name for row in rows for name in row)))
+    features = {name: Value("bool" if name in CUTS else "string") for name in names}
+    features["image"] = Image()
     plain = [
-        {name: _text(value) if name in texts else value for name, value in row.items()}
+        {name: value if name in (*CUTS, "image") else _text(value) for name, value in row.items()}
         for row in rows
     ]
-    _write_parquet(path, plain, wanted, row_group_size=128)
+    _write_parquet(path, plain, Features(features).arrow_schema, row_group_size=128)
 
 
 def _text(value: Any) -> str | None:
@@ -127,7 +109,7 @@ def write_rows(
 
     Args:
         source: folder of the rows, see `napo.data.sources`.
-        folder: where the parts go.
+        folder: of the parts.
         generate: rows (images decoded) -> for each of `BIASED`, one `Generated` a row.
             Rows that come with both biased responses (the released RLAIF-V-Bias) keep them.
         size: rows a part.
@@ -138,8 +120,7 @@ def write_rows(
         done: called with the number of rows after each part.
 
     Raises:
-        BadRow: under "stop", for the first row that cannot be used, finished parts are kept; under
-            "skip", if no row can be used.
+        BadRow: under "stop", for the first row that cannot be used; under "skip", if none can.
         NapoError: when the source cannot be read.
     """
     known = sources.survey(source, count)
@@ -149,7 +130,7 @@ def write_rows(
     rank, world = worker
 
     def is_mine(number: int) -> bool:
-        return number % world == rank and not (folder / part_name(number)).is_file()
+        return number % world == rank and not (folder / PART.format(number)).is_file()
 
     for number, batch in sources.batches(source, size, count, is_mine):
         rows, decoded, left_out = [], [], []
@@ -165,24 +146,18 @@ def write_rows(
                     raise
                 id = encodable(row["id"])
                 left_out.append({"id": id, "row": str(place), "reason": str(problem)})
-        new = with_biased(rows, decoded, generate)
+        new = _with_biased(rows, decoded, generate)
         if left_out:
-            write_json(folder / SKIPPED / f"part-{number:05d}.json", left_out)
+            write_json((folder / SKIPPED / PART.format(number)).with_suffix(".json"), left_out)
         added = [column for name in BIASED for column in (name, f"{name}_cut")]
-        write_shard(folder / part_name(number), new, added)
+        write_shard(folder / PART.format(number), new, added)
         done(len(batch))
 
 
-def with_biased(
-    rows: Sequence[Mapping[str, Any]], decoded: Sequence[dict[str, Any]], generate: Build
+def _with_biased(
+    rows: Sequence[dict[str, Any]], decoded: Sequence[dict[str, Any]], generate: Build
 ) -> list[dict[str, Any]]:
-    """Rows of RLAIF-V-Bias: the rows with the two biased responses (Eqs. 7 and 8).
-
-    Args:
-        rows: rows of RLAIF-V, or of the released RLAIF-V-Bias, which keep their responses.
-        decoded: the same rows, images decoded.
-        generate: see `write_rows`; called with the rows that lack a response.
-    """
+    """The rows with both biased responses: their own, or generated from the decoded rows."""
     have_both = [all((row.get(name) or "").strip() for name in BIASED) for row in rows]
     bare = [row for row, has_both in zip(decoded, have_both, strict=True) if not has_both]
     generated = generate(bare) if bare else {}
@@ -200,8 +175,9 @@ def with_biased(
 
 def skipped(folder: Path) -> list[dict[str, str]]:
     """The rows that `write_rows` left out: `id`, `row` (its number in the source) and `reason`."""
-    files = finished_files(folder / SKIPPED, "*.json") if (folder / SKIPPED).is_dir() else []
-    return [entry for path in files for entry in json.loads(path.read_text(encoding="utf-8"))]
+    return [
+        entry for path in finished_files(folder / SKIPPED, "*.json") for entry in read_json(path)
+    ]
 
 
 def write_scores(
@@ -212,14 +188,9 @@ def write_scores(
     worker: tuple[int, int] = (0, 1),
     done: Callable[[int], None] = lambda rows: None,
 ) -> None:
-    """Score RLAIF-V-Bias part by part, skipping the parts that are there.
+    """Score RLAIF-V-Bias part by part, skipping the parts that are there; see `write_rows`.
 
-    Args:
-        rows: folder of RLAIF-V-Bias.
-        folder: where the parts of log-probs go, under the same names.
-        make: rows (images decoded) -> rows of log-probs, see `write_reference`.
-        worker: number of this process and how many there are.
-        done: called with the number of rows after each part.
+    `make` turns rows (images decoded) into rows of log-probs, as `write_reference` takes them.
     """
     rank, world = worker
     for number, path in enumerate(shards(rows)):
@@ -252,8 +223,15 @@ def load_rows(rows: Path, reference: Path | None = None) -> datasets.Dataset:
     import datasets
 
     files = shards(rows)
-    large = sum(path.stat().st_size for path in files) > IN_MEMORY_BYTES
-    data = _map(files, rows.with_name("cache")) if large else datasets.Dataset(_read_tables(files))
+    if sum(path.stat().st_size for path in files) > IN_MEMORY_BYTES:
+        shown = not datasets.are_progress_bars_disabled()
+        datasets.disable_progress_bars()
+        cache = str(rows.with_name("cache"))
+        data = datasets.Dataset.from_parquet([str(path) for path in files], cache_dir=cache)
+        if shown:
+            datasets.enable_progress_bars()
+    else:
+        data = datasets.Dataset(_read_tables(files))
     data = data.cast_column("image", datasets.Image(decode=False))
     if reference is not None:
         scores, ids = _read_tables(shards(reference)), list(data["id"])
@@ -270,11 +248,7 @@ def load_rows(rows: Path, reference: Path | None = None) -> datasets.Dataset:
 
 
 def checked_fingerprint(folder: Path) -> str:
-    """The fingerprint of a folder's rows: of its manifest, or of files that none was written for.
-
-    Raises:
-        NapoError: when there are none, or a file is not as the manifest says.
-    """
+    """The fingerprint of rows: of their folder's manifest, or else of the files."""
     if complete(folder):
         return manifest_fingerprint(require(folder))
     return content_hash(shards(folder), folder)
@@ -292,23 +266,11 @@ def _read_tables(files: Sequence[Path]) -> pa.Table:
     return pa.concat_tables(tables, promote_options="default")
 
 
-def _map(files: Sequence[Path], cache: Path) -> datasets.Dataset:
-    """Parquet files as a dataset that is mapped from an Arrow copy; no progress bars."""
-    import datasets
-
-    were_shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        return datasets.Dataset.from_parquet([str(path) for path in files], cache_dir=str(cache))
-    finally:
-        if were_shown:
-            datasets.enable_progress_bars()
-
-
 def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """A batch of columns with its images decoded."""
     if "image" not in batch:
         return batch
     ids = batch.get("id") or ["?"] * len(batch["image"])
-    rows = [{"id": id, "image": image} for id, image in zip(ids, batch["image"], strict=True)]
-    return {**batch, "image": [sources.decode(row)["image"] for row in rows]}
+    pairs = zip(ids, batch["image"], strict=True)
+    images = [sources.decode({"id": id, "image": image})["image"] for id, image in pairs]
+    return {**batch, "image": images}
