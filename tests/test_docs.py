@@ -61,3 +61,9 @@ def test_the_objective_of_the_engines_page_gives_a_loss_with_gradient():
     )
     end = "assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())"
     subprocess.run([sys.executable, "-c", start + code + end], check=True, cwd=ROOT)
+
+
+def test_the_map_names_every_module():
+    words = set(re.findall(r"[\w/]+", TEXTS["map.md"]))
+    modules = {path.stem for path in (ROOT / "napo").glob("*/*.py") if path.stem[0] != "_"}
+    assert modules - words == set()
