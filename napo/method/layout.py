@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from napo.config.variants import CORRUPTED, RESPONSES
-from napo.errors import NapoError, unknown
+from napo.errors import NapoError
 from napo.models.prompts import (
     PromptInputs,
     corrupt_image,
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from napo.method.tensors import LogProbs
 
 LAYOUTS = ("shared", "padded")
-CORRUPTIONS = ("crop", "mask_token")
 PADDING = -1  # segment of padding tokens
 PROMPT = 0  # segment of prompt tokens; responses count from 1
 
@@ -43,13 +42,11 @@ class EncodedRow:
         id: the row's id.
         prompts: the prompt; second, if needed, the prompt with the corrupted image.
         answers: response -> (index of its prompt, token ids; with the end token unless it was cut).
-        shortened: names of responses that `max_length` cut.
     """
 
     id: str
     prompts: tuple[PromptInputs, ...]
     answers: dict[str, tuple[int, list[int]]]
-    shortened: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,6 @@ class Batch:
         counted: whether a place holds a target, shape (batch x responses, longest response).
         tokens: number of tokens of each response, shape (batch, responses).
         layout: "shared" or "padded".
-        shortened: number of responses that `max_length` cut.
         reference: the reference's log-probs, if the rows have them.
     """
 
@@ -83,7 +79,6 @@ class Batch:
     counted: Tensor
     tokens: Tensor
     layout: str = "shared"
-    shortened: int = 0
     reference: LogProbs | None = None
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
@@ -106,8 +101,6 @@ def encode(
     processor: ProcessorMixin,
     responses: Sequence[str] = RESPONSES,
     max_length: int | None = None,
-    *,
-    corruption: str = "crop",
     pixels: dict[str, Tensor] | None = None,
 ) -> EncodedRow:
     """Token ids of a row.
@@ -120,19 +113,14 @@ def encode(
         processor: the model's processor.
         responses: columns to score; `CORRUPTED` is the chosen response to a corrupted image.
         max_length: maximum number of tokens of a prompt with one response.
-        corruption: how that image is corrupted, "crop" or "mask_token".
         pixels: the image as inputs of the vision tower, if known.
 
     Raises:
         NapoError: for an empty response, or a prompt longer than `max_length`; names the row.
     """
     name, question, image = str(row["id"]), row["question"], row["image"]
-    if corruption not in CORRUPTIONS:
-        raise unknown("corruption", corruption, CORRUPTIONS)
     prompts = [prompt_inputs(processor, question, image, pixels=pixels)]
-    if CORRUPTED in responses and corruption == "mask_token":
-        prompts.append(prompt_inputs(processor, question, image, image_mask="mask_token"))
-    elif CORRUPTED in responses:
+    if CORRUPTED in responses:
         prompts.append(prompt_inputs(processor, question, corrupt_image(image, name)))
     columns = ["chosen" if response == CORRUPTED else response for response in responses]
     for column in columns:
@@ -140,7 +128,7 @@ def encode(
             raise NapoError(f"Row {name} has an empty {column}; write one or drop the row.")
     text = render(processor, question, image=image is not None)
     ids = response_ids(processor, text, [row[column] for column in columns])
-    answers, shortened = {}, []
+    answers = {}
     for response, column, tokens in zip(responses, columns, ids, strict=True):
         if not row.get(f"{column}_cut"):
             tokens = [*tokens, processor.tokenizer.eos_token_id]
@@ -152,10 +140,8 @@ def encode(
                 f"Row {name}: its prompt alone has {prompt_length} tokens, and max_length is "
                 f"{max_length}; raise max_length or drop the row."
             )
-        if room < len(tokens):
-            shortened.append(response)
         answers[response] = (prompt, tokens[:room])
-    return EncodedRow(name, tuple(prompts), answers, tuple(shortened))
+    return EncodedRow(name, tuple(prompts), answers)
 
 
 def assemble(
@@ -218,6 +204,5 @@ def assemble(
         counted=torch.arange(int(counts.max()))[None] < counts[:, None],
         tokens=counts.view(len(rows), len(responses)),
         layout=layout,
-        shortened=sum(len(row.shortened) for row in rows),
         reference=reference,
     )

@@ -1,10 +1,9 @@
 """Log-probabilities of several responses to one prompt, in one shared-prefix pass.
 
-All responses of a row answer the same image and question. They form one sequence
-`prompt | y_1 | y_2 | ...` in which each response attends to the prompt and to itself only. So the
-image and the prompt are computed once, and the vocabulary is projected at response positions only.
-The numbers equal those of separate sequences to rounding. Models that do not accept such masks or
-positions get padded rows, one a response.
+Each response attends to the prompt and to itself only. So the image and the prompt are computed
+once, and the vocabulary is projected at response positions only. The numbers equal those of
+separate sequences to rounding. Models that do not accept such masks or positions get padded rows,
+one a response.
 """
 
 from __future__ import annotations
@@ -37,14 +36,12 @@ def collate(
     max_length: int | None = None,
     *,
     layout: str = "shared",
-    corruption: str = "crop",
 ) -> Batch:
-    """Rows of RLAIF-V-Bias as one batch: `encode` and `assemble` in one call.
+    """Rows of RLAIF-V-Bias as one batch: `encode` and `assemble` in one call, with their arguments.
 
-    The batch has the reference's log-probs if all rows have them. For the arguments and errors see
-    `encode` and `assemble`.
+    The batch has the reference's log-probs if all rows have them.
     """
-    encoded = [encode(row, processor, responses, max_length, corruption=corruption) for row in rows]
+    encoded = [encode(row, processor, responses, max_length) for row in rows]
     scored = all(f"{name}_logp" in row for row in rows for name in responses)
     reference = LogProbs.from_rows(rows, responses) if scored else None
     return assemble(encoded, pad_id(processor), layout=layout, reference=reference)
@@ -66,13 +63,12 @@ def response_logprobs(model: nn.Module, batch: Batch, *, logits_mb: float = 256)
     """
     inner = unwrap(model)
     inputs = {"input_ids": batch.input_ids, **batch.pixels, "use_cache": False}
-    if batch.layout == "shared":
-        inputs["attention_mask"] = attention_mask(batch.segments, inner)
+    shared = batch.layout == "shared"
+    inputs["attention_mask"] = (
+        attention_mask(batch.segments, inner) if shared else (batch.segments != PADDING).long()
+    )
+    if shared or has_axes(inner):
         inputs["position_ids"] = position_ids(batch, inner)
-    else:
-        inputs["attention_mask"] = (batch.segments != PADDING).long()
-        if has_axes(inner):
-            inputs["position_ids"] = position_ids(batch, inner)
     with _targets_scored(inner, batch, logits_mb):
         values = model(**inputs).logits
     shape = batch.counted.shape
@@ -90,7 +86,6 @@ def score_reference(
     batch_size: int = 16,
     max_length: int | None = None,
     logits_mb: float = 256,
-    corruption: str = "crop",
 ) -> list[dict[str, Any]]:
     """The reference's log-probs of rows.
 
@@ -103,7 +98,6 @@ def score_reference(
             padding may then change the last digits.
         max_length: as in `encode`.
         logits_mb: as in `response_logprobs`.
-        corruption: as in `encode`.
 
     Returns:
         For each row, in order: `id`, `<response>_logp`, `<response>_tokens`.
@@ -113,7 +107,7 @@ def score_reference(
     """
     model.eval()
     layout = choose_layout(model)
-    encoded = [encode(row, processor, responses, max_length, corruption=corruption) for row in rows]
+    encoded = [encode(row, processor, responses, max_length) for row in rows]
     # Neighbours of similar length need little padding. Results keep the order of `rows`.
     lengths = [
         len(row.prompts[0].ids) + sum(len(tokens) for _, tokens in row.answers.values())

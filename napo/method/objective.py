@@ -122,9 +122,8 @@ class Objective:
                 self.beta * (logp - reference_logp).to(logp.dtype)
                 for logp, reference_logp in zip(response, response_reference, strict=True)
             )
-        columns = zip(
-            policy.of("chosen"), response, reference.of("chosen"), response_reference, strict=True
-        )
+        chosen, chosen_reference = policy.of("chosen"), reference.of("chosen")
+        columns = zip(chosen, response, chosen_reference, response_reference, strict=True)
         return tuple(
             losses.reward_margin(*logps, beta=self.beta).to(logps[0].dtype) for logps in columns
         )
@@ -149,11 +148,8 @@ class Objective:
 
         Args:
             term: the term.
-            psi_sum: its margins, shape (batch,).
+            psi_sum: its margins, shape (batch,), as is the loss.
             batch_margin: batch average of psi_sum or psi_mean, as the term says; a scalar.
-
-        Returns:
-            The loss, shape (batch,), and q, a scalar or None.
         """
         entry = LOSSES[term.loss]
         function, parameters = loss_function(entry)

@@ -1,7 +1,7 @@
 """Losses that the paper does not use, for comparison with NaPO.
 
-As in `napo.method.losses`, they take margins and give one value per example. Each replaces NaPO in
-a variant of its own (`napo.config.variants`).
+As in `napo.method.losses`, they take margins psi of shape (batch,) and give a loss of the same
+shape, in float32 or wider. Each replaces NaPO in a variant of its own (`napo.config.variants`).
 """
 
 from __future__ import annotations
@@ -19,21 +19,15 @@ def cdpo_loss(psi: Tensor, label_smoothing: float) -> Tensor:
     """Conservative DPO: cross-entropy with labels flipped at a known rate (Mitchell 2023, note).
 
     Args:
-        psi: reward margins, shape (batch,).
+        psi: reward margins.
         label_smoothing: assumed share of flipped pairs, in [0, 0.5).
-
-    Returns:
-        The loss, shape (batch,), in float32 or wider.
     """
     psi = wide(psi)
     return -(1 - label_smoothing) * logsigmoid(psi) - label_smoothing * logsigmoid(-psi)
 
 
 def rdpo_loss(psi: Tensor, label_smoothing: float) -> Tensor:
-    """Robust DPO: DPO made unbiased under flipped pairs (Chowdhury et al. 2024).
-
-    Args and result are those of `cdpo_loss`.
-    """
+    """Robust DPO: DPO made unbiased under flipped pairs (Chowdhury et al. 2024)."""
     psi = wide(psi)
     kept = -(1 - label_smoothing) * logsigmoid(psi)
     flipped = label_smoothing * logsigmoid(-psi)
@@ -44,12 +38,8 @@ def ipo_loss(log_ratio_difference: Tensor, beta: float) -> Tensor:
     """IPO: squared distance of the margin to 1 / (2 beta) (Azar et al. 2024, Eq. 17).
 
     Args:
-        log_ratio_difference: the margin without beta (`reward_margin` with beta=1), shape
-            (batch,).
+        log_ratio_difference: the margin without beta (`reward_margin` with beta=1).
         beta: strength of the regularisation (tau in the source).
-
-    Returns:
-        The loss, shape (batch,), in float32 or wider.
     """
     return (wide(log_ratio_difference) - 1 / (2 * beta)) ** 2
 
@@ -63,12 +53,9 @@ def drdpo_loss(
     gets the batch's value and the gradient of its own share.
 
     Args:
-        psi: reward margins, shape (batch,).
+        psi: reward margins.
         strength: beta'; the loss tends to DPO as it grows.
         average: the mean of a (batch,) tensor; in training over all processes.
-
-    Returns:
-        The loss, shape (batch,), in float32 or wider.
     """
     likelihood = logsigmoid(wide(psi))
     log_mean = average(torch.exp(likelihood / strength).detach()).log()
@@ -83,11 +70,8 @@ def ropo_loss(psi: Tensor, strength: float) -> Tensor:
     samples and drops pairs, is no loss and is left out.
 
     Args:
-        psi: reward margins, shape (batch,).
+        psi: reward margins.
         strength: alpha, the factor of the mean absolute error, at least 1.
-
-    Returns:
-        The loss, shape (batch,), in float32 or wider.
     """
     return 4 * strength / (1 + strength) ** 2 * (dpo_loss(psi) + strength * mae_loss(psi))
 
@@ -101,12 +85,9 @@ def beta_dpo_loss(
     the loss depends on its batch only. The factor is at least 0.001: no pair changes its sign.
 
     Args:
-        psi: reward margins, shape (batch,).
+        psi: reward margins.
         strength: alpha of the source; 0 gives DPO.
         average: the mean of a (batch,) tensor; in training over all processes.
-
-    Returns:
-        The loss, shape (batch,), in float32 or wider.
     """
     factor = (1 + strength * wide(average(psi.detach()))).clamp_min(1e-3)
     return dpo_loss(factor * psi)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -81,13 +80,11 @@ def load_generator(profile: Profile) -> Build:
         answer = partial(load_engine(profile), **options)
     else:
         answer = partial(generate, *base_model(profile), batch_size=masks.batch_size, **options)
-    mask_of = dict(
-        zip(BIASED, ({"image_mask": masks.image}, {"text_mask": masks.text}), strict=True)
-    )
+    masked = ({"image_mask": masks.image}, {"text_mask": masks.text})
 
     def biased(rows: list[dict[str, Any]]) -> dict[str, Any]:
         responses = {}
-        for name, mask in mask_of.items():
+        for name, mask in zip(BIASED, masked, strict=True):
             prompts = [
                 Prompt(row["question"], row["image"], **mask, key=f"{row['id']} {name}")
                 for row in rows
@@ -98,7 +95,7 @@ def load_generator(profile: Profile) -> Build:
     return biased
 
 
-class PartsProgress:
+class PartsProgress(Progress):
     """Progress of a stage that several processes do in parts; shown by the first process.
 
     It counts the parts in the folder, and at the end waits there for the other processes. A
@@ -112,26 +109,23 @@ class PartsProgress:
     """
 
     def __init__(self, folder: Path, rows: int, size: int, label: str) -> None:
-        self.folder, self.rows, self.size = folder, rows, size
-        self.progress = Progress(rows, label, done=self.finished_rows())
+        self.folder, self.size = folder, size
+        super().__init__(rows, label)
+        self.done = self.first = self.finished_rows()
 
     def finished_rows(self) -> int:
         """Rows in finished parts, of all processes."""
-        return min(len(finished_files(self.folder, "part-*.parquet")) * self.size, self.rows)
+        return min(len(finished_files(self.folder, "part-*.parquet")) * self.size, self.total)
 
     def update(self, rows: int = 0) -> None:
         """Count the finished rows anew."""
-        self.progress.advance(self.finished_rows() - self.progress.done)
-
-    def __enter__(self) -> PartsProgress:
-        return self
+        self.advance(self.finished_rows() - self.done)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        first = worker()[0] == 0
-        while first and error is None and self.finished_rows() < self.rows:
+        while worker()[0] == 0 and error is None and self.finished_rows() < self.total:
             time.sleep(0.2)
             self.update()
-        self.progress.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
 
 
 def require_parts(folder: Path, count: int) -> None:
@@ -175,18 +169,13 @@ def score_share(session: Session, folder: str) -> None:
 
     workspace, training = session.workspace, session.profile.training
     target = workspace.reference(folder)
-    model, processor = base_model(session.profile)
-
-    def scores(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
-        return score(
-            model,
-            processor,
-            rows,
-            (*RESPONSES, CORRUPTED),
-            max_length=training.max_length,
-            logits_mb=training.logits_mb,
-        )
-
+    scores = partial(
+        score,
+        *base_model(session.profile),
+        responses=(*RESPONSES, CORRUPTED),
+        max_length=training.max_length,
+        logits_mb=training.logits_mb,
+    )
     size = session.profile.data.shard_rows
     total = len(shards(workspace.rows)) * size
     with PartsProgress(target, total, size, "score by the reference") as parts:

@@ -3,8 +3,7 @@
     python -m napo.stages.launch SPEC.json
 
 A stage that uses several processes claims its folder, starts them with this command, and seals the
-folder. Each process does its share and writes its own files. The profile's section `launch` says
-how many processes there are.
+folder. Each process does its share and writes its own files.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from napo.config.profile import Profile
 from napo.errors import NapoError
+from napo.progress import PROGRESS_LINE
 from napo.stages.ranks import WORKER, set_threads
 from napo.stages.session import Session
 from napo.workspace.files import make_folder
@@ -150,8 +150,7 @@ def run_processes(call: list[str], spec: Path) -> None:
     try:
         for line in map(str.rstrip, process.stdout):
             last_line = line or last_line
-            # Progress ("..., 5 s left") and warnings of napo; not the launcher's own lines.
-            if ", " in line and (" left" in line or " after " in line or line.startswith("napo")):
+            if PROGRESS_LINE.match(line) or line.startswith("napo"):  # not the launcher's own
                 print(line, flush=True)
     except BaseException:
         process.terminate()

@@ -32,10 +32,7 @@ def draft(folder: Path, create: bool = True) -> Path:
 def seal(path: Path, folder: Path, run: Mapping[str, Any]) -> None:
     """Turn a draft into the checkpoint `folder`, and remove all other checkpoints and drafts.
 
-    Args:
-        path: the draft.
-        folder: its place.
-        run: identity of the run; another run will not resume from this checkpoint.
+    Another run than `run`, its identity, will not resume from this checkpoint.
     """
     files = [file for file in sorted(path.rglob("*")) if file.is_file()]
     hashes = {file.relative_to(path).as_posix(): hash_file(file) for file in files}
@@ -69,12 +66,8 @@ def install(path: Path, folder: Path) -> None:
     sync(folder.parent)
 
 
-def latest(parent: Path, run: Mapping[str, Any] | None = None) -> Path | None:
-    """The complete checkpoint with the highest step, or None.
-
-    Args:
-        parent: the folder with the `checkpoint-<step>` folders.
-        run: as in `require`.
+def latest(parent: Path, run: Mapping[str, Any]) -> Path | None:
+    """The complete checkpoint with the highest step in a folder, or None.
 
     Raises:
         NapoError: as `require`.
@@ -88,12 +81,8 @@ def latest(parent: Path, run: Mapping[str, Any] | None = None) -> Path | None:
     return None
 
 
-def require(path: Path, run: Mapping[str, Any] | None = None) -> None:
-    """Stop unless a checkpoint is complete and undamaged.
-
-    Args:
-        path: the checkpoint.
-        run: identity of the run that resumes; None: any.
+def require(path: Path, run: Mapping[str, Any]) -> None:
+    """Stop unless a checkpoint is complete, undamaged, and of the run with this identity.
 
     Raises:
         NapoError: if it has no manifest, a file is missing or changed, or another run wrote it.
@@ -111,8 +100,8 @@ def require(path: Path, run: Mapping[str, Any] | None = None) -> None:
         if not (path / name).is_file() or hash_file(path / name) != digest:
             raise NapoError(f"{path}: {name} is missing or damaged; delete this checkpoint.")
     written_by = manifest["run"]
-    if run is not None and written_by != dict(run):
-        changed = sorted(k for k in {*written_by, *run} if written_by.get(k) != run.get(k))
+    changed = sorted(k for k in {*written_by, *run} if written_by.get(k) != run.get(k))
+    if changed:
         raise NapoError(
             f"{path} belongs to another run ({', '.join(changed)} differ); "
             "use another output folder, or delete it."

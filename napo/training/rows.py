@@ -33,7 +33,6 @@ class EncodedRows(Dataset):
         processor: the model's processor.
         responses: responses to score.
         max_length: maximum number of tokens of a prompt with one response.
-        corruption: how mDPO's image is corrupted.
         scorer: the model that scores rows without reference columns.
         logits_mb: for that scoring.
         reference: whether the reference's log-probs are needed.
@@ -49,7 +48,6 @@ class EncodedRows(Dataset):
         responses: Sequence[str],
         *,
         max_length: int | None = None,
-        corruption: str = "crop",
         scorer: nn.Module | None = None,
         logits_mb: float = 256,
         reference: bool = True,
@@ -57,7 +55,7 @@ class EncodedRows(Dataset):
         if len(rows) == 0:
             raise NapoError("There are no rows to train on.")
         self.rows, self.processor, self.responses = rows, processor, tuple(responses)
-        self.settings: dict[str, Any] = {"max_length": max_length, "corruption": corruption}
+        self.max_length = max_length
         self.encoded: list[EncodedRow] | None = None
         # Rows without their images, which a dataset then does not decode.
         self.texts = rows.remove_columns("image") if hasattr(rows, "remove_columns") else rows
@@ -88,7 +86,7 @@ class EncodedRows(Dataset):
 
     def encode(self, index: int) -> EncodedRow:
         """A row as token ids and pixels."""
-        return encode(self.rows[index], self.processor, self.responses, **self.settings)
+        return encode(self.rows[index], self.processor, self.responses, self.max_length)
 
     def collate(self, items: Sequence[tuple[EncodedRow, LogProbs | None]], layout: str) -> Batch:
         """A batch of rows (see `napo.method.layout.assemble`)."""
@@ -114,7 +112,7 @@ class EncodedRows(Dataset):
             responses = tuple(name for name in responses if name != CORRUPTED)
         with Progress(len(rows), "check the rows") as progress:
             for row in rows:
-                encode(row | image, self.processor, responses, pixels=pixels, **self.settings)
+                encode(row | image, self.processor, responses, self.max_length, pixels)
                 progress.advance()
 
     def reference_scores(self, scorer: nn.Module | None, logits_mb: float) -> LogProbs:
@@ -132,7 +130,12 @@ class EncodedRows(Dataset):
             raise NapoError(f"The rows lack the reference columns {', '.join(needed)}.")
         rows = [self.rows[index] for index in range(len(self.rows))]
         scores = logprobs.score_reference(
-            scorer, self.processor, rows, self.responses, logits_mb=logits_mb, **self.settings
+            scorer,
+            self.processor,
+            rows,
+            self.responses,
+            max_length=self.max_length,
+            logits_mb=logits_mb,
         )
         return LogProbs.from_rows(scores, self.responses)
 

