@@ -1,4 +1,4 @@
-"""Notebook 02 in a browser: JupyterLab on loopback, Debian's Chromium, real keys and clicks.
+"""Notebook 02 in JupyterLab on loopback, and a report: Chromium, real keys and clicks.
 
 make test-browser      (installs nothing but what .venv needs; wants chromium and chromedriver)
 """
@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 from browser_fixtures import driver, lab, page, until
+from hostile import HOSTILE
+from report_fixtures import content
 
 from napo import stages
-from napo.noise.labels import read_labels, write_labels
+from napo.noise.labels import read_labels
+from napo.results.report import Section, Sheet, build
 from napo.stages.session import open_session
 
 pytestmark = pytest.mark.browser
@@ -40,9 +43,6 @@ def workspace(tmp_path_factory):
         "interactive: bool = True\n",
     ]
     (root / "02.ipynb").write_text(json.dumps(book))
-    (root / "02-second.ipynb").write_text(json.dumps(book))
-    cell["source"][2] = 'annotator: str = "adjudicated"\n'
-    (root / "02-adjudicate.ipynb").write_text(json.dumps(book))
     return root
 
 
@@ -93,31 +93,6 @@ def test_labels_by_keys_and_mouse_survive_a_killed_kernel(page, workspace):
     ]
     frame = read_labels(workspace / "data" / "smoke" / "annotations" / "ada.csv")
     assert not frame.duplicated(["id", "kind"]).any() and set(frame["annotator"]) == {"ada"}
-
-
-def test_two_tabs_lose_nothing_and_a_closed_one_keeps_what_it_labelled(page, workspace):
-    driver, before = page.driver, labels(workspace)
-    for name in ("02.ipynb", "02-second.ipynb"):  # each has a kernel of its own
-        if name != "02.ipynb":
-            driver.switch_to.new_window("tab")
-        page.open(name)
-        page.run_all()
-        assert f"item {len(before) + 1} of 60" in page.text()
-    first, second = driver.window_handles
-    page.keys("1")
-    driver.switch_to.window(first)
-    page.keys("2")  # the same item, which stands here without its label still
-    assert "Another tab has labelled this item biased, which is kept" in page.text()
-    assert labels(workspace) == [*before, "biased"]
-    page.keys("f", "3")
-    driver.switch_to.window(second)
-    page.press("2")  # meets the other's label of its item in turn
-    driver.close()
-    driver.switch_to.window(first)
-    time.sleep(1)
-    assert labels(workspace) == [*before, "biased", "unsure"]
-    frame = read_labels(workspace / "data" / "smoke" / "annotations" / "ada.csv")
-    assert not frame.duplicated(["id", "kind"]).any()
 
 
 def test_a_double_click_labels_one_item_and_the_label_is_heard(page, workspace):
@@ -197,19 +172,20 @@ def test_the_annotator_fits_a_narrow_window_and_speaks(page):
     assert dark[0] != dark[1] and dark[1] != "rgb(255, 255, 255)"
 
 
-def test_what_two_people_dispute_is_settled_by_a_key(page, workspace):
-    folder = workspace / "data" / "smoke" / "annotations"
-    adas = read_labels(folder / "ada.csv")
-    bens = adas.assign(annotator="ben", note="")
-    adas_word = adas.loc[0, "label"]
-    bens.loc[0, "label"] = "unbiased" if adas_word == "biased" else "biased"
-    write_labels(folder / "ben.csv", bens)
-    page.open("02-adjudicate.ipynb")
-    page.run_all()
-    shown = page.text()
-    assert "item 1 of 1" in shown and f"ada: {adas_word}; ben: {bens.loc[0, 'label']}" in shown
-    page.keys("2")
-    assert "all labelled" in page.text()
-    settled = read_labels(folder / "adjudicated.csv").set_index(["id", "kind"])
-    assert list(settled["label"]) == ["unbiased"]  # the decision alone
-    assert list(settled.index) == [(adas.loc[0, "id"], adas.loc[0, "kind"])]
+@pytest.mark.parametrize("width", [1024, 390])
+def test_a_report_full_of_hostile_texts_fits_its_window_and_runs_nothing(page, tmp_path, width):
+    frame = content().sections[1].tables[0].frame
+    texts = [text.encode(errors="replace").decode() for text in HOSTILE]
+    frame = frame.iloc[[0] * len(texts)].assign(variant=texts)
+    sections = [Section(text, [text], []) for text in HOSTILE]
+    sections.append(Section("Tables", [], [], [Sheet("Table 4", frame, HOSTILE)]))
+    path = tmp_path / "report.html"
+    path.write_text(build(content(title=HOSTILE[2], summary=HOSTILE, sections=sections)))
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.driver.get(path.as_uri())
+    wide = "const all = document.documentElement; return all.scrollWidth - all.clientWidth"
+    assert page.js(wide) <= 0
+    assert page.js("return document.scripts.length + document.images.length") == 0
+    assert page.js("return document.body.innerText.includes('<script>alert(1)</script>')")
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

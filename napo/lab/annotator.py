@@ -165,12 +165,10 @@ class Annotator(widgets.VBox):
         if equals_chosen(row, kind):
             state += " It equals the chosen response, which is noise by definition."
         self._say(state, f"{event}Item {self.index + 1} of {len(self.items)}, {name}. {state}")
-        done = [kind for id, kind in self.items if (id, kind) in self._labels]
-        totals = Counter(kind for _, kind in self.items)
-        counts = ", ".join(
-            f"{kind.replace('_', '-')}: {done.count(kind)}/{total}"
-            for kind, total in totals.items()
-        )
+        names = {item: item[1].replace("_", "-") for item in self.items}
+        done = [names[item] for item in self.items if item in self._labels]
+        totals = Counter(names.values()).items()
+        counts = ", ".join(f"{name}: {done.count(name)}/{total}" for name, total in totals)
         ended = " · <b>all labelled, thank you</b>" if len(done) == len(self.items) else ""
         self.progress.value = len(done)
         self.counts.value = (

@@ -6,9 +6,8 @@ import pytest
 from hostile import HOSTILE
 from PIL import Image
 
-from napo.errors import NapoError
 from napo.lab.annotator import KEYS, Annotator
-from napo.noise.labels import read_labels, remove_label
+from napo.noise.labels import read_labels
 
 
 def row(id, lb="the cat is black .", vb="a red cat .", chosen="the cat is red ."):
@@ -99,13 +98,6 @@ def test_moves_do_not_label_and_stop_at_the_ends(open_tab):
     assert tool.index == 0
 
 
-def test_a_response_equal_to_the_chosen_one_is_pointed_out(open_tab):
-    tool = open_tab()
-    assert "noise by definition" not in tool.said.value
-    tool.show(4)
-    assert "noise by definition" in tool.said.value
-
-
 def test_a_label_that_cannot_be_saved_is_reported_and_the_item_stays(open_tab, monkeypatch):
     tool = open_tab()
 
@@ -162,16 +154,6 @@ def test_a_label_of_another_tab_is_shown_and_kept_until_it_is_labelled_again(ope
     assert stored(open_tab.path) == [(*FIRST, "unbiased")] and two.index == 1
 
 
-def test_two_tabs_take_turns_and_lose_and_duplicate_nothing(open_tab):
-    tabs, before = [open_tab(), open_tab()], []
-    for turn in range(12):  # each meets the label that the other has just given, then goes on
-        click(tabs[turn % 2], "biased" if turn % 2 else "unsure", "first")
-        labels = stored(open_tab.path)
-        assert labels[: len(before)] == before
-        before = labels
-    assert [label[:2] for label in labels] == tabs[0].items
-
-
 def test_undo_takes_back_a_label_only_if_no_other_tab_changed_it(open_tab):
     one = open_tab()
     click(one, "biased")
@@ -198,15 +180,6 @@ def test_undo_keeps_a_note_of_another_tab_and_takes_back_its_own(open_tab):
     one.note.value = "my own"
     click(one, "undo")
     assert len(stored(open_tab.path)) == 1 and one.note.value == "my own"
-
-
-def test_a_note_does_not_bring_back_a_label_that_another_tab_withdrew(open_tab):
-    one = open_tab()
-    click(one, "biased", "previous")
-    remove_label(open_tab.path, *FIRST, "ann")
-    one.note.value = "late"
-    assert stored(open_tab.path) == []
-    assert "taken back" in one.said.value and one.note.value == "late"
 
 
 # --- keys and screen readers ------------------------------------------------------------------
@@ -251,16 +224,15 @@ def test_every_button_names_its_key(open_tab):
 # --- texts and rows ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_text_of_a_model_is_shown_and_never_read_as_html(open_tab, text):
-    tool = open_tab(rows=[row("x", lb=text, vb=text, chosen=f"fine {text}")], samples=["x"])
-    shown = " ".join(part.value for part in (tool.question, tool.chosen, tool.response))
+def test_no_text_is_read_as_html(tmp_path):
+    text = " ".join(HOSTILE)
+    item = row("x", lb=text, vb=text, chosen=f"fine {text}")
+    remarks = {("x", "language_biased"): text}
+    tool = Annotator([item], ["x"], tmp_path / "x.csv", "<b>me</b>", remarks)
+    assert "<b>me" not in tool.counts.value
+    parts = (tool.question, tool.chosen, tool.response, tool.remark)
+    shown = " ".join(part.value for part in parts)
     rest = re.sub(r"</?mark>|</?div[^<>]*>|</?small>", "", shown)
     assert "<" not in rest and ">" not in rest
     assert "\0" not in shown and "\x1b" not in shown
     shown.encode()  # the browser gets UTF-8
-
-
-def test_samples_of_other_rows_are_refused_by_name(open_tab):
-    with pytest.raises(NapoError, match=r"not in the data \(z\)"):
-        open_tab(samples=["a", "z"])

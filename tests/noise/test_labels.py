@@ -118,12 +118,6 @@ def test_a_file_that_a_spreadsheet_saved_is_read_and_extended(path, line_end, la
     assert list(labels["id"]) == ["a", "b", "c"] and labels["note"][0] == "an é"
 
 
-def test_note_and_group_may_be_missing_columns(path):
-    path.write_text("id,kind,label,annotator\na,vision_biased,unsure,ann\n")
-    (row,) = read_labels(path).to_dict("records")
-    assert row == {**label("a", "vision_biased", "unsure"), "note": "", "group": ""}
-
-
 @pytest.mark.parametrize(
     "header",
     [
@@ -160,16 +154,6 @@ def test_a_bad_line_is_named_with_file_and_line(path, line, sentence):
         read_labels(path)
 
 
-def test_a_note_that_is_too_long_is_refused(path):
-    with pytest.raises(NapoError, match="the note has 140000 characters"):
-        store_label(path, label(note="n" * 140_000))
-
-
-def test_a_missing_file_names_the_notebook_that_makes_it(path):
-    with pytest.raises(NapoError, match="02_annotate_noise"):
-        read_labels(path)
-
-
 @given(note=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -183,10 +167,6 @@ def test_any_note_is_kept_on_one_line(path, note):
 @pytest.mark.parametrize("name", ["José", "Jose\u0301", "प्रिया", "محمّد", "李雷", "ann@lab.example"])
 def test_names_of_any_script_are_names_of_files(tmp_path, name):
     labels_file(tmp_path, name).write_text("")
-
-
-def test_composed_and_separate_accents_are_one_name(tmp_path):
-    assert labels_file(tmp_path, "Jose\u0301") == labels_file(tmp_path, "José")
 
 
 @pytest.mark.parametrize(

@@ -105,15 +105,6 @@ def test_differences_are_antisymmetric(results):
     assert (one.low, one.high) == pytest.approx((-two.high, -two.low))
 
 
-def test_a_missing_run_has_no_estimate_and_no_difference(tmp_path, results):
-    assert results.estimate("A2", LP) is None
-    assert results.difference("A2", "base", LP) is None
-    write(tmp_path, "base", 0, {"vlind": items("vlind", 0.5, 0)})
-    part = collect(tmp_path, [], [0])
-    assert part.estimate("base", LP).seeds == 1
-    assert part.estimate("base", CHAIRS) is None
-
-
 @pytest.mark.parametrize("change", ["data", "count"])
 def test_runs_on_different_data_are_not_paired(tmp_path, change):
     base, other = items("vlind", 0.5, 0), items("vlind", 0.5, 1)

@@ -5,7 +5,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
-import pytest
 from hostile import HOSTILE
 from report_fixtures import content, figure
 
@@ -68,11 +67,6 @@ def test_the_same_content_is_the_same_bytes():
     assert build(content()) == build(content())
 
 
-def test_a_report_may_have_only_a_title():
-    page = Page(build(ReportContent("Only a title")))
-    assert page.open == [] and "nav" not in page.tags and "section" not in page.tags
-
-
 def test_a_picture_may_be_a_figure_or_an_svg_file(tmp_path):
     drawn, path = figure(), tmp_path / "f.svg"
     drawn.savefig(path)
@@ -100,13 +94,6 @@ def test_cells_show_two_decimals_and_missing_results_in_italics():
 def test_an_index_without_meaning_is_left_out_and_an_empty_table_keeps_its_header():
     html = table(Sheet("t", pd.DataFrame(columns=["a", "b"], index=pd.RangeIndex(0))))
     assert Page(html).tags.count("th") == 2 and "td" not in Page(html).tags
-
-
-@pytest.mark.parametrize(("count", "kind"), [(4, ""), (12, " wide"), (30, " wide widest")])
-def test_a_wide_table_is_marked_for_a_turned_page_in_print(count, kind):
-    frame = pd.DataFrame([range(count)], columns=[f"c{number}" for number in range(count)])
-    page = build(ReportContent("t", sections=[Section("s", tables=[Sheet("w", frame)])]))
-    assert f'class="sheet{kind}"' in page and "size: A3 landscape" in page
 
 
 def test_backticks_in_a_note_mark_code_and_angle_brackets_are_text():

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from results_fixtures import DECODING, drawn, items, write
 
-from napo.config.benchmarks import BENCHMARKS, EXTRA, Benchmark, Metric, Ratio, metrics
+from napo.config.benchmarks import EXTRA, metrics
 from napo.config.profile import known_profiles, load_profile
-from napo.config.variants import VARIANTS, Variant
-from napo.results.collect import Results, collect, summary
+from napo.config.variants import VARIANTS
+from napo.results.collect import Results, collect
 from napo.results.tables import SYMBOLS, extra_table, published, table, tables
 
 NOTHING = Results(None, {})
@@ -104,14 +104,6 @@ def test_our_numbers_stand_beside_the_published_ones(results):
     assert long["ours_low"] < long["ours"] < long["ours_high"]
 
 
-def test_at_the_tiny_scale_no_difference_to_published_numbers_is_shown(results):
-    frame = table(1, results).frame
-    base = frame.loc["7B"].filter(like="LLaVA", axis=0).iloc[0]
-    assert base[LP.title, "ours"] not in ("–", "not run")
-    assert base[LP.title, "ours − our base"] == "–"
-    assert set(frame.columns.get_level_values(1)) == {"published", "ours", "ours − our base"}
-
-
 def test_at_the_papers_scale_the_difference_is_ours_minus_published(results):
     cell = table(2, results, scale="paper").frame.loc["A1: full method"]
     numbers = cell[LP.title, "ours − published"].replace("−", "-").replace("[", "").split()
@@ -161,14 +153,6 @@ def test_every_baseline_of_a_profile_has_a_row_in_the_extra_table(profile):
     assert set(load_profile(profile).baselines) <= set(ROWS_OF_EXTRA)
 
 
-@pytest.mark.parametrize("name", sorted({*ROWS_OF_EXTRA} - {"A1", "A1-sft", "A1-original"}))
-def test_a_row_of_the_extra_table_differs_from_a1_only_in_its_loss(name):
-    changed, full = VARIANTS[name], VARIANTS["A1"]
-    assert changed.gamma == full.gamma and changed.responses == full.responses
-    assert changed.terms[0] == full.terms[0]
-    assert all(a != b for a, b in zip(changed.terms[1:], full.terms[1:], strict=True))
-
-
 def test_the_extra_table_shows_values_and_paired_differences_to_a1(results):
     extra = extra_table(results)
     ours, change = extra.frame[LP.title, "ours"], extra.frame[LP.title, "ours − A1"]
@@ -184,23 +168,6 @@ def test_the_extra_table_shows_values_and_paired_differences_to_a1(results):
 
 
 # --- entries from outside the package
-
-
-def test_a_registered_metric_and_variant_stand_in_tables_and_summary(results, monkeypatch):
-    column = Metric("My Score", "rating", digits=2, tables=(1, EXTRA))
-    ratios = {"rating": Ratio("rating", "one")}
-    mine = Benchmark("mine", "my_module", "My benchmark", ratios, (column,), notes=("My note.",))
-    monkeypatch.setitem(BENCHMARKS, "mine", mine)
-    variant = Variant("my-loss", VARIANTS["dpo"].terms, title="My loss")
-    monkeypatch.setitem(VARIANTS, "my-loss", variant)
-    named = {"my-loss": results.runs["A1"], **results.runs}
-    own = Results(results.folder, named)
-    first = table(1, own)
-    assert set(first.frame["My Score ↑", "published"]) == {"–"} and "My note." in first.notes
-    assert "not run" in set(first.frame["My Score ↑", "ours"])
-    assert "My Score ↑" not in table(2, own).frame.columns
-    assert extra_table(own).frame.loc["My loss", (LP.title, "ours − A1")] == "0.0 [0.0, 0.0]"
-    assert "my-loss" in set(summary(own, metrics())["variant"])
 
 
 # --- files

@@ -44,20 +44,6 @@ def test_adjudication_shows_only_disputed_items_and_completes_the_set(labelled):
     assert list(labels["id"].unique()) == list(dict.fromkeys(id for id, _ in items))
 
 
-def test_reading_the_consensus_leaves_the_decisions_on_the_disk(labelled):
-    path = labelled.workspace.annotations / "adjudicated.csv"
-    tool = lab.adjudicate(labelled)
-    tool.note.value = "only by ann"  # as the notes of items without a decision begin
-    tool.label("unbiased")
-    tool.label("biased")
-    decisions = path.read_bytes()
-    labels = stages.annotate(labelled, "adjudicated").set_index(["id", "kind"])
-    assert labels.loc[tool.items[0], "note"] == "only by ann"
-    assert path.read_bytes() == decisions and len(read_labels(path)) == 2
-    counts = stages.labelled(labelled)["labelled"]
-    assert counts["adjudicated"] == counts["ann"] == len(labels)
-
-
 def test_adjudication_needs_two_people_and_a_dispute(labelled):
     folder = labelled.workspace.annotations
     (folder / "ben.csv").write_bytes((folder / "ann.csv").read_bytes().replace(b",ann,", b",ben,"))
@@ -133,13 +119,6 @@ def test_peoples_labels_get_the_groups_of_the_truth(labelled):
     assert (anns == truth.loc[anns.index]).all() and anns.nunique() > 1
     stored = read_labels(labelled.workspace.annotations / "ann.csv")
     assert set(stored["group"]) == {""}
-
-
-def test_margins_are_of_the_annotators_labels(labelled):
-    stages.score_reference(labelled)
-    margins = stages.margins(labelled, "ann")
-    assert len(margins) == 2 * labelled.profile.annotation.samples
-    assert set(margins["group"]) == set(stages.annotate(labelled, "ann")["group"])
 
 
 def test_rows_that_the_world_did_not_make_have_no_truth(labelled):

@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -51,13 +50,6 @@ def test_saved_figures_embed_their_fonts_and_hold_no_date(tmp_path):
         assert round(image.width / image.info["dpi"][0], 1) == 6.9
 
 
-def test_the_csv_beside_a_figure_is_its_data(tmp_path):
-    frame = margin_frame()
-    *_, path = figures.save(figures.masks([("drop", None, "what ?")]), tmp_path, "fig4", frame)
-    read = pd.read_csv(path, keep_default_na=False)
-    np.testing.assert_array_equal(read["margin_sum"], frame["margin_sum"])
-
-
 def test_no_text_of_a_figure_is_cut_off_or_overlaps_another():
     for name, figure in everything().items():
         with figures.style():
@@ -89,17 +81,6 @@ def test_drawing_needs_no_pyplot_and_importing_needs_no_torch():
         "f._repr_png_(); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_drawing_leaves_the_data_as_it_was():
-    for make, data in (
-        (figures.fig4, margin_frame()),
-        (figures.training_curves, records()),
-        (figures.comparison, summary_frame()),
-    ):
-        before = data.copy(deep=True)
-        make(data)
-        pd.testing.assert_frame_equal(data, before)
 
 
 @pytest.mark.parametrize("draw", ["fig3", "fig4"])

@@ -44,10 +44,6 @@ def test_q_is_drawn_for_napo_terms_and_gamma_for_several_terms():
     assert [ax.get_title() for ax in alone] == titles[:2]
 
 
-def test_one_seed_has_no_band():
-    assert not figures.training_curves(records(seeds=1)).axes[0].collections
-
-
 def test_a_long_run_is_drawn_in_blocks_and_the_axis_says_so():
     figure = figures.training_curves(records(("rejected",), seeds=1, steps=120))
     (line,) = lines(figure.axes[0]).values()
