@@ -32,11 +32,7 @@ def size_of(path: Path) -> int:
 
 
 def inside(folder: Path, name: str, owner: str) -> Path:
-    """The path of a file that must lie in a folder.
-
-    Raises:
-        NapoError: when the name leaves the folder.
-    """
+    """The path of a file, which must lie in the folder; `owner` names it."""
     path = (folder / name).resolve()
     if "\\" in name or not path.is_relative_to(folder.resolve()):
         raise NapoError(f"{owner} names {name!r}, outside {folder}; it was not written.")
@@ -114,13 +110,10 @@ def _receive(address: str, part: Path) -> int | None:
 
 
 def unpack(path: Path) -> dict[str, int]:
-    """Unpack a zip file beside itself and delete it.
-
-    Returns:
-        Member -> bytes.
+    """Unpack a zip file beside itself and delete it; return its members' bytes.
 
     Raises:
-        NapoError: when it is damaged, does not fit on the disk, or a member would leave the folder.
+        NapoError: when it is damaged, or a member would leave the folder.
     """
     try:
         with writing(path.parent), zipfile.ZipFile(path) as archive:

@@ -97,11 +97,7 @@ class ItemStatus:
 
 
 def items(profile: Profile) -> list[Source]:
-    """Everything that a profile downloads, its base model first if that is a hub id.
-
-    Raises:
-        NapoError: when two sources would go to one place.
-    """
+    """Everything that a profile downloads, its base model first if that is a hub id."""
     path, revision, sources = profile.model.path, profile.model.revision, list(profile.sources)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not Path(path).exists():
         model = {"name": path, "to": "", "repo": path, "kind": "model", "revision": revision}
@@ -114,11 +110,7 @@ def items(profile: Profile) -> list[Source]:
 
 
 def status(profile: Profile, workspace: Workspace, only: str = "") -> list[ItemStatus]:
-    """The state of every source of a profile, or of the one named `only`, from the disk alone.
-
-    Raises:
-        NapoError: when the record of what was fetched is damaged, or `only` is unknown.
-    """
+    """The state of every source of a profile, or of the one named `only`, from the disk alone."""
     sources, records = items(profile), read_records(workspace)
     chosen = [source for source in sources if only in ("", source.name)]
     if only and not chosen:
@@ -134,14 +126,7 @@ def fetch(
     only: str = "",
     say: Callable[[str], None] = print,
 ) -> None:
-    """Show what a profile needs, and with `yes` download it.
-
-    Args:
-        profile: its `sources`, and its model if that is a hub id.
-        workspace: where the sources' `to` begins.
-        yes: download; without it nothing is written.
-        only: the name of one source; empty: all.
-        say: takes each line of the report.
+    """Show what a profile needs (or only the source named `only`), and with `yes` download it.
 
     Raises:
         NapoError: when another fetch downloads to the workspace, the disk is too small, a source
@@ -174,11 +159,7 @@ def fetch(
 
 
 def read_records(workspace: Workspace) -> dict[str, Record]:
-    """What was fetched, by its folder, or by its repository in the hub's cache.
-
-    Raises:
-        NapoError: when the file is damaged.
-    """
+    """What was fetched, by its folder, or by its repository in the hub's cache."""
     path = workspace.root / RECORD
     try:
         content = path.read_bytes() if path.is_file() else b"{}"
@@ -193,8 +174,7 @@ def remember(source: Source, record: Record, workspace: Workspace) -> None:
     """Write what was fetched of a source."""
     record.at = datetime.now(UTC).isoformat(timespec="seconds")
     records = {**read_records(workspace), _key(source): record}
-    kept = {key: value.model_dump() for key, value in records.items()}
-    write_json(workspace.root / RECORD, kept)
+    write_json(workspace.root / RECORD, {key: r.model_dump() for key, r in records.items()})
 
 
 def _key(source: Source) -> str:
@@ -243,11 +223,7 @@ def _ask_hub(item: ItemStatus) -> ItemStatus:
 
 
 def _table(statuses: Sequence[ItemStatus], get: bool) -> str:
-    """The report.
-
-    Raises:
-        NapoError: with `get`, when a disk is too small.
-    """
+    """The report; with `get`, an error if a disk is too small."""
     rows = [("item", "to", "size", "there", "licence", "revision")]
     disks: dict[int, list[ItemStatus]] = {}
     for item in statuses:

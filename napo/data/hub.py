@@ -26,9 +26,6 @@ def list_files(source: Source, revision: str) -> tuple[str, dict[str, int]]:
     """The commit of a revision (empty: the newest), and its files with their bytes.
 
     `snapshot_download(dry_run=True)` asks for each file apart and makes folders; this is one list.
-
-    Raises:
-        NapoError: when the hub has no such thing or cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import filter_repo_objects
@@ -46,11 +43,7 @@ def list_files(source: Source, revision: str) -> tuple[str, dict[str, int]]:
 
 
 def download(source: Source, commit: str, files: Mapping[str, int], folder: Path) -> None:
-    """Download the files that `list_files` gave; an interrupted download is continued.
-
-    Raises:
-        NapoError: as `list_files`, when the disk is full, or a file has another size.
-    """
+    """Download the files that `list_files` gave; an interrupted download is continued."""
     from huggingface_hub import snapshot_download
 
     with errors_explained(source), writing(folder):
@@ -70,11 +63,7 @@ def download(source: Source, commit: str, files: Mapping[str, int], folder: Path
 
 @contextmanager
 def errors_explained(source: Source) -> Iterator[None]:
-    """Turn the client's errors into sentences without the request, which holds the token.
-
-    Raises:
-        NapoError: for any error in the block.
-    """
+    """Turn the client's errors into sentences without the request, which holds the token."""
     from huggingface_hub import errors
 
     sentences = {

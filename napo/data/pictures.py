@@ -29,10 +29,7 @@ class BadPicture(ValueError):
 
 
 def open_rgb(source: Path | bytes | None) -> Image.Image:
-    """An image as RGB, upright, its first frame, 8 bits a channel.
-
-    Args:
-        source: a file, or the bytes of one.
+    """An image (a file, or the bytes of one) as RGB, upright, its first frame, 8 bits a channel.
 
     Raises:
         BadPicture: when it does not decode, or is too large or too narrow to be one.
@@ -75,6 +72,4 @@ def _eight_bits(image: Image.Image) -> Any:
         return image
     grey = np.asarray(image, dtype=np.float64)
     brightest = 65535 if image.mode.startswith("I") else grey.max(initial=1.0)
-    return Image.fromarray(
-        (grey * (255 / max(brightest, 1.0))).clip(0, 255).round().astype("uint8")
-    )
+    return Image.fromarray((grey * (255 / brightest)).clip(0, 255).round().astype("uint8"))

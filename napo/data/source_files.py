@@ -39,11 +39,7 @@ def shown(text: str, most: int = 80) -> str:
 
 @contextmanager
 def reading(path: Path, remedy: str = "delete it and make it or fetch it again") -> Iterator[None]:
-    """Turn pyarrow's errors about a damaged file into a sentence.
-
-    Raises:
-        NapoError: naming the file and the remedy.
-    """
+    """Turn pyarrow's errors about a damaged file into a sentence."""
     import pyarrow as pa
 
     try:
@@ -69,11 +65,10 @@ class ParquetFile:
             columns = self.file.schema_arrow.names
         self.columns = {name: RELEASED_NAMES.get(name, name) for name in columns}
         self.count = self.file.metadata.num_rows
-        missing = [name for name in REQUIRED if name not in self.columns.values()]
+        missing = ", ".join(name for name in REQUIRED if name not in self.columns.values())
         if missing:
             raise NapoError(
-                f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
-                f"RLAIF-V has {', '.join(REQUIRED)}."
+                f"{path} lacks the column {missing}; RLAIF-V has {', '.join(REQUIRED)}."
             )
 
     def rows(
@@ -86,18 +81,16 @@ class ParquetFile:
         names = [self.columns[name] for name in columns]
         with reading(self.path):
             for group in range(self.file.metadata.num_row_groups):
-                end = first + self.file.metadata.row_group(group).num_rows
-                if any(map(wanted, range(first, end))):
-                    number = first
-                    for batch in self.file.iter_batches(
-                        READ_ROWS, row_groups=[group], columns=columns
-                    ):
-                        kept = [i for i in range(batch.num_rows) if wanted(number + i)]
-                        rows = batch.rename_columns(names).take(pa.array(kept, pa.int64()))
-                        for i, row in zip(kept, rows.to_pylist(), strict=True):
-                            yield number + i, row
-                        number += batch.num_rows
-                first = end
+                number = first
+                first += self.file.metadata.row_group(group).num_rows
+                if not any(map(wanted, range(number, first))):
+                    continue
+                for batch in self.file.iter_batches(READ_ROWS, row_groups=[group], columns=columns):
+                    kept = [i for i in range(batch.num_rows) if wanted(number + i)]
+                    rows = batch.rename_columns(names).take(pa.array(kept, pa.int64()))
+                    for i, row in zip(kept, rows.to_pylist(), strict=True):
+                        yield number + i, row
+                    number += batch.num_rows
 
 
 class JsonlFile:
@@ -115,11 +108,7 @@ class JsonlFile:
     def rows(
         self, first: int, wanted: Wanted, texts_only: bool = False
     ) -> Iterator[tuple[int, Row]]:
-        """Number (from `first` on) and content of the wanted rows.
-
-        Raises:
-            NapoError: when a line is not a row, naming it.
-        """
+        """Number (from `first` on) and content of the wanted rows."""
         number = first - 1
         with open(self.path, "rb") as file:
             for line_number, line in enumerate(file, 1):
@@ -128,11 +117,9 @@ class JsonlFile:
                     continue
                 place = f"{self.path}, line {line_number},"
                 try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    raise NapoError(f"{place} is not JSON; correct or delete it.") from None
-                if not isinstance(row, dict):
-                    raise NapoError(f"{place} is no JSON object; correct or delete it.")
+                    row = dict(json.loads(line))
+                except (ValueError, TypeError, RecursionError):
+                    raise NapoError(f"{place} is not a JSON object; correct it.") from None
                 row = {RELEASED_NAMES.get(name, name): value for name, value in row.items()}
                 row.setdefault("image", row.get("image_path"))
                 missing = [name for name in REQUIRED if row.get(name) is None]
@@ -142,11 +129,7 @@ class JsonlFile:
 
 
 def open_files(folder: Path) -> Iterator[ParquetFile | JsonlFile]:
-    """The files of a source, one open at a time.
-
-    Raises:
-        NapoError: when there is none, or as `ParquetFile`.
-    """
+    """The files of a source, one open at a time."""
     for pattern, kind in (("*.parquet", ParquetFile), ("*.jsonl", JsonlFile)):
         paths = finished_files(Path(folder), pattern)
         if paths:

@@ -37,11 +37,7 @@ class Survey:
 
 
 def survey(folder: Path, count: int = 0) -> Survey:
-    """Check every row's id and texts, not its image.
-
-    Args:
-        folder: the source.
-        count: rows used, from the first on; 0: all.
+    """Check the id and texts of the first `count` rows (0: of all), not their images.
 
     Raises:
         NapoError: when there are no rows, a file does not open, or a column is missing.
@@ -65,11 +61,7 @@ def batches(
 ) -> Iterator[tuple[int, list[tuple[int, Row]]]]:
     """Numbered batches of numbered rows: `(number of the batch, [(number of the row, row), ...])`.
 
-    Args:
-        folder: the source.
-        size: rows a batch.
-        count: rows used, from the first on; 0: all.
-        wanted: number of a batch -> whether to read it.
+    Only the first `count` rows (0: all) count, and only the `wanted` batches are read.
     """
     rows = read(folder, count, wanted=lambda number: wanted(number // size))
     for number, batch in groupby(rows, key=lambda numbered: numbered[0] // size):
@@ -101,11 +93,7 @@ def texts(folder: Path) -> Iterator[Row]:
 
 
 def number_of_rows(folder: Path, count: int = 0) -> int:
-    """Number of rows that a source has, or that are used of it, without reading them.
-
-    Raises:
-        NapoError: when there is no file of rows, or one does not open.
-    """
+    """Number of rows of a source, or of its first `count`, without reading them."""
     total = sum(file.count for file in open_files(folder))
     return min(count, total) if count else total
 
@@ -114,9 +102,6 @@ def files(folder: Path) -> list[Path]:
     """Every file that a source's rows come from: its Parquet or JSONL, and the images named there.
 
     Images that are missing, or outside the folder, are left to the reading of the rows.
-
-    Raises:
-        NapoError: as `survey`.
     """
     paths, images, root = [file.path for file in open_files(folder)], set(), Path(folder).resolve()
     for _, row in read(folder) if paths[0].suffix == ".jsonl" else ():
@@ -128,11 +113,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def with_bytes(row: Mapping[str, Any]) -> Row:
-    """The row with its image as the bytes it came in, for Parquet: `{"bytes", "path"}`.
-
-    Raises:
-        BadRow: when the image is missing or outside the folder.
-    """
+    """The row with its image as the bytes it came in, `{"bytes", "path"}`; BadRow without one."""
     image = row["image"]
     if not isinstance(image, Mapping):
         image = {"bytes" if isinstance(image, bytes) else "path": image}
@@ -147,11 +128,7 @@ def with_bytes(row: Mapping[str, Any]) -> Row:
 
 
 def decode(row: Mapping[str, Any]) -> Row:
-    """The row with its image as a PIL RGB image.
-
-    Raises:
-        BadRow: when the image cannot be used, naming the row.
-    """
+    """The row with its image as a PIL RGB image; BadRow if it cannot be used."""
     row = with_bytes(row)
     try:
         return {**row, "image": open_rgb(row["image"]["bytes"])}
