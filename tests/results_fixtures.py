@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from napo.benchmarks.intervals import value
 from napo.config.benchmarks import BENCHMARKS
@@ -106,10 +105,6 @@ def summary_frame(variants=("base", "dpo", "A1")):
             rows.append((name, f"{metric} true", 47.0 + at, np.nan, np.nan))
             rows.append((name, f"{metric} false", 33.0 + at, np.nan, np.nan))
     return pd.DataFrame(rows, columns=["variant", "metric", "value", "low", "high"])
-
-
-def picture(side=8, colour="red"):
-    return Image.new("RGB", (side, side), colour)
 
 
 def texts(figure):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ def build_share(session: Session) -> None:
     total = sources.number_of_rows(source, data.count)
     # Loaded when the first row needs it: rows of the released RLAIF-V-Bias need no model.
     generator = cache(partial(load_generator, session.profile))
-    with PartsProgress(folder, total, data.shard_rows, "build biased responses") as parts:
+    with parts_progress(folder, total, data.shard_rows, "build biased responses") as update:
         write_rows(
             source,
             folder,
@@ -64,7 +66,7 @@ def build_share(session: Session) -> None:
             count=data.count,
             bad_rows=data.bad_rows,
             worker=worker(),
-            done=parts.update,
+            done=update,
         )
 
 
@@ -95,37 +97,27 @@ def load_generator(profile: Profile) -> Build:
     return biased
 
 
-class PartsProgress(Progress):
-    """Progress of a stage that several processes do in parts; shown by the first process.
+@contextmanager
+def parts_progress(
+    folder: Path, rows: int, size: int, label: str
+) -> Iterator[Callable[[int], None]]:
+    """Progress of a stage that several processes do in parts; gives its update after a part.
 
-    It counts the parts in the folder, and at the end waits there for the other processes. A
-    barrier would time out after some hours.
-
-    Args:
-        folder: the folder of the parts.
-        rows: rows in all.
-        size: rows a part.
-        label: the stage's name in the progress line.
+    It counts the parts in the folder, `size` rows each, and at the end the first process waits
+    there for the others. A barrier would time out after some hours.
     """
 
-    def __init__(self, folder: Path, rows: int, size: int, label: str) -> None:
-        self.folder, self.size = folder, size
-        super().__init__(rows, label)
-        self.done = self.first = self.finished_rows()
+    def finished_rows() -> int:
+        return min(len(finished_files(folder, "part-*.parquet")) * size, rows)
 
-    def finished_rows(self) -> int:
-        """Rows in finished parts, of all processes."""
-        return min(len(finished_files(self.folder, "part-*.parquet")) * self.size, self.total)
+    def update(_: int = 0) -> None:
+        progress.advance(finished_rows() - progress.done)
 
-    def update(self, rows: int = 0) -> None:
-        """Count the finished rows anew."""
-        self.advance(self.finished_rows() - self.done)
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        while worker()[0] == 0 and error is None and self.finished_rows() < self.total:
+    with Progress(rows, label, done=finished_rows()) as progress:
+        yield update
+        while worker()[0] == 0 and finished_rows() < rows:
             time.sleep(0.2)
-            self.update()
-        super().__exit__(kind, error, trace)
+            update()
 
 
 def require_parts(folder: Path, count: int) -> None:
@@ -178,5 +170,5 @@ def score_share(session: Session, folder: str) -> None:
     )
     size = session.profile.data.shard_rows
     total = len(shards(workspace.rows)) * size
-    with PartsProgress(target, total, size, "score by the reference") as parts:
-        write_scores(workspace.rows, target, scores, worker=worker(), done=parts.update)
+    with parts_progress(target, total, size, "score by the reference") as update:
+        write_scores(workspace.rows, target, scores, worker=worker(), done=update)

@@ -17,18 +17,14 @@ if TYPE_CHECKING:
     import datasets
 
 CURRENT = "current.json"  # names the folder of the current reference
+LOADING = {"dtype", "attention", "image_mode"}  # the settings of `model` that every load gets
 
 
 def base_model(profile: Profile) -> tuple[Any, Any]:
     """The base model of a profile, which is also the reference, and its processor."""
     from napo.models.load import load_model
 
-    return load_model(
-        profile.model.location,
-        dtype=profile.model.dtype,
-        attention=profile.model.attention,
-        image_mode=profile.model.image_mode,
-    )
+    return load_model(profile.model.location, **profile.model.model_dump(include=LOADING))
 
 
 def model_settings(profile: Profile) -> dict[str, Any]:

@@ -8,7 +8,6 @@ folder. Each process does its share and writes its own files.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -111,22 +110,13 @@ def shared(
 
 
 def command(spec: Path, count: int, strategy: str) -> list[str]:
-    """The call of `accelerate launch`, or of torchrun without GPUs, for `count` processes.
-
-    Raises:
-        NapoError: if the strategy needs DeepSpeed and it is not installed.
-    """
+    """The call of `accelerate launch`, or of torchrun without GPUs, for `count` processes."""
     import torch
 
     module = ["-m", "napo.stages.launch", str(spec)]
     if not torch.cuda.is_available():
         workers = f"--nproc_per_node={count}"
         return [sys.executable, "-m", "torch.distributed.run", "--standalone", workers, *module]
-    if strategy.startswith("zero") and not importlib.util.find_spec("deepspeed"):
-        raise NapoError(
-            f"launch.strategy is {strategy}, which needs DeepSpeed: pip install deepspeed, "
-            "or set launch.strategy to fsdp2."
-        )
     call = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
     call += ["--config_file", str(STRATEGIES / f"{strategy}.yaml")]
     # Port 0 is any free port: several stages may run on one machine.

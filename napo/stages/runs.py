@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from napo.config.variants import VARIANTS
 from napo.stages import launch
 from napo.stages.inputs import (
+    LOADING,
     benchmarks_fingerprint,
     benchmarks_folder,
     biased_rows,
@@ -65,9 +66,7 @@ def train_share(session: Session, variant: str, seed: int, tune: str) -> None:
         settings=profile.training,
         seed=seed,
         tune=tune,
-        dtype=profile.model.dtype,
-        attention=profile.model.attention,
-        image_mode=profile.model.image_mode,
+        **profile.model.model_dump(include=LOADING),
         data_workers=profile.launch.data_workers,
         hub=(profile.model.path, profile.model.revision) if profile.model.revision else None,
     )
@@ -172,9 +171,7 @@ def evaluate(
         with launch.one_gpu(session) as device:
             loaded, processor = load_model(
                 path,
-                dtype=profile.model.dtype,
-                attention=profile.model.attention,
-                image_mode=profile.model.image_mode,
+                **profile.model.model_dump(include=LOADING),
                 adapter=adapter,
                 device=device,
             )

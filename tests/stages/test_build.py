@@ -3,12 +3,17 @@ import pytest
 from napo import stages
 from napo.data.rows import load_rows
 from napo.errors import NapoError
+from napo.stages import ranks
 from napo.stages.session import open_session
 
 
-def test_ranks_that_a_cluster_exports_leave_no_row_out(tmp_path, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
+def test_only_the_ranks_of_a_stages_own_processes_count(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")  # as a shell under torchrun passes them on
     monkeypatch.setenv("WORLD_SIZE", "2")
+    with monkeypatch.context() as patch:
+        patch.setenv(ranks.WORKER, "1")
+        ranks.alone()
+        assert ranks.worker() == (1, 2)
     session = open_session("smoke", str(tmp_path))
     stages.make_rows(session)
     assert len(load_rows(stages.build_rows(session))) == session.profile.data.count

@@ -23,9 +23,6 @@ def with_settings(session, section, **changes):
     return type(session)(session.profile.model_copy(update={section: changed}), session.workspace)
 
 
-# --- adjudication -----------------------------------------------------------------------------
-
-
 def test_adjudication_shows_only_disputed_items_and_completes_the_set(labelled):
     with pytest.raises(NapoError, match="2 responses are still disputed"):
         stages.annotate(labelled, "adjudicated")
@@ -57,10 +54,9 @@ def test_adjudication_needs_two_people_and_a_dispute(labelled):
         stages.annotate(labelled, "adjudicated")
 
 
-# --- whose labels -----------------------------------------------------------------------------
-
-
 def test_without_a_name_the_only_person_counts_and_of_several_the_consensus(labelled):
+    with pytest.raises(NapoError, match=r"cleo\.csv is missing; label the samples in notebooks/02"):
+        stages.annotate(labelled, "cleo")
     nameless = with_settings(labelled, "annotation", annotator="")
     folder = labelled.workspace.annotations
     with pytest.raises(NapoError, match="2 responses are still disputed"):
@@ -70,11 +66,6 @@ def test_without_a_name_the_only_person_counts_and_of_several_the_consensus(labe
     (folder / "ann.csv").unlink()
     with pytest.raises(NapoError, match="Nobody has labelled the samples yet; label them in Jup"):
         stages.annotate(nameless)
-
-
-def test_a_person_without_labels_reads_how_to_label(labelled):
-    with pytest.raises(NapoError, match=r"cleo\.csv is missing; label the samples in notebooks/02"):
-        stages.annotate(labelled, "cleo")
 
 
 @pytest.mark.parametrize("name", ["../ann", "", "oracle"])
@@ -99,9 +90,6 @@ def test_the_labels_of_each_annotator_are_counted(labelled):
     counts, total = stages.labelled(labelled), 2 * labelled.profile.annotation.samples
     assert list(counts.loc["ann"]) == [total - 1, total, total - 1, 0, 0]
     assert list(counts.loc["ben"]) == [total, total, total - 2, 2, 0]
-
-
-# --- truth and margins ------------------------------------------------------------------------
 
 
 def test_truth_labels_the_samples_in_their_order_and_only_writes_changes(labelled):

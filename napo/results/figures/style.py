@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +96,7 @@ class NotebookFigure(Figure):
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        with style(), quiet_glyphs():
+        with style():
             self.savefig(buffer, format="png", dpi=150, metadata=METADATA["png"])
         return buffer.getvalue()
 
@@ -107,14 +106,6 @@ def new_figure(width: float, height: float) -> Figure:
     figure = NotebookFigure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0.02)
     return figure
-
-
-@contextmanager
-def quiet_glyphs() -> Iterator[None]:
-    """No warning for characters that no bundled font has; they are drawn as boxes."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        yield
 
 
 def settle(figure: Figure) -> Figure:
@@ -132,7 +123,7 @@ def save(figure: Figure, folder: Path, name: str, data: pd.DataFrame) -> list[Pa
     paths = [Path(folder) / f"{name}.{suffix}" for suffix in (*METADATA, "csv")]
     for path in paths[:-1]:
         kind = path.suffix.removeprefix(".")
-        with style(), quiet_glyphs(), atomic_file(path) as temporary:
+        with style(), atomic_file(path) as temporary:
             figure.savefig(temporary, format=kind, dpi=300, metadata=METADATA[kind])
     with atomic_file(paths[-1]) as temporary:
         data.to_csv(temporary, index=False, lineterminator="\n")

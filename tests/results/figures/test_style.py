@@ -7,7 +7,7 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 from PIL import Image
-from results_fixtures import margin_frame, picture, records, summary_frame
+from results_fixtures import margin_frame, records, summary_frame
 
 from napo.results import figures
 
@@ -22,8 +22,6 @@ def everything():
         "training": figures.training_curves(records()),
         "pretraining": figures.pretraining(log),
         "comparison": figures.comparison(summary_frame()),
-        "gallery": figures.gallery([(picture(), "a dog")] * 3),
-        "masks": figures.masks([("as requested", picture(), "what ?"), ("drop", None, "what ?")]),
     }
 
 
@@ -31,8 +29,6 @@ def test_the_same_data_gives_the_same_bytes_in_every_format(tmp_path):
     for folder in ("one", "two"):
         fig3 = figures.fig3(figures.loss_curves([0.5], points=20))
         figures.save(fig3, tmp_path / folder, "fig3", margin_frame())
-        gallery = figures.gallery([(picture(), "$a dog")])
-        figures.save(gallery, tmp_path / folder, "gallery", margin_frame(n=5))
     files = sorted((tmp_path / "one").iterdir())
     assert {path.suffix for path in files} == {".pdf", ".svg", ".png", ".csv", ".json"}
     for path in files:
