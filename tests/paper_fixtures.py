@@ -101,17 +101,12 @@ def config(layers=2):
     return small
 
 
-def save_model(folder, layers=2, dtype=torch.float32):
+def save_model(folder, layers=2):
     """A model with random weights and its processor, as a folder of safetensors."""
     from transformers import LlavaForConditionalGeneration
 
     torch.manual_seed(0)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        built = LlavaForConditionalGeneration(config(layers))
-    finally:
-        torch.set_default_dtype(default)
+    built = LlavaForConditionalGeneration(config(layers))
     built.generation_config.eos_token_id = 2
     built.generation_config.pad_token_id = PAD_TOKEN
     built.save_pretrained(folder)

@@ -52,21 +52,13 @@ def made(tmp_path_factory):
     return Workspace(folder, "smoke"), done.stdout + done.stderr
 
 
-def test_the_pipeline_tells_its_progress_with_an_estimate(made):
-    _, said = made
+def test_every_stage_is_sealed_with_what_made_it_and_the_terminal_shows_the_progress(made):
+    workspace, said = made
     assert "left" in said and "[1/" in said and "report.html" in said
-
-
-def test_every_stage_is_sealed_and_whole(made):
-    workspace, _ = made
-    folders = [workspace.source, workspace.benchmarks, workspace.rows]
-    folders += [workspace.run("A1", 0, "full"), workspace.result("base"), workspace.tables]
+    folders = [workspace.source, workspace.benchmarks, workspace.rows, workspace.tables]
+    folders += [workspace.run("A1", 0, "full"), workspace.result("base")]
     for folder in folders:
         assert require(folder)["files"], folder
-
-
-def test_every_folder_and_figure_says_what_made_it(made):
-    workspace, _ = made
     beside = [path.parent / "provenance.json" for path in workspace.data.rglob("manifest.json")]
     for path in (*beside, workspace.figures / "fig3.provenance.json"):
         told = read_json(path)
@@ -95,47 +87,27 @@ def test_the_rows_hold_both_biased_responses_and_the_references_scores(made):
     assert (scores["vision_biased_logp"] < 0).all() and (scores["chosen_tokens"] > 0).all()
 
 
-def test_the_labels_are_in_the_csv_that_a_persons_go_to(made):
-    workspace, _ = made
-    labels = pd.read_csv(workspace.annotations / "oracle.csv", keep_default_na=False)
-    assert list(labels.columns[:4]) == ["id", "kind", "label", "annotator"]
-    assert set(labels["kind"]) == {"language_biased", "vision_biased"}
-    assert set(labels["label"]) <= {"biased", "unbiased", "unsure"}
-
-
-@pytest.mark.parametrize("name", ["fig3", "fig4"])
-def test_the_figures_come_as_pdf_svg_png_and_csv(made, name):
-    workspace, _ = made
-    for suffix in ("pdf", "svg", "png", "csv"):
-        assert (workspace.figures / f"{name}.{suffix}").stat().st_size > 500
-
-
 def test_training_leaves_a_model_and_a_record_of_every_example(made):
     from napo.training.records import read_records
 
     workspace, _ = made
     folder = workspace.run("A1", 0, "full")
     assert (folder / "model" / "model.safetensors").is_file()
-    records = read_records(folder)
-    assert records["id"].nunique() == 64
+    assert read_records(folder)["id"].nunique() == 64
     assert not list(folder.rglob("*.bin")) and not list(folder.rglob("checkpoint-*"))
 
 
-def test_each_run_has_a_result_for_each_benchmark(made):
+def test_figures_results_tables_and_report_are_there(made):
     workspace, _ = made
+    drawn = [workspace.figures / f"{name}.{suffix}" for name in ("fig3", "fig4")
+             for suffix in ("pdf", "svg", "png", "csv")]  # fmt: skip
+    tables = [workspace.tables / f"table{number}.{suffix}" for number in (1, 2, 3, 4)
+              for suffix in ("csv", "md", "tex")]  # fmt: skip
+    assert all(path.stat().st_size > 100 for path in (*drawn, *tables))
     for run in ("base", "dpo/seed-0", "A1/seed-0"):
         for benchmark in ("vlind", "object_halbench", "amber", "mmhal"):
-            result = read_json(workspace.result(run) / f"{benchmark}.json")
-            assert result["run"] == run
-
-
-def test_the_tables_are_there_in_three_formats_with_a_report(made):
-    workspace, _ = made
-    for number in (1, 2, 3, 4):
-        for suffix in ("csv", "md", "tex"):
-            assert (workspace.tables / f"table{number}.{suffix}").stat().st_size > 100
-    second = (workspace.tables / "table2.md").read_text()
-    assert "not run" in second  # smoke trains A1 and dpo only
+            assert read_json(workspace.result(run) / f"{benchmark}.json")["run"] == run
+    assert "not run" in (workspace.tables / "table2.md").read_text()  # smoke trains A1 and dpo only
     report = (workspace.tables / "report.html").read_text()
     assert "Table 4" in report and 'src="http' not in report
 
@@ -215,21 +187,17 @@ def test_lora_trains_from_the_same_notebook(made, tmp_path):
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
 
 
-BAD = {
-    "an unknown parameter": ("03_loss_curves", ["-p", "profil", "x"], "Unknown parameter 'profil'"),
-    "an unknown profile": ("03_loss_curves", ["-p", "profile", "tinny"], "Did you mean 'tiny'"),
-    "an unknown variant": ("05_train", ["-p", "variant", "A9"], "Unknown variant 'A9'"),
-    "bad seeds": ("05_train", ["-p", "seeds", "x"], "seeds is 'x'"),
-    "a missing input": ("04_margin_distributions", [], "run notebooks/01_build_biased_data.ipynb"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_gets_one_sentence_and_writes_nothing(case, tmp_path):
-    name, parameters, sentence = BAD[case]
+@pytest.mark.parametrize(
+    ("parameter", "sentence"),
+    [
+        (("-p", "profil", "x"), "Unknown parameter 'profil'"),
+        (("-p", "annotator", "ann"), "run notebooks/01_build_biased_data.ipynb"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_writes_nothing(tmp_path, parameter, sentence):
     work = tmp_path / "work"
     work.mkdir()
-    done = papermill(name, tmp_path, "-p", "workspace", str(work), *parameters)
+    done = papermill("04_margin_distributions", tmp_path, "-p", "workspace", str(work), *parameter)
     assert done.returncode != 0
     assert sentence in done.stderr
     assert not list(work.rglob("*.json"))

@@ -12,6 +12,7 @@ from functools import lru_cache
 import paper_fixtures as paper
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 from napo import stages
 from napo.config.settings import IMAGE_MASKS
@@ -98,10 +99,10 @@ def test_our_prompt_and_its_logits_are_those_of_a_plain_call(base, mode):
         ours = logprobs.response_logprobs(
             model, logprobs.collate([row], processor, ("chosen",))
         ).sum.item()
-    plain = image
+    plain, side = image, max(image.size)
     if mode == "pad":
         mean = tuple(round(255 * m) for m in processor.image_processor.image_mean)
-        plain = _padded(image, mean)
+        plain = ImageOps.pad(image, (side, side), Image.Resampling.NEAREST, mean)
     turns = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
@@ -115,13 +116,6 @@ def test_our_prompt_and_its_logits_are_those_of_a_plain_call(base, mode):
     ids = inputs["input_ids"][0]
     expected = logits[start - 1 : -1].gather(-1, ids[start:, None]).sum().item()
     assert ours == pytest.approx(expected, abs=2e-3)
-
-
-def _padded(image, colour):
-    from PIL import Image, ImageOps
-
-    side = max(image.size)
-    return ImageOps.pad(image, (side, side), Image.Resampling.NEAREST, colour)
 
 
 @pytest.mark.parametrize("image_mask", IMAGE_MASKS)

@@ -39,12 +39,9 @@ ROLES = ("USER:", "ASSISTANT:", "Human:", "###")  # words of chat templates, whi
 
 
 class Finding(NamedTuple):
-    """What the check says about one part of a profile.
+    """What the check says about one part of a profile, such as "rows".
 
-    Attributes:
-        state: "ok", "note" (worth knowing) or "fault" (the run would fail, or give other results).
-        text: a sentence.
-        part: the part, such as "rows"; `check` fills it in.
+    `state` is "ok", "note" (worth knowing) or "fault" (the run fails or its results differ).
     """
 
     state: str
@@ -71,12 +68,7 @@ def report(session: Session, quick: bool = False) -> None:
 
 
 def check(session: Session, quick: bool = False) -> list[Finding]:
-    """Check everything that a profile needs.
-
-    Args:
-        session: the profile and workspace.
-        quick: decode only every hundredth image.
-    """
+    """Check everything that a profile needs; `quick` decodes only every hundredth image."""
     model, masks, processor = session.profile.model, session.profile.masks, None
     try:
         processor = load_processor(model.location, image_mode=model.image_mode)

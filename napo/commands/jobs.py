@@ -27,13 +27,7 @@ GOAL = "all"  # the Snakefile's first rule: it lists files and runs nothing
 
 @dataclass
 class Job:
-    """A job that has started.
-
-    Attributes:
-        rule: its rule in the Snakefile.
-        variant: the variant that it trains or evaluates; empty for other rules.
-        started: when, in seconds.
-    """
+    """A job that has started, in seconds; `variant` is empty unless it trains or evaluates one."""
 
     rule: str
     variant: str
@@ -61,11 +55,7 @@ class Jobs:
     error: str = ""
 
     def update(self, event: Mapping[str, Any], now: float) -> str:
-        """Take an event of `napo.commands.snakemake_events`.
-
-        Args:
-            event: its fields.
-            now: seconds of a monotonic clock.
+        """Take an event of `napo.commands.snakemake_events` at `now`, in seconds.
 
         Returns:
             The line to show, or an empty text.
@@ -77,7 +67,13 @@ class Jobs:
                 variant = event["wildcards"].get("variant", "")
                 self.running[number] = Job(rule, variant, now)
             case {"event": "job_finished", "job_id": number} if number in self.running:
-                return self.finish(self.running.pop(number), now)
+                job = self.running.pop(number)
+                self.seconds.setdefault(job.rule, []).append(now - job.started)
+                done, planned = sum(map(len, self.seconds.values())), sum(self.planned.values())
+                name = f"{job.rule} {job.variant}".strip()
+                line = f"[{done}/{planned}] {name} done in {duration(now - job.started)}"
+                left = f"; about {duration(self.remaining(now))} left" if done < planned else ""
+                return line + left
             case {"event": "job_error", "rule_name": rule, "log": [log, *_]}:
                 if log not in self.failed:  # Snakemake repeats it when it ends
                     self.failed.append(log)
@@ -85,16 +81,6 @@ class Jobs:
             case {"event": "error", "sentence": sentence}:
                 self.error = sentence
         return ""
-
-    def finish(self, job: Job, now: float) -> str:
-        """Count a job as finished; return the line that says so, with the time that is left."""
-        self.seconds.setdefault(job.rule, []).append(now - job.started)
-        finished, planned = sum(map(len, self.seconds.values())), sum(self.planned.values())
-        name = f"{job.rule} {job.variant}".strip()
-        line = f"[{finished}/{planned}] {name} done in {duration(now - job.started)}"
-        if finished < planned:
-            line += f"; about {duration(self.remaining(now))} left"
-        return line
 
     def remaining(self, now: float) -> float:
         """Seconds until the pipeline ends, if its jobs keep their pace."""

@@ -43,15 +43,7 @@ def reproduce(
 ) -> int:
     """Run the pipeline to its end.
 
-    Args:
-        profile: name or YAML path.
-        root: the workspace, empty for the checkout.
-        cores: jobs side by side.
-        seeds: such as "0,1"; empty: the profile's.
-        tune: "full", "lora" or "qlora"; empty: the profile's.
-        baselines: train the other robust losses, too.
-        dry_run: write the plan to pipeline.log and run nothing.
-        extra: further arguments of Snakemake.
+    The arguments are the options of `napo reproduce`; `extra` goes to Snakemake.
 
     Returns:
         0, or 128 and the number of the signal that stopped it.
@@ -118,11 +110,8 @@ def reproduce(
 def snakemake_call(config: Path, cores: int, extra: Sequence[str]) -> list[str]:
     """The call of Snakemake. Our own lock replaces Snakemake's, which a SIGKILL would leave behind.
 
-    Args:
-        config: a JSON file of the Snakefile's config. On the command line Snakemake would read
-            values as YAML: numbers as numbers, " #" as a comment.
-        cores: jobs side by side.
-        extra: further arguments.
+    `config` is a JSON file of the Snakefile's config. On the command line Snakemake would read
+    values as YAML: numbers as numbers, " #" as a comment.
     """
     return [
         *(sys.executable, "-m", "napo.commands.snakemake_events"),
@@ -135,15 +124,9 @@ def snakemake_call(config: Path, cores: int, extra: Sequence[str]) -> list[str]:
 
 
 def follow(call: Sequence[str], data: Path, jobs: Jobs) -> int:
-    """Run Snakemake to its end: its output goes to pipeline.log, our lines to the terminal.
+    """Run Snakemake to its end, and return its exit code.
 
-    Args:
-        call: the command.
-        data: the profile's folder, which marks all processes.
-        jobs: updated with each event.
-
-    Returns:
-        The exit code.
+    Its output goes to pipeline.log, our lines to the terminal; `jobs` follows its events.
     """
     programs = str(Path(sys.executable).parent)  # this environment's papermill comes first
     path = os.pathsep.join([programs, os.environ.get("PATH", "")])

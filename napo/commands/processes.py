@@ -22,11 +22,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """SIGINT, SIGTERM or SIGHUP has come.
-
-    Attributes:
-        code: the exit code that a shell expects, 128 and the signal's number.
-    """
+    """SIGINT, SIGTERM or SIGHUP has come; `code` is the exit code that a shell expects."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -63,12 +59,8 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start a command with its output in one pipe of lines.
 
-    It has a session of its own, so that Ctrl-C reaches only us. On Linux it dies with us.
-
-    Args:
-        command: the program and its arguments.
-        data: the profile's folder, the mark of all that the command starts.
-        environment: its variables.
+    It has a session of its own, so that Ctrl-C reaches only us. On Linux it dies with us. The
+    profile's folder `data` marks all that the command starts.
     """
 
     def die_with_parent() -> None:

@@ -52,10 +52,6 @@ def verify(data: Path, figures: Path | None = None) -> tuple[int, list[Differenc
 
     Every file is read, whatever the memory of hashes holds.
 
-    Args:
-        data: the profile's folder.
-        figures: the folder of its figures, each with its hashes in `<name>.provenance.json`.
-
     Returns:
         The number of files that were hashed, and the differences.
 

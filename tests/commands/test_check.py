@@ -98,28 +98,12 @@ def test_special_tokens_and_template_words_are_counted(profile):
         ({"data": {"source": "in/rows", "expected": 9}}, "holds 8 rows where 9 are expected"),
         ({"training": {"max_length": 20}}, "its prompt alone has"),
         ({"training": {"batch_size": 8}, "launch": {"processes": 4}}, "not a multiple"),
-        (
-            {"training": {"tune": "qlora"}},
-            "training.tune is qlora, which needs bitsandbytes: pip install bitsandbytes, or set it "
-            "to lora.",
-        ),
-        (
-            {"masks": {"engine": "vllm"}},
-            "masks.engine is vllm, which is not installed: pip install vllm, or set it to "
-            "transformers.",
-        ),
-        (
-            {"training": {"lora_targets": "q_prj"}},
-            "Unknown LoRA target 'q_prj'. Did you mean 'q_proj'? Known: down_proj, gate_proj, "
-            "k_proj, multi_modal_projector, o_proj, out_proj, q_proj, up_proj, v_proj.",
-        ),
+        ({"training": {"tune": "qlora"}}, "tune is qlora, which needs bitsandbytes: pip install"),
+        ({"masks": {"engine": "vllm"}}, "engine is vllm, which is not installed: pip install vllm"),
+        ({"training": {"lora_targets": "q_prj"}}, "LoRA target 'q_prj'. Did you mean 'q_proj'?"),
         (
             {"training": {"lora_targets": "input_layernorm"}},
             "training.lora_targets is 'input_layernorm', and",
-        ),
-        (
-            {"training": {"lora_targets": "linear_1"}},
-            "training.lora_targets is 'linear_1', and",
         ),
         ({"world": {}}, "MMHal-Bench needs a judge and this profile's world has no rule; set"),
     ],
@@ -132,14 +116,6 @@ def test_a_setting_that_would_fail_later_is_a_fault(profile, monkeypatch, change
     monkeypatch.setattr(check.importlib.util, "find_spec", spec)
     (fault,) = texts(profile(rows(), **changes), "fault")
     assert sentence in fault and fault.endswith(".") and "\n" not in fault
-
-
-def test_a_function_of_the_world_that_is_missing_stops_the_command(tmp_path, capsys):
-    (tmp_path / "mine.yaml").write_text("world: {judge_by_truth: 'napo.nowhere:f'}")
-    assert command(tmp_path) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("napo: world.judge_by_truth names")
-    assert error.count("\n") == 1
 
 
 def test_missing_things_are_faults_and_everything_else_is_checked(tmp_path, profile, capsys):

@@ -18,17 +18,11 @@ def test_the_help_of_a_command_has_an_example(capsys, command):
     assert f"Example: napo {command}" in capsys.readouterr().out
 
 
-def test_without_a_command_the_help_is_shown(capsys):
-    assert cli.main([]) == 0
-    assert {command.split()[0] for command in COMMANDS} <= set(capsys.readouterr().out.split())
-
-
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
         (["reproduec"], "Did you mean 'reproduce'"),
         (["check", "--qiuck"], "--quick"),
-        (["verify", "--profile"], "requires an argument"),
         (["reproduce", "--cores", "0"], "greater than or equal to 1"),
         (["reproduce", "--config", "seeds=0"], "give --seeds or --tune"),
     ],

@@ -81,16 +81,17 @@ def test_backups_of_a_killed_snakemake_are_removed_for_this_profile_only(tmp_pat
     backups = tmp_path / ".snakemake" / "backups" / "data"
     for profile in ("smoke", "tiny"):
         (backups / profile / "runs").mkdir(parents=True)
-        (backups / profile / "runs" / "manifest.json").write_text("{}")
     assert reproduce(tmp_path, "-n") == 0
     assert [folder.name for folder in backups.iterdir()] == ["tiny"]
 
 
 @pytest.mark.parametrize(
     ("options", "suffix"),
-    [([], ""), (["--seeds", "0", "--tune", "full"], ""), (["--seeds", "1", "--tune", "lora"],
-     "-lora-seeds-1")],
-)  # fmt: skip
+    [
+        (["--seeds", "0", "--tune", "full"], ""),  # the profile's own
+        (["--seeds", "1", "--tune", "lora"], "-lora-seeds-1"),
+    ],
+)
 def test_other_seeds_and_tune_have_tables_of_their_own(tmp_path, capsys, options, suffix):
     assert reproduce(tmp_path, "-n", *options) == 0
     plan = (tmp_path / "data" / "smoke" / "pipeline.log").read_text()
