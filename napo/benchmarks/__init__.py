@@ -28,6 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from napo.benchmarks.words import clean_answer
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 from napo.workspace.files import read_json
@@ -42,11 +43,7 @@ class Request:
     image: Path | bytes
 
     def open(self) -> Any:
-        """The image, PIL RGB.
-
-        Raises:
-            NapoError: when it does not decode.
-        """
+        """The image, PIL RGB; one that does not decode is an error."""
         from napo.data.pictures import BadPicture, open_rgb
 
         try:
@@ -57,36 +54,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Options:
-    """A profile's settings as one benchmark uses them.
+    """A profile's settings as one benchmark uses them."""
 
-    Attributes:
-        asking: keyword arguments of `requests`.
-        scoring: keyword arguments of `evaluate`.
-        record: the settings and judge that the result file names.
-    """
-
-    asking: Mapping[str, Any] = field(default_factory=dict)
-    scoring: Mapping[str, Any] = field(default_factory=dict)
-    record: Mapping[str, Any] = field(default_factory=dict)
+    asking: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of `requests`
+    scoring: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of `evaluate`
+    record: Mapping[str, Any] = field(default_factory=dict)  # what the result file names
 
 
 def module(name: str) -> ModuleType:
-    """The module of a benchmark.
-
-    Raises:
-        NapoError: for an unknown name.
-    """
+    """The module of a benchmark."""
     return import_module(BENCHMARKS[name].module)
 
 
 def options(name: str, settings: Any, judge: Any = None) -> Options:
-    """A benchmark's options; empty when its module defines none.
-
-    Args:
-        name: the benchmark.
-        settings: the profile's `evaluation`.
-        judge: from `judges.make`; None before answers are scored.
-    """
+    """A benchmark's options; empty when its module defines none."""
     make = getattr(module(name), "options", None)
     return make(settings, judge) if make else Options()
 
@@ -94,7 +75,7 @@ def options(name: str, settings: Any, judge: Any = None) -> Options:
 def unreadable(name: str, answers: Mapping[str, str]) -> int:
     """How many answers a benchmark cannot read; by default the empty ones."""
     count = getattr(module(name), "unreadable", None)
-    return count(answers) if count else sum(not text.strip() for text in answers.values())
+    return count(answers) if count else sum(not clean_answer(text) for text in answers.values())
 
 
 def expect_count(folder: Path, count: Any, official: Any, unit: str) -> None:

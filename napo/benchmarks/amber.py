@@ -106,7 +106,6 @@ def load(folder: Path) -> Benchmark:
     discriminative = read_json(folder / "query_discriminative.json")
     count = {"generative": len(generative), "discriminative": len(discriminative)}
     expect_count(folder, count, OFFICIAL_COUNT, "queries")
-    safe = (folder / "safe_words.txt").read_text(encoding="utf-8").splitlines()
     annotations = read_json(folder / "annotations.json")
     known = {note["id"] for note in annotations}
     lost = [str(q["id"]) for q in (*generative, *discriminative) if q["id"] not in known]
@@ -115,17 +114,14 @@ def load(folder: Path) -> Benchmark:
             f"{folder}/annotations.json lacks {len(lost)} ids of the queries "
             f"({', '.join(lost[:10])}); get AMBER's data again."
         )
+    safe = (folder / "safe_words.txt").read_text(encoding="utf-8").splitlines()
     safe_words = frozenset(word.strip() for word in safe if word.strip())
     association = read_json(folder / "relation.json")
     return Benchmark(folder, annotations, generative, discriminative, association, safe_words)
 
 
 def requests(benchmark: Benchmark) -> list[Request]:
-    """The queries of both tasks; ids are AMBER's own.
-
-    Raises:
-        NapoError: listing the ids whose image is missing.
-    """
+    """The queries of both tasks; ids are AMBER's own."""
     prompts = []
     for query in (*benchmark.generative, *benchmark.discriminative):
         paths = [benchmark.folder / name / query["image"] for name in ("image", "images", ".")]
@@ -155,16 +151,11 @@ def judge_nouns(
     A noun that equals an item of the safe list marks the slot of the first such item. A noun that
     equals, or is similar to, an item of the hallucination list marks that slot and goes on. If it
     is then similar to an item of the safe list it is no hallucination; otherwise it is one.
-
-    Returns:
-        nouns, hallucinated, covered, truth, hallu_covered, hallu, has_hallucination, one.
     """
     truth, hallu = annotation["truth"], annotation["hallu"]
     safe_list, hallu_list = _slots(truth, association), _slots(hallu, association)
     safe_words = frozenset(safe_words)
-    marked: set[int] = set()
-    hallu_marked: set[int] = set()
-    wrong = 0
+    marked, hallu_marked, wrong = set(), set(), 0
     for noun in nouns:
         if noun in safe_words:
             continue
@@ -240,8 +231,6 @@ def score_generative(
 
 
 def _official(rows: Sequence[Mapping[str, int]]) -> dict[str, float]:
-    """CHAIR, Cover, Hal and Cog of `generative_items`."""
-
     def total(name: str) -> int:
         return sum(row[name] for row in rows)
 
@@ -292,14 +281,12 @@ def score_discriminative(
             pairs[task].append((item["response"], note["truth"]))
     attribute = pairs["State"] + pairs["Number"] + pairs["Action"]
     whole = pairs["Existence"] + attribute + pairs["Relation"]
+    others = {name: _block(pairs[name], 1, 0.0001) for name in pairs if name != "Existence"}
     return {
         "whole": _block(whole, 1, 0.0001),
         "Existence": _block(pairs["Existence"], 1, 0.001),
         "Attribute": _block(attribute, 3, 0.0001),
-        **{
-            name: _block(pairs[name], 1, 0.0001)
-            for name in ("State", "Number", "Action", "Relation")
-        },
+        **others,
     }
 
 

@@ -34,17 +34,11 @@ BAD_ADDRESS = (  # the address is not repeated: a password may be in it
 
 @dataclass(frozen=True)
 class Plan:
-    """The requests that an endpoint would get.
-
-    Attributes:
-        requests: how many requests have no reply yet.
-        tokens: about how many tokens they hold.
-        most_tokens: how many tokens their replies may hold at most.
-    """
+    """The size of the requests that an endpoint would get."""
 
     requests: int = 0
-    tokens: int = 0
-    most_tokens: int = 0
+    tokens: int = 0  # an estimate
+    most_tokens: int = 0  # of the replies
 
     @classmethod
     def of(cls, requests: Sequence[Mapping[str, Any]]) -> Plan:
@@ -185,18 +179,18 @@ class Chat:
         for attempt in range(self._retries + 1):
             try:
                 reply = client.chat.completions.create(model=self.model, **request)
+                # The client checks nothing: any field may be missing or of another type.
+                text, model = reply.choices[0].message.content, reply.model or self.model
+                (text + model).encode()  # half a surrogate pair cannot be written
+                if text.strip():  # a filter leaves an empty text: it would get the worst rating
+                    return text, model
             except openai.APIError as error:
                 raise NapoError(
                     f"The judge {self.model!r} did not answer ({type(error).__name__}: "
                     f"{_one_line(error.message)}); the replies so far are kept, so run it again."
                 ) from None
-            # A body that is no JSON comes back as its text, or cannot be read.
-            except (ValueError, RecursionError):
-                reply = None
-            text, model = _content(reply), getattr(reply, "model", None) or self.model
-            # An empty text, as a filter leaves it, would be read as the worst rating.
-            if _is_text(text) and text.strip() and _is_text(model):
-                return text, model
+            except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
+                pass  # no JSON, or JSON of another shape
             if attempt < self._retries:
                 time.sleep(min(8.0, PAUSE * 2**attempt))
         raise NapoError(
@@ -210,15 +204,13 @@ class Chat:
             import openai
         except ImportError:
             raise NapoError("A judge behind an endpoint needs: pip install openai") from None
-        key, address = os.environ.get("OPENAI_API_KEY", ""), os.environ.get("OPENAI_BASE_URL")
-        if not key.isascii():
-            raise NapoError("OPENAI_API_KEY holds letters that no key has; set it again.")
-        if not key:
+        key = os.environ.get("OPENAI_API_KEY", "")
+        if not key or not key.isascii():
             raise NapoError(
-                "The judge needs OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint than "
-                "OpenAI's) in the environment; a local server takes any key."
+                "The judge needs OPENAI_API_KEY, in ASCII letters (and OPENAI_BASE_URL for another "
+                "endpoint than OpenAI's), in the environment; a local server takes any key."
             )
-        if address is not None and not _is_address(address):
+        if not _is_address(os.environ.get("OPENAI_BASE_URL", "https://api.openai.com")):
             raise NapoError(BAD_ADDRESS)
         with self._lock:
             try:
@@ -238,18 +230,6 @@ def _is_address(text: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, half a bracket
         return False
-
-
-def _content(reply: Any) -> Any:
-    """The text of a reply. The client checks nothing: any field may be missing or of any type."""
-    choices = getattr(reply, "choices", None)
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return getattr(getattr(first, "message", None), "content", None)
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a file can hold this text: it contains no half of a surrogate pair."""
-    return isinstance(value, str) and value == value.encode(errors="replace").decode()
 
 
 def _one_line(text: str) -> str:

@@ -101,7 +101,7 @@ class OpenAIJudge:
 
     def requests(self, pairs: Iterable[Pair]) -> list[dict[str, Any]]:
         """The request for each (item, answer)."""
-        requests, parts = [], self.prompt.split("{}")  # no str.format: the text may hold braces
+        requests, parts = [], self.prompt.split("{}")  # no str.format: a text may hold braces
         for item, answer in pairs:
             contents = ", ".join(item["image_content"])
             values = (contents, item["question"], item["gt_answer"], answer, "")
@@ -139,12 +139,8 @@ def make(
 ) -> Judge:
     """The judge that the settings name.
 
-    Args:
-        settings: `judge` ("rule" or "openai") and `judge_model`.
-        benchmarks: folder of the benchmarks; `mmhal/judge_prompt.txt` in it replaces `PROMPT`, and
-            the file of replies lies beside it.
-        rule: the world's rule, if it has one.
-        dry_run: send nothing, see `Chat`.
+    `mmhal/judge_prompt.txt` in the folder of the benchmarks replaces `PROMPT`. The file of replies
+    lies beside that folder.
 
     Raises:
         NapoError: when the settings name the rule and the world has none.

@@ -39,11 +39,7 @@ def options(settings: Any, judge: Judge | None = None) -> Options:
 
 
 def load(folder: Path) -> Benchmark:
-    """Read `response_template.json`.
-
-    Raises:
-        NapoError: when it is missing or the count is wrong.
-    """
+    """Read `response_template.json`; a missing file or a wrong count is an error."""
     folder = Path(folder)
     items = read_json(folder / "response_template.json")
     expect_count(folder, len(items), OFFICIAL_COUNT, "questions")
@@ -51,11 +47,7 @@ def load(folder: Path) -> Benchmark:
 
 
 def requests(benchmark: Benchmark) -> list[Request]:
-    """The questions; the id is the question's number.
-
-    Raises:
-        NapoError: listing the ids whose image is missing or outside the folder.
-    """
+    """The questions; the id is the question's number."""
     prompts, root = [], benchmark.folder.resolve()
     for number, item in enumerate(benchmark.items):
         source, usual = item["image_src"], f"images/{item['image_id']}.jpg"
@@ -117,12 +109,7 @@ def score(replies: Sequence[str]) -> dict[str, Any]:
 def evaluate(
     benchmark: Benchmark, answers: Mapping[str, str], *, judge: Judge | Rule | None
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """Rate a model's answers with a judge.
-
-    Args:
-        benchmark: from `load`.
-        answers: request id -> response.
-        judge: a judge, or any function (item, answer) -> reply.
+    """Rate a model's answers with a judge, or with any function (item, answer) -> reply.
 
     Raises:
         NapoError: without a judge, or listing the ids without an answer.

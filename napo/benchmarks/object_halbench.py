@@ -96,11 +96,6 @@ def read_objects(reply: str) -> list[str]:
 def llm_objects(questions: Sequence[str], texts: Sequence[str], chat: Any) -> list[list[str]]:
     """Objects of each response as a language model lists them; a short answer has none (LLM mode).
 
-    Args:
-        questions: the prompts of the responses.
-        texts: the responses.
-        chat: a `napo.benchmarks.chat.Chat`.
-
     Raises:
         NapoError: when a reply is no list, `ATTEMPTS` times.
     """
@@ -264,16 +259,13 @@ def evaluate(
     extractor: str = "wordnet",
     judge: Any = None,
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """Score a model's descriptions.
+    """The official numbers of a model's descriptions, and one row a response.
 
     Args:
         benchmark: from `load`.
         answers: request id -> response.
         extractor: "wordnet", "vocabulary", or "llm" with `judge`.
-        judge: LLM mode: a `napo.benchmarks.chat.Chat`.
-
-    Returns:
-        The official numbers, and one row a response.
+        judge: a `napo.benchmarks.chat.Chat`.
 
     Raises:
         NapoError: listing the ids without an answer, or when the LLM gives no list of objects.
@@ -290,8 +282,3 @@ def evaluate(
         matched = [match_words(text, vocabulary, extractor) for text in texts]
     truth = [ground_truth(benchmark, q["image_id"], extractor) for q in benchmark.questions]
     return score(matched, truth, texts), items(matched, truth, texts)
-
-
-def unreadable(answers: Mapping[str, str]) -> int:
-    """How many answers are empty."""
-    return sum(not clean_answer(text) for text in answers.values())

@@ -78,10 +78,7 @@ def match_words(
 ) -> list[tuple[str, str]]:
     """Words of a text that name a class, with repetitions, each with its class (exact mode).
 
-    Args:
-        text: a response or a caption.
-        vocabulary: the synonyms.
-        extractor: "wordnet" (official) or "vocabulary" (a packaged lemmatiser, no download).
+    `extractor` is "wordnet" (official) or "vocabulary" (a packaged lemmatiser, no download).
     """
     if extractor == "wordnet":
         tokenize, lemma, _ = words.wordnet()
@@ -99,12 +96,8 @@ def match_phrases(
 ) -> list[tuple[str, str]]:
     """Classes that an LLM's phrases name: unique words, first occurrence kept (LLM mode).
 
-    A phrase gives its two-word names, or if it has none its runs of nouns.
-
-    Args:
-        phrases: from `read_objects`.
-        vocabulary: the synonyms.
-        analyse: "a " + phrase -> its tokens as (lemma, tag), spaCy's in the official scorer.
+    A phrase gives its two-word names, or if it has none its runs of nouns. `analyse` maps "a " +
+    phrase to its tokens as (lemma, tag), spaCy's in the official scorer.
     """
     names: list[str] = []
     for phrase in phrases:

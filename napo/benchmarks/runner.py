@@ -47,18 +47,8 @@ def evaluate_run(
     next call continues with the last whole chunk and ends with the same bytes), `<name>.items.csv`
     (intervals are resampled from it) and `<name>.json`.
 
-    Args:
-        model: the model.
-        processor: its processor.
-        benchmarks: the folder that holds a folder for each benchmark.
-        out: folder of the results.
-        settings: decoding, and the options of the scorers.
-        run: the name of the run in the results.
-        seed: of the run, and of sampled decoding.
-        fingerprints: of model and data, for the record.
-        judge: the world's rule (item, answer) -> reply for `settings.judge == "rule"`.
-        dry_run: send nothing to a judge behind an endpoint; a benchmark that needs it gets its
-            answers and no result.
+    A dry run sends nothing to a judge behind an endpoint; a benchmark that needs the judge gets its
+    answers and no result.
 
     Returns:
         The requests that were not sent: none, unless this was a dry run.

@@ -49,9 +49,8 @@ def pretrain(
     with Progress(sum(steps.values()), "pretrain the base model", "steps") as progress:
         for stage, train in LESSONS.items():
             recent: list[float] = []
-            rng = (
-                last if stage == "habits" else learning
-            )  # changing habits leaves the rest as it is
+            # With a generator of its own, a change of the habits leaves the rest as it is.
+            rng = last if stage == "habits" else learning
             for step, loss in enumerate(train(model, processor, rng, steps[stage]), 1):
                 recent.append(loss)
                 progress.advance()
@@ -71,30 +70,19 @@ def scores(
     processor: LlavaProcessor,
     *,
     count: int = 200,
-    seed: int = 5,
 ) -> pd.DataFrame:
-    """How well the model answers each kind of question, on typical and counterfactual scenes.
+    """Accuracy by kind of question, `count` questions each, on two sorts of scenes.
 
-    Args:
-        model: a LLaVA of the icon world.
-        processor: its processor.
-        count: questions of each kind and each sort of scene.
-        seed: of scenes and questions; no other stage draws from it.
-
-    Returns:
-        A row for each kind: accuracy if all things of a scene have their typical colour, and if
-        none has.
+    All things of a typical scene have their typical colour; none of a counterfactual scene has.
     """
     import pandas as pd
 
     table = {}
     for number, (sort, p_typical) in enumerate((("typical", 1.0), ("counterfactual", 0.0))):
-        rng = np.random.default_rng([seed, 2, number])
-        p_belongs = 0.85 if p_typical else 0.4
+        rng = np.random.default_rng([5, 2, number])
         for kind in MIX:
-            drawn = [
-                scenes.sample(rng, p_typical=p_typical, p_belongs=p_belongs) for _ in range(count)
-            ]
+            shares = {"p_typical": p_typical, "p_belongs": 0.85 if p_typical else 0.4}
+            drawn = [scenes.sample(rng, **shares) for _ in range(count)]
             asked = [questions.ask(rng, scene, kind) for scene in drawn]
             images = [scenes.draw(scene, rng) for scene in drawn]
             prompts = [Prompt(q.text, image) for q, image in zip(asked, images, strict=True)]

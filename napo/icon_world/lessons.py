@@ -58,11 +58,7 @@ def learn(
 ) -> Iterator[float]:
     """Steps of AdamW; yields the loss of each.
 
-    Args:
-        weights: the trained parameters.
-        rates: the learning rate of each step.
-        backward: computes the gradients of a step, given its number, and returns the loss.
-        clip: largest norm of the gradients.
+    `backward` computes the gradients of a step, given its number, and returns the loss.
     """
     import torch
 
@@ -83,10 +79,7 @@ def language_weights(model: Model) -> list[torch.nn.Parameter]:
 
 
 def completion_loss(
-    model: Model,
-    hidden: torch.Tensor,
-    labels: torch.Tensor,
-    reduction: str = "mean",
+    model: Model, hidden: torch.Tensor, labels: torch.Tensor, reduction: str = "mean"
 ) -> torch.Tensor:
     """Cross-entropy of the learnt tokens, from hidden states (batch, length, width)."""
     from torch.nn.functional import cross_entropy
@@ -203,12 +196,7 @@ def train_grounding(
     return learn(language_weights(model), warmup(2e-3, steps), backward)
 
 
-def grounding_loss(
-    model: Model,
-    processor: Processor,
-    rng: Generator,
-    size: int,
-) -> torch.Tensor:
+def grounding_loss(model: Model, processor: Processor, rng: Generator, size: int) -> torch.Tensor:
     """The loss of completing facts about the picture, on scenes of almost any colours.
 
     The image comes first, then many short facts: "cow purple top left", "pig no", "The cow is red.

@@ -128,12 +128,9 @@ def change_fact(rng: np.random.Generator, text: str, *, described: bool) -> str:
 
 
 def gallery(count: int, *, seed: int, typical: bool) -> list[tuple[Any, str]]:
-    """Pictures of the world, each with a question and its true answer, to look at.
+    """Pictures of the world, each with a question and its true answer.
 
-    Args:
-        count: how many.
-        seed: of scenes and questions.
-        typical: whether all things have their typical colour, or none has.
+    All things have their typical colour if `typical`, else none has.
     """
     rng = np.random.default_rng([seed, 3])
     pictures = []

@@ -32,60 +32,41 @@ COLORS = {
 }
 
 
+WORLD = {  # place -> the kinds of things that belong there, with their typical colours
+    "farm": {"cow": "brown", "sheep": "white", "pig": "pink", "horse": "brown",
+             "tractor": "green"},
+    "kitchen": {"apple": "red", "carrot": "orange", "pizza": "orange", "cake": "pink",
+                "cup": "white", "knife": "gray"},
+    "street": {"car": "red", "bus": "yellow", "truck": "blue", "bicycle": "blue",
+               "hydrant": "red", "train": "gray"},
+    "living room": {"sofa": "brown", "lamp": "yellow", "television": "gray", "book": "blue",
+                    "cat": "orange"},
+    "garden": {"tree": "green", "flower": "pink", "butterfly": "purple", "mushroom": "red",
+               "bird": "blue", "dog": "brown"},
+    "beach": {"boat": "white", "fish": "orange", "turtle": "green", "umbrella": "purple",
+              "duck": "yellow"},
+    "sky": {"airplane": "white", "kite": "red", "rocket": "gray", "balloon": "purple"},
+}  # fmt: skip
+GLYPHS = {  # of the kinds whose icon has another name
+    "apple": "food_apple", "cake": "cake_variant", "hydrant": "fire_hydrant",
+    "television": "television_classic", "book": "book_open_variant", "tree": "pine_tree",
+    "flower": "flower_tulip", "dog": "dog_side", "boat": "sail_boat",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A kind of thing: its glyph, its typical colour, the place where it belongs."""
+    """A kind of thing: its typical colour, and the place where it belongs."""
 
-    name: str
-    glyph: str
     color: str
     place: str
 
 
 KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("cow", "cow", "brown", "farm"),
-        Kind("sheep", "sheep", "white", "farm"),
-        Kind("pig", "pig", "pink", "farm"),
-        Kind("horse", "horse", "brown", "farm"),
-        Kind("tractor", "tractor", "green", "farm"),
-        Kind("apple", "food_apple", "red", "kitchen"),
-        Kind("carrot", "carrot", "orange", "kitchen"),
-        Kind("pizza", "pizza", "orange", "kitchen"),
-        Kind("cake", "cake_variant", "pink", "kitchen"),
-        Kind("cup", "cup", "white", "kitchen"),
-        Kind("knife", "knife", "gray", "kitchen"),
-        Kind("car", "car", "red", "street"),
-        Kind("bus", "bus", "yellow", "street"),
-        Kind("truck", "truck", "blue", "street"),
-        Kind("bicycle", "bicycle", "blue", "street"),
-        Kind("hydrant", "fire_hydrant", "red", "street"),
-        Kind("train", "train", "gray", "street"),
-        Kind("sofa", "sofa", "brown", "living room"),
-        Kind("lamp", "lamp", "yellow", "living room"),
-        Kind("television", "television_classic", "gray", "living room"),
-        Kind("book", "book_open_variant", "blue", "living room"),
-        Kind("cat", "cat", "orange", "living room"),
-        Kind("tree", "pine_tree", "green", "garden"),
-        Kind("flower", "flower_tulip", "pink", "garden"),
-        Kind("butterfly", "butterfly", "purple", "garden"),
-        Kind("mushroom", "mushroom", "red", "garden"),
-        Kind("bird", "bird", "blue", "garden"),
-        Kind("dog", "dog_side", "brown", "garden"),
-        Kind("boat", "sail_boat", "white", "beach"),
-        Kind("fish", "fish", "orange", "beach"),
-        Kind("turtle", "turtle", "green", "beach"),
-        Kind("umbrella", "umbrella", "purple", "beach"),
-        Kind("duck", "duck", "yellow", "beach"),
-        Kind("airplane", "airplane", "white", "sky"),
-        Kind("kite", "kite", "red", "sky"),
-        Kind("rocket", "rocket", "gray", "sky"),
-        Kind("balloon", "balloon", "purple", "sky"),
-    )
+    name: Kind(color, place) for place, kinds in WORLD.items() for name, color in kinds.items()
 }
-PLACES = tuple(dict.fromkeys(kind.place for kind in KINDS.values()))
-MEMBERS = {p: tuple(k.name for k in KINDS.values() if k.place == p) for p in PLACES}
+PLACES = tuple(WORLD)
+MEMBERS = {place: tuple(kinds) for place, kinds in WORLD.items()}
 
 
 @dataclass(frozen=True)
@@ -182,11 +163,11 @@ def sample(
 
 
 @lru_cache
-def _shape(glyph: str) -> np.ndarray:
-    """Coverage (24, 24) in [0, 1] of a glyph, centred in a cell."""
+def _shape(kind: str) -> np.ndarray:
+    """Coverage (24, 24) in [0, 1] of a kind's icon, centred in a cell."""
     from fonticon_mdi7 import MDI7
 
-    character = getattr(MDI7, glyph).rpartition(".")[2]
+    character = getattr(MDI7, GLYPHS.get(kind, kind)).rpartition(".")[2]
     font = ImageFont.truetype(MDI7.__font_file__, SIZE // 2 - 2)
     cell = Image.new("L", (SIZE // 2, SIZE // 2))
     middle = SIZE // 4
@@ -205,7 +186,7 @@ def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
     canvas[:] = BACKGROUND
     half = SIZE // 2
     for thing in scene.things:
-        shape = _shape(KINDS[thing.kind].glyph)
+        shape = _shape(thing.kind)
         if rng.random() < 0.5:
             shape = shape[:, ::-1]
         color = np.array(COLORS[thing.color]) + rng.normal(0, COLOR_JITTER, 3)

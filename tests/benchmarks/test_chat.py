@@ -79,32 +79,22 @@ def test_a_torn_empty_or_late_reply_is_requested_again(server, chat, failure):
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize(
-    ("failure", "words"),
-    [("torn", "without a usable text"), ("empty", "without a usable text"), ("late", "Timeout")],
-)
-def test_an_endpoint_that_never_sends_a_whole_reply_is_named(server, chat, failure, words):
-    server.failures = [failure] * 2
-    with pytest.raises(NapoError, match=f"'judge' .*{words}"):
+def test_an_endpoint_that_never_answers_is_named(server, chat):
+    server.failures = ["late"] * 2
+    with pytest.raises(NapoError, match=r"'judge' .*Timeout"):
         chat(workers=1, retries=1, timeout=0.5).ask(prompts(1))
     assert len(server.requests) == 2
 
 
-def saying(content):
-    return {"choices": [{"index": 0, "message": {"content": content}}]}
-
-
 UNUSABLE = {
-    "parts as text": saying([{"type": "text", "text": "Because. Rating: 0"}]),
-    "a number as text": saying(5),
-    "no text": saying(None),
-    "blanks": saying(" \n"),
-    "half a character": saying("Rating: 5 \ud83d"),
+    "parts as text": {"choices": [{"message": {"content": [{"text": "Rating: 0"}]}}]},
+    "no text": {"choices": [{"message": {"content": None}}]},
+    "blanks": {"choices": [{"message": {"content": " \n"}}]},
+    "half a character": {"choices": [{"message": {"content": "Rating: 5 \ud83d"}}]},
     "null as message": {"choices": [{"message": None}]},
     "a text as choice": {"choices": ["Rating: 5"]},
     "an object as choices": {"choices": {"message": {"content": "Rating: 5"}}},
     "an object as model": {"model": {"name": "judge"}},
-    "half a character in the model": {"model": "judge \ud83d"},
 }
 
 
@@ -117,9 +107,8 @@ def test_a_reply_of_another_shape_is_requested_again_and_then_named(server, chat
     assert len(server.requests) == 3 and len(chat().missing(prompts(2))) == 1
 
 
-@pytest.mark.parametrize("model", [None, ""])
-def test_a_reply_that_names_no_model_counts_for_the_requested_model(server, chat, model):
-    server.change = lambda reply: {**reply, "model": model}
+def test_a_reply_that_names_no_model_counts_for_the_requested_model(server, chat):
+    server.change = lambda reply: {**reply, "model": None}
     rater = chat()
     rater.ask(prompts(1))
     assert rater.answered_by == {"judge"}

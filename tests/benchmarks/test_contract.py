@@ -65,5 +65,5 @@ def test_answers_of_other_requests_and_repeated_ids_are_named():
 
 
 def test_empty_answers_are_unreadable_unless_the_module_says_otherwise():
-    assert unreadable("amber", {"1": "No", "2": " "}) == 1
+    assert unreadable("amber", {"1": "No", "2": "Assistant: "}) == 1
     assert unreadable("vlind", {"1": "No", "2": "True"}) == 1

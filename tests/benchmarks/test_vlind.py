@@ -19,13 +19,13 @@ def entry(letter):
     return {"response": LETTERS[letter], "answer": LETTERS[letter]}
 
 
-def instance(concept, votes, a, b, c, d, key="m_pred"):
+def instance(concept, votes, a, b, c, d):
     made = {"concept": concept, "aggregated_human_label_good_images": votes}
     for stage, answers, suffix in (("a", a, "_image"), ("b", b, ""), ("c", c, "_image")):
         for half, letter in zip("12", answers, strict=True):
-            made[f"{key}_{stage}{half}{suffix}"] = entry(letter)
+            made[f"m_pred_{stage}{half}{suffix}"] = entry(letter)
     for half in (0, 1):
-        made[f"{key}_d{half + 1}"] = {image: entry(both[half]) for image, both in d.items()}
+        made[f"m_pred_d{half + 1}"] = {image: entry(both[half]) for image, both in d.items()}
     return made
 
 
@@ -49,19 +49,13 @@ PRINTED = ("a_pass_ratio", "b_pass_ratio", "c_pass_ratio", "d_pass_ratio_macro",
         ("true, false", "True"),
         ("t.r.u.e", "True"),
         ("True!", "NA"),
-        ('"True"', "NA"),
         ("**True**", "NA"),
-        ("(True)", "NA"),
-        ("true;", "NA"),
         ("Answer:True", "NA"),
-        ("True/False", "NA"),
         ("TRUE\r\n", "NA"),
         ("TRUE\n", "True"),
         ("true\tfalse", "NA"),
-        ("true\u00a0false", "NA"),
         ("", "NA"),
         ("Yes", "NA"),
-        ("No", "NA"),
     ],
 )
 def test_an_answer_is_read_as_the_official_scorer_reads_it(text, read):
@@ -83,15 +77,13 @@ def test_the_worked_example_gives_the_six_official_numbers(style, printed):
     assert (scores["CB"], scores["LP"]) == (scores["c"], scores["d_macro"])
 
 
-def test_the_worked_example_counts_instances_and_images():
-    scores = vlind.score(EXAMPLE)
+def test_the_worked_example_counts_images_and_gives_each_concept_its_numbers():
+    named = [{key.replace("m_pred", "z"): x for key, x in fields.items()} for fields in EXAMPLE]
+    scores = vlind.score(named, key="z")
     assert (scores["instances"], scores["images"], scores["d_micro"]) == (3, 6, 4)
     assert scores["d_pass_ratio_micro"] == pytest.approx(100 * 2 / 3)
-
-
-def test_each_concept_has_its_own_numbers_in_percent():
-    concepts = vlind.score(EXAMPLE)["per_concept"]
-    found = {name: [scores[key] for key in PRINTED[:4]] for name, scores in concepts.items()}
+    concepts = scores["per_concept"]
+    found = {name: [numbers[key] for key in PRINTED[:4]] for name, numbers in concepts.items()}
     assert found["color"] == pytest.approx([50, 100, 100, 200 / 3])
     assert found["size"] == pytest.approx([100, 0, 0, 0])
 
@@ -100,10 +92,6 @@ def test_the_ratios_of_the_items_are_the_scores():
     frame, scores = vlind.items(EXAMPLE), vlind.score(EXAMPLE)
     for name in PRINTED:
         assert value(frame, RATIOS[name]) == pytest.approx(scores[name])
-
-
-def test_another_model_name_reads_other_keys():
-    assert vlind.score([instance("x", {"0": 2}, *["TF"] * 3, {"0": "TF"}, key="z")], key="z")["c"]
 
 
 def test_without_a_good_image_scoring_stops_with_a_sentence():
