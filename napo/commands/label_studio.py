@@ -71,9 +71,6 @@ def import_labels(
         annotator: a name instead of the email; needed if the export has only a number.
         replace: whether the labels replace other labels of the same name and item.
 
-    Returns:
-        The labels, as `read_labels` returns them.
-
     Raises:
         NapoError: for an export that does not fit, or changed labels without `replace`. Nothing is
             written then.

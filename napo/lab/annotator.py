@@ -138,12 +138,9 @@ class Annotator(widgets.VBox):
             self.show(index, "Taken back. ")
 
     def show(self, index: int, event: str = "", note: str = "") -> None:
-        """Show an item.
+        """Show an item by its number, from 0; outside the items, the nearest.
 
-        Args:
-            index: its number, from 0; outside the items, the nearest.
-            event: what has just happened, for screen readers; the screen shows it already.
-            note: text of the note; empty: its stored or drafted one.
+        `event` has just happened, for screen readers. `note` replaces the stored or drafted note.
         """
         self.index = min(max(index, 0), len(self.items) - 1)
         id, kind = self.items[self.index]
@@ -300,9 +297,6 @@ def adjudicate(session: Session) -> Annotator:
 
     Decisions go to adjudicated.csv, which holds nothing else. `stages.annotate` with "adjudicated"
     adds the labels on which people agree.
-
-    Raises:
-        NapoError: when fewer than two people labelled, or they agree on everything.
     """
     rows, samples, path = labels.to_label(session, ADJUDICATED)
     disputed = disagreements(labels.labels_of_several(session))

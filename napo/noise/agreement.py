@@ -20,9 +20,6 @@ def agreements(labels: pd.DataFrame) -> pd.DataFrame:
 
     The adjudicated set rests on people's labels, so it is compared with the scenes' truth alone.
 
-    Args:
-        labels: of several annotators, as `read_labels` returns them.
-
     Returns:
         Index `between`, `kind` ("all" last); columns of `agreement`.
     """
@@ -74,15 +71,8 @@ def krippendorffs_alpha(labels: pd.DataFrame) -> float:
     """Krippendorff's alpha for nominal labels: 1 - observed / expected disagreement.
 
     For any number of annotators, who need not have judged the same items: 1 is perfect agreement,
-    0 is chance. Source: K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011),
-    section C.
-
-    Args:
-        labels: of several annotators, as `read_labels` returns them; unsure ones are missing
-            values.
-
-    Returns:
-        Alpha; NaN when no item was judged twice, or only one label was ever used.
+    0 is chance; NaN when no item was judged twice, or only one label was ever used. Source: K.
+    Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C.
     """
     judged = labels[labels["label"] != "unsure"]
     counts = judged.groupby([*_ITEM, "label"]).size().unstack(fill_value=0).to_numpy(float)
@@ -105,10 +95,6 @@ def people(labels: pd.DataFrame) -> pd.DataFrame:
 def disagreements(labels: pd.DataFrame) -> pd.DataFrame:
     """Items that people label differently, "unsure" aside, with the label and note of each.
 
-    Args:
-        labels: of several annotators, as `read_labels` returns them; truth and adjudicated labels
-            among them are ignored.
-
     Returns:
         Columns `id`, `kind`, `said` ("ann: biased (the cat is grey); ben: unbiased"), in the order
         in which the items first occur.
@@ -130,9 +116,6 @@ def consensus(labels: pd.DataFrame) -> pd.DataFrame:
     "Unsure" is ignored if someone else decided; one label is enough. An item is unsure when nobody
     decided, or when it was adjudicated so. A disputed item without a decision is left out. A
     decision counts only while its item is disputed.
-
-    Args:
-        labels: of several annotators, decisions of "adjudicated" among them if there are any.
 
     Returns:
         Labels of the annotator "adjudicated", in the order in which the items first occur; the note

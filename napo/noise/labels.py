@@ -41,11 +41,7 @@ class LabelledMeanwhile(NapoError):
 
 
 def read_labels(path: Path) -> pd.DataFrame:
-    """Labels of a file, in the order in which they were given.
-
-    Returns:
-        Columns `id`, `kind`, `label`, `annotator`, `note`, `group`, all text; one row for each id,
-        kind and annotator.
+    """Labels of a file, in the order in which they were given: the columns `COLUMNS`, all text.
 
     Raises:
         NapoError: when the file is missing, or a line is not a label, naming file and line.

@@ -65,9 +65,6 @@ def oracle_labels(rows: Iterable[Mapping[str, Any]], label_by_truth: LabelByTrut
     Args:
         rows: rows of RLAIF-V-Bias with the columns that the truth reads.
         label_by_truth: (row, kind) -> (label, group); see `napo.noise.labels` for their values.
-
-    Returns:
-        The columns of the labels CSV, annotator "oracle".
     """
     labels = []
     for row in without_images(rows):
@@ -83,9 +80,6 @@ def shares(labels: pd.DataFrame) -> pd.DataFrame:
     """The share of noise among the labelled responses of each kind, with its 95 % Wilson interval.
 
     Questions that need no image are left out; unsure labels are counted separately.
-
-    Args:
-        labels: as `read_labels` returns them.
 
     Returns:
         Index `kind`, `group` ("all" and each group among the labels); columns `labelled`, `noise`,
@@ -106,16 +100,12 @@ def response_margins(rows: Iterable[Mapping[str, Any]], labels: pd.DataFrame) ->
     """Log-prob margins of the labelled responses under the reference: the data of Fig. 4.
 
     Args:
-        rows: rows of RLAIF-V-Bias joined with the reference's `<response>_logp` and
-            `<response>_tokens`.
+        rows: rows of RLAIF-V-Bias joined with the reference's log-probs.
         labels: as `read_labels` returns them.
 
     Returns:
         Columns `id`, `kind`, `group`, `label`, `equal_to_chosen` (bool), `margin_sum`,
         `margin_mean` (per token of each response); a row for each label, in their order.
-
-    Raises:
-        NapoError: when a labelled row is not among the rows.
     """
     by_id = sampled_rows(without_images(rows), list(labels["id"].unique()))
     margins = []

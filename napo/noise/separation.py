@@ -6,14 +6,12 @@ The AUROC of a margin is the chance that a noise-free response has a larger marg
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from napo.config.variants import BIASED
-
-Separation: TypeAlias = pd.DataFrame
 
 STATISTICS = {"sum": "margin_sum", "mean": "margin_mean"}
 PAPERS_CHOICE = {"language_biased": "mean", "vision_biased": "sum"}  # §3.2, Fig. 4
@@ -23,26 +21,20 @@ LEFT_OUT = "no-image"  # questions that need no image say nothing about bias
 ENOUGH = 10
 
 
-def separation(margins: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> Separation:
+def separation(margins: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """How well each margin separates noise-free from noise.
 
     One row for each kind, group, choice about responses equal to the chosen one, and statistic.
-    Unsure labels and questions that need no image are left out.
-
-    Args:
-        margins: as `response_margins` returns them.
-        resamples: bootstrap resamples, drawn within noise and within noise-free.
-        seed: of the resamples.
+    Unsure labels and questions that need no image are left out. `resamples` are drawn within noise
+    and within noise-free.
 
     Returns:
         Columns `kind`, `group` ("all" and each group among the labels), `equal_kept` (bool),
         `statistic` ("sum" or "mean"), `n`, `noise`, `equal`, `noise_equal` (counts; the last of
-        noise that equals the chosen response), `noise_share` with its 95 % Wilson interval
-        `noise_low`, `noise_high`, `median_noise`, `median_noise_free`, `auroc` with its 95 %
-        interval `auroc_low`, `auroc_high`, and `gain`, `gain_low`, `gain_high`: this AUROC minus
-        the other statistic's, paired. Intervals are missing with fewer than 10 of either label, and
-        for an AUROC of 0 or 1, because every resample repeats it; medians and AUROC are missing
-        with none.
+        noise that equals the chosen response), `noise_share`, `median_noise`, `median_noise_free`,
+        `auroc`, and `gain` (this AUROC minus the other statistic's, paired); shares, AUROCs and
+        gains with 95 % intervals `_low`, `_high`. Intervals are missing with fewer than 10 of
+        either label, and for an AUROC of 0 or 1, because every resample repeats it.
     """
     decided = margins[margins["label"].isin(("biased", "unbiased"))]
     rows: list[dict[str, Any]] = []
@@ -89,7 +81,7 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def headline(separation: Separation) -> Separation:
+def headline(separation: pd.DataFrame) -> pd.DataFrame:
     """The rows that Fig. 4 shows: questions where groups are known, otherwise everything.
 
     Descriptions are reported separately: a description that claims nothing false is always noise.
@@ -101,7 +93,7 @@ def headline(separation: Separation) -> Separation:
     return pd.concat(parts, ignore_index=True) if parts else separation
 
 
-def describe(separation: Separation) -> str:
+def describe(separation: pd.DataFrame) -> str:
     """What the margins of each kind show, in words: one paragraph for each kind."""
     if separation.empty:
         return "No response is labelled as noise or noise-free, so there is nothing to compare."
@@ -109,13 +101,10 @@ def describe(separation: Separation) -> str:
     return "\n\n".join(_paragraph(kind, part) for kind, part in kinds)
 
 
-def separation_to_read(separation: Separation) -> pd.DataFrame:
-    """The separation as a table, one row for each kind, group and statistic, intervals in brackets.
+def separation_to_read(separation: pd.DataFrame) -> pd.DataFrame:
+    """The separation as a table of texts, a row for each kind, group and statistic.
 
-    Returns:
-        Index `kind`, `group`, `statistic`; columns `n`, `noise`, `equal` (counts), `AUROC`,
-        `without equal` (AUROC without the responses that equal the chosen one), `median noise-free`
-        and `median noise`, texts.
+    `without equal` is the AUROC without the responses that equal the chosen one.
     """
     rows = []
     by = ["kind", "group", "statistic"]
@@ -206,7 +195,7 @@ def _aurocs(
     return (free_at * below).sum(axis=1) / (free_at.sum(axis=1) * noise_at.sum(axis=1))
 
 
-def _paragraph(kind: str, part: Separation) -> str:
+def _paragraph(kind: str, part: pd.DataFrame) -> str:
     """One kind: its share of noise, both AUROCs, and which margin separates better."""
     by = {(row["equal_kept"], row["statistic"]): row for row in part.to_dict("records")}
     total, mean = by[True, "sum"], by[True, "mean"]

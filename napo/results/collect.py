@@ -163,12 +163,6 @@ def collect(
 ) -> Results:
     """The finished runs of these variants and seeds, and of the base.
 
-    Args:
-        folder: the results folder.
-        variants: names in `napo.config.variants.VARIANTS`.
-        seeds: the seeds of the trained variants.
-        tune: "full", "lora" or "qlora".
-
     Raises:
         NapoError: when files of a finished run are missing or damaged.
     """

@@ -24,13 +24,9 @@ PRINTED = str.maketrans({
 
 
 def floats(frame: pd.DataFrame, title: str, label: str, notes: Sequence[str]) -> str:
-    """A frame as `table*` floats of at most four metrics each, all under one number.
+    """A frame of texts as `table*` floats of at most four metrics each, all under one number.
 
-    Args:
-        frame: texts; columns (metric, kind); index row, or (group, row).
-        title: the caption.
-        label: for `\\ref`.
-        notes: printed under the last float.
+    Columns are (metric, kind), the index row or (group, row); notes follow the last float.
     """
     names = list(frame.columns.unique(0))
     parts = [names[start : start + METRICS] for start in range(0, len(names), METRICS)]

@@ -51,13 +51,7 @@ OPTIONS = (
 
 
 def notes(table: int | str, results: Results, scale: str = "tiny") -> list[str]:
-    """The notes of a table that hold for all its rows.
-
-    Args:
-        table: 1 to 4, or `EXTRA`.
-        results: the runs; their result files say how they were scored.
-        scale: "tiny" or "paper".
-    """
+    """The notes of a table (1 to 4, or `EXTRA`) that hold for all its rows."""
     benchmarks = benchmarks_in(table)
     general = []
     if table != EXTRA:

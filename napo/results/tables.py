@@ -126,7 +126,7 @@ def table(number: int, results: Results, *, scale: str = "tiny", model: str = "7
             change = results.difference(variant, "base", metric) if variant != "base" else None
             over_paper = ours.minus(number_of_paper) if ours else None
             shown_change = over_paper if scale == "paper" else change
-            text = ABSENT if math.isnan(number_of_paper) else _fixed(number_of_paper, metric)
+            text = ABSENT if math.isnan(number_of_paper) else f"{number_of_paper:.{metric.digits}f}"
             cells[metric.title, "published"] = text + (mark if flagged else "")
             cells[metric.title, "ours"] = measured_cell(ours, metric) if variant else ABSENT
             cells[metric.title, DIFFERENCE[scale]] = difference_cell(shown_change, metric)
@@ -169,9 +169,6 @@ def extra_table(results: Results) -> Table:
 
     A row for each variant that has one (`Variant.row`), and for each other variant that ran and is
     in none of Tables 1 to 4. `make baselines` trains the rows.
-
-    Args:
-        results: the runs; differences need "A1".
     """
     import pandas as pd
 
@@ -205,19 +202,14 @@ def extra_table(results: Results) -> Table:
     return Table(None, title, frame, pd.DataFrame(long), tuple(notes(EXTRA, results)))
 
 
-def _fixed(number: float, metric: Metric) -> str:
-    """A number with the metric's digits."""
-    return f"{number:.{metric.digits}f}"
-
-
 def measured_cell(ours: Estimate | None, metric: Metric) -> str:
     """The cell of a value of ours, with its spread over seeds."""
     if ours is None:
         return "not run"
     if math.isnan(ours.value):
         return "undefined"
-    text = _fixed(ours.value, metric)
-    return text if math.isnan(ours.sd) else f"{text} ± {_fixed(ours.sd, metric)}"
+    spread = "" if math.isnan(ours.sd) else f" ± {ours.sd:.{metric.digits}f}"
+    return f"{ours.value:.{metric.digits}f}{spread}"
 
 
 def difference_cell(change: Estimate | None, metric: Metric) -> str:

@@ -102,11 +102,7 @@ def everyones_labels(session: Session) -> pd.DataFrame:
 
 
 def labels_of_several(session: Session) -> pd.DataFrame:
-    """Everyone's labels, of at least two people.
-
-    Raises:
-        NapoError: when fewer than two people labelled.
-    """
+    """Everyone's labels, of at least two people."""
     labels = everyones_labels(session)
     names = sorted(set(people(labels)["annotator"]))
     if len(names) < 2:

@@ -16,14 +16,11 @@ DRAWN = {"fig3": fig3, "fig4": fig4}
 
 
 def redraw(folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    """Draw figures for a page and for a column; the files have the bytes of notebooks 03 and 04.
+    """Draw Figs. 3 and 4 for a page and for a column, with the bytes of notebooks 03 and 04.
 
     Args:
         folder: the profile's folder of figures. It holds Fig. 4's margins, `fig4.csv`.
         names: "fig3", "fig4"; none: Fig. 3, and Fig. 4 where its margins are stored.
-
-    Returns:
-        The files that were written.
 
     Raises:
         NapoError: for an unknown name, or when the margins are missing or damaged.
@@ -42,11 +39,7 @@ def redraw(folder: Path, names: Sequence[str] = ()) -> list[Path]:
 
 
 def stored_margins(folder: Path) -> pd.DataFrame:
-    """The margins that notebook 04 saved beside Fig. 4.
-
-    Raises:
-        NapoError: when the file is missing or holds no margins.
-    """
+    """The margins that notebook 04 saved beside Fig. 4."""
     path = folder / "fig4.csv"
     if not path.is_file():
         raise NapoError(f"{path} is missing; run notebooks/04_margin_distributions.ipynb first.")

@@ -30,11 +30,7 @@ QUANTITIES = {  # suffix of the records' column -> (title, range)
 def per_step(records: pd.DataFrame) -> pd.DataFrame:
     """Averages of the records over the examples of each step.
 
-    Args:
-        records: per-example records with `step` and, for several runs, `variant` and `seed`.
-
-    Returns:
-        A row for each variant, seed and step, sorted; the numeric columns of the records.
+    A row for each variant, seed and step, sorted; the numeric columns of the records.
     """
     keys = [name for name in ("variant", "seed", "step") if name in records]
     numbers = records.select_dtypes("number").columns.difference(keys, sort=False)
@@ -45,11 +41,7 @@ def training_curves(records: pd.DataFrame) -> Figure:
     """Reward margins, q and gamma of each term over training; a row of panels for each variant.
 
     A line is the mean over seeds; its band reaches from the lowest seed to the highest. The weight
-    of a single term is left out.
-
-    Args:
-        records: per-example records (or their averages, `per_step`) with `step`; `variant` and
-            `seed` distinguish several runs.
+    of a single term is left out. `records` are per example, or their averages (`per_step`).
     """
     steps = per_step(records)
     variants = sort_variants(steps["variant"].unique()) if "variant" in steps else [""]
@@ -77,11 +69,7 @@ def training_curves(records: pd.DataFrame) -> Figure:
 
 
 def pretraining(log: pd.DataFrame) -> Figure:
-    """The loss of the base model's pretraining; a panel for each stage.
-
-    Args:
-        log: columns `step`, `loss` and, for several stages, `stage`.
-    """
+    """The loss of the base model's pretraining; a panel for each `stage` of the log."""
     stages = list(log["stage"].unique()) if "stage" in log else [""]
     with style():
         figure = new_figure(PAGE, 1.9)
