@@ -51,18 +51,14 @@ def table(
         profile: a profile, its name, or the path of its YAML file.
         gpus: processes, one a GPU.
         gpu_memory: of one GPU, GB (10^9 bytes). A run fits with 2 GB to spare.
-        utilisation: share of the GPUs' peak that is reached, above 0 and at most 1.
+        utilisation: share of the GPUs' peak that is reached.
         tflops: peak of one GPU, TFLOP/s.
         tokens: mean `question_tokens`, `response_tokens`; `image_tokens`, if not the config's.
 
     Returns:
-        Indexed by `tune` and `strategy`. GB of each GPU at the worst moment of a step, `peak`:
-        `parameters`, `gradients`, `optimiser`, `activations`, `logits`, `total`; whether it `fits`;
-        `hours` of all epochs; GB of the final `weights`, and of `disk` during training, for two
-        checkpoints; the quantities that are `not_measured` for such a run.
-
-    Raises:
-        NapoError: for a number out of range, a profile without a model, or a wrong LoRA target.
+        GB of each GPU at the worst moment of a step, `peak`; whether it `fits`; `hours` of all
+        epochs; GB of the final `weights`, and of `disk` during training, for two checkpoints; the
+        quantities that are `not_measured` for such a run.
     """
     import pandas as pd
 
@@ -89,7 +85,7 @@ def table(
 
 
 def report(profile: str | Profile, gpus: int = 8, gpu_memory: float = 80, **options: float) -> str:
-    """`table` as text, with its units; the arguments are the same."""
+    """`table` as text, with its units."""
     runs = table(profile, gpus, gpu_memory, **options)
     yes_or_no = {"fits": lambda fits: "yes" if fits else "no"}
     return (
@@ -107,11 +103,7 @@ def describe(
     response_tokens: int = 90,
     image_tokens: int = 0,
 ) -> tuple[Profile, Shape, Lengths]:
-    """A profile, its model in numbers, and the lengths.
-
-    Raises:
-        NapoError: for a length out of range, or a profile without a model.
-    """
+    """A profile, its model in numbers, and the lengths."""
     profile = load_profile(profile) if isinstance(profile, str) else profile
     _check_range(question_tokens=question_tokens, response_tokens=response_tokens)
     try:
@@ -124,7 +116,7 @@ def describe(
             f"The model of profile {profile.name} is not on this machine, and model.architecture "
             "is empty; put the values of its config.json there."
         )
-    shape = _shape(folder if here else "", json.dumps(profile.model.architecture, sort_keys=True))
+    shape = _shape(folder if here else "", json.dumps(profile.model.architecture))
     image_tokens = image_tokens or shape.image_tokens
     if not image_tokens:
         raise NapoError(

@@ -55,11 +55,7 @@ class Lengths(NamedTuple):
 
 
 class Shape:
-    """A model in numbers, counted on the meta device, which allocates nothing.
-
-    Raises:
-        ValueError, TypeError, KeyError: for a config that makes no model.
-    """
+    """A model in numbers, counted on the meta device, which allocates nothing."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         import torch
@@ -74,23 +70,19 @@ class Shape:
         self.head_dim = getattr(text, "head_dim", None) or self.width // self.heads
         self.image_tokens = getattr(config, "image_seq_length", 0)  # 0: the config does not say
 
-        def is_image(name: str) -> bool:
-            return bool(re.fullmatch(family.image_parts, name))
-
-        def in_first_layer(name: str) -> bool:
-            return bool(re.fullmatch(r".*\blayers\.0\..*", name)) and not is_image(name)
-
+        image = re.compile(family.image_parts)
+        first_layer = re.compile(rf"(?!{family.image_parts}$).*\blayers\.0\..*")
         # Numbers of parameters: of the model, its frozen part, the projector, one decoder layer.
         sizes = {name: p.numel() for name, p in model.named_parameters()}
         self.total = sum(sizes.values())
         self.frozen = sum(size for name, size in sizes.items() if family.is_frozen(name))
-        self.projector = sum(size for name, size in sizes.items() if is_image(name)) - self.frozen
-        self.layer = sum(size for name, size in sizes.items() if in_first_layer(name))
+        self.projector = sum(sizes[name] for name in sizes if image.fullmatch(name)) - self.frozen
+        self.layer = sum(sizes[name] for name in sizes if first_layer.fullmatch(name))
         # (inputs, outputs) of each linear layer of a decoder layer, and their weights.
         self.linear: dict[str, tuple[int, int]] = {
             name.rpartition(".")[2]: (module.in_features, module.out_features)
             for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear) and in_first_layer(name)
+            if isinstance(module, torch.nn.Linear) and first_layer.fullmatch(name)
         }
         self.layer_linear = sum(math.prod(sides) for sides in self.linear.values())
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
@@ -102,11 +94,7 @@ class Shape:
 
 
 class Run:
-    """A way to train a profile's model: how much memory, arithmetic and disk it needs.
-
-    Raises:
-        NapoError: for a LoRA target that the language model does not have.
-    """
+    """A way to train a profile's model: how much memory, arithmetic and disk it needs."""
 
     def __init__(
         self, profile: Profile, shape: Shape, lengths: Lengths, tune: str, strategy: str, gpus: int
@@ -168,13 +156,8 @@ class Run:
         def moment(
             name: str, activations: float, logits: float, done: float, passing: float = 0
         ) -> dict[str, Any]:
-            parts = {
-                "parameters": parameters,
-                "gradients": held + grown * done + passing,
-                "optimiser": optimiser,
-                "activations": activations,
-                "logits": logits,
-            }
+            parts = {"parameters": parameters, "gradients": held + grown * done + passing}
+            parts |= {"optimiser": optimiser, "activations": activations, "logits": logits}
             return parts | {"total": sum(parts.values()), "peak": name}
 
         if self.casts and full and again:  # autocast's cache holds every copy until the pass ends

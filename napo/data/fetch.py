@@ -92,8 +92,9 @@ class ItemStatus:
         return next(path for path in (self.folder, *self.folder.parents) if path.exists())
 
     def __str__(self) -> str:
-        partly = f"{self.present:,} of {self.expected:,} files"
-        return partly if self.state == "partly" else self.state
+        if self.state == "partly":
+            return f"{self.present:,} of {self.expected:,} files"
+        return self.state
 
 
 def items(profile: Profile) -> list[Source]:

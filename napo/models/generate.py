@@ -90,15 +90,13 @@ def generate(
         model: a Hugging Face model of images and text, wrapped or not; set to evaluation mode.
         processor: its processor.
         prompts: with and without images, mixed at will.
-        decoding: `max_new_tokens`, `min_new_tokens`, `num_beams`, `temperature` (0: greedy),
-            `top_p`. Beams with sampling draw per batch, so their answers depend on the batch size.
+        decoding: beams with sampling draw per batch, so their answers depend on the batch size.
         batch_size: prompts in a batch; halved, with a warning, when memory runs out.
         seed: for sampling.
         progress: a `napo.progress.Progress` to advance by each prompt.
 
     Raises:
-        NapoError: for an unknown mask, a tokenizer without a mask token, or a prompt that does not
-            fit into memory alone.
+        NapoError: as `prompt_inputs`, or when a single prompt does not fit into memory.
     """
     if not prompts:
         return []

@@ -173,7 +173,7 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftMo
     """The model with a fresh adapter, its initial weights drawn from the seed.
 
     Raises:
-        NapoError: when a target module does not exist, is not linear, or belongs to the image part.
+        NapoError: when a target does not exist, is not linear, or belongs to the image part.
     """
     from peft import get_peft_model
 
@@ -300,12 +300,9 @@ def has_axes(model: nn.Module) -> bool:
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The Hugging Face model inside DDP, DeepSpeed, torch.compile and PEFT wrappers."""
-    while True:
-        if hasattr(model, "get_base_model"):
-            model = model.get_base_model()
-        elif isinstance(getattr(model, "module", None), nn.Module):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
-        else:
-            return model
+    if hasattr(model, "get_base_model"):
+        return unwrap(model.get_base_model())
+    for name in ("module", "_orig_mod"):
+        if isinstance(getattr(model, name, None), nn.Module):
+            return unwrap(getattr(model, name))
+    return model

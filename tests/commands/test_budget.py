@@ -68,7 +68,6 @@ def test_a_run_fits_if_its_parts_and_the_context_fit():
     assert list(table(PAPER)[parts].sum(axis=1)) == pytest.approx(list(table(PAPER).total))
     need = table(PAPER).total["full", "zero2"] + 2
     assert [table(PAPER, 8, need + d).fits["full", "zero2"] for d in (0.01, -0.01)] == [True, False]
-    assert not table(PAPER, 8, 80).fits["full", "ddp"]  # 4 x 4 bytes for each of 7 billion
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,6 @@ def test_a_run_fits_if_its_parts_and_the_context_fit():
         {"tune": "full", "vocabulary": 16_000, "logits_mb": 8},
         {"tune": "lora", "bf16": True, "dtype": "bfloat16", "checkpointing": True},
     ],
-    ids=["full, checkpointed", "full, many words", "lora, autocast"],
 )
 def test_the_predicted_peak_is_within_15_percent_of_a_measured_one(changes):
     case = budget_check.BASE | SMALL | changes
@@ -90,18 +88,12 @@ def test_the_predicted_peak_is_within_15_percent_of_a_measured_one(changes):
 
 
 @pytest.mark.parametrize("strategy", ["zero2", "zero3", "fsdp2"])
-@pytest.mark.parametrize("tune", budget.TUNES)
+@pytest.mark.parametrize("tune", ["full", "lora"])
 def test_more_gpus_never_need_more_memory_each_under_sharding(tune, strategy):
     description = budget.describe(PAPER)
     runs = (footprint.Run(*description, tune, strategy, gpus) for gpus in range(1, 65))
     needs = [run.peak()["total"] for run in runs]
     assert all(more <= fewer for fewer, more in pairwise(needs))
-
-
-def test_longer_responses_need_more_memory_and_time():
-    short, long = (table(PAPER, response_tokens=length) for length in (16, 500))
-    assert (short.total <= long.total).all() and (short.total < long.total).any()
-    assert (short.hours < long.hours).all()
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -136,12 +128,11 @@ def test_disk_agrees_with_the_files_of_a_real_run(tune, tmp_path):
     profile = load_profile("tiny")
     model, processor = load_model(profile.model.location, device="cpu")
     config = lora_config(profile.training, budget.families.of_config(model.config))
-    options = {"per_device_train_batch_size": 2, "max_steps": 1, "save_steps": 1, "use_cpu": True}
     NaPOTrainer(
         model=model,
-        args=NaPOConfig(output_dir=str(tmp_path), disable_tqdm=True, **options),
+        args=NaPOConfig(output_dir=str(tmp_path), max_steps=1, save_steps=1, use_cpu=True),
         objective=budget_check.Objective(budget_check.VARIANTS["dpo"]),
-        train_dataset=engine.rows(2),
+        train_dataset=engine.rows(8),
         processing_class=processor,
         peft_config=config if tune == "lora" else None,
     ).train()
@@ -166,15 +157,12 @@ def test_each_row_names_what_was_not_measured():
         ({"gpus": 0}, "gpus is 0; give a number above 0 and at most 1,000,000."),
         ({"gpus": int("9" * 400)}, "gpus is 999999999999999999..."),
         ({"gpu_memory": float("nan")}, "gpu-memory is nan; give a number above 0"),
-        ({"tflops": float("inf")}, "tflops is inf; give a number above 0"),
         ({"utilisation": 40}, "utilisation is 40; give a number above 0 and at most 1."),
-        ({"response_tokens": 0}, "response-tokens is 0; give a number above 0"),
     ],
 )
 def test_a_number_out_of_range_is_one_sentence(options, sentence):
-    with pytest.raises(NapoError) as error:
+    with pytest.raises(NapoError, match="^" + sentence):
         budget.report(PAPER, **options)
-    assert str(error.value).startswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +170,6 @@ def test_a_number_out_of_range_is_one_sentence(options, sentence):
     [
         (None, r"model\.architecture is empty; put the values"),
         ({"model_type": "lava"}, "Unknown model_type in model.architecture 'lava'. Did you mean"),
-        ({"text_config": {"model_type": "llama", "hidden_size": 9}}, "The hidden size .9. is not"),
         ({"text_config": {"model_type": "llama", "hidden_size": "wide"}}, "correct it: .*hidden_s"),
         ({"image_seq_length": 0}, "does not say how many tokens an image has; give image_tokens"),
     ],
@@ -193,10 +180,3 @@ def test_an_architecture_that_makes_no_model_is_one_sentence(changes, problem):
     with pytest.raises(NapoError, match=problem) as error:
         budget.table(profile)
     assert "\n" not in str(error.value)
-
-
-def test_a_lora_target_that_the_model_lacks_is_named():
-    profile = load_profile(PAPER)
-    wrong = profile.training.model_copy(update={"lora_targets": "q_proj,w_proj"})
-    with pytest.raises(NapoError, match="Unknown LoRA target 'w_proj'"):
-        budget.table(profile.model_copy(update={"training": wrong}))
