@@ -36,23 +36,14 @@ class Job:
 
 @dataclass
 class Jobs:
-    """What Snakemake's events say about a pipeline.
-
-    Attributes:
-        cores: jobs side by side.
-        planned: rule -> number of jobs.
-        running: Snakemake's id -> job.
-        seconds: rule -> seconds of each finished job.
-        failed: log of each failed job, an executed notebook.
-        error: why nothing was planned: a sentence of the Snakefile or of Snakemake.
-    """
+    """What Snakemake's events say about a pipeline with `cores` jobs side by side."""
 
     cores: int
-    planned: dict[str, int] = field(default_factory=dict)
-    running: dict[int, Job] = field(default_factory=dict)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
-    error: str = ""
+    planned: dict[str, int] = field(default_factory=dict)  # rule -> number of jobs
+    running: dict[int, Job] = field(default_factory=dict)  # Snakemake's id -> job
+    seconds: dict[str, list[float]] = field(default_factory=dict)  # rule -> of each finished job
+    failed: list[str] = field(default_factory=list)  # logs, which are executed notebooks
+    error: str = ""  # why nothing was planned: a sentence of the Snakefile or of Snakemake
 
     def update(self, event: Mapping[str, Any], now: float) -> str:
         """Take an event of `napo.commands.snakemake_events` at `now`, in seconds.

@@ -52,12 +52,9 @@ STYLE = """<style>
 
 
 def picture(image: Any, alt: str, side: int = SIDE) -> str:
-    """A PIL image as an `img`; icons keep their pixels, photographs are made smaller.
+    """A PIL image (or None) as an `img`; icons keep their pixels, photographs are made smaller.
 
-    Args:
-        image: the image, or None for a prompt without one.
-        alt: its description for screen readers.
-        side: pixels of its longer side on the screen.
+    `alt` describes it to screen readers; `side` is its longer side on the screen, in pixels.
     """
     if image is None:
         return '<div class="napo-none">no image</div>'
@@ -88,13 +85,7 @@ def data_uri(content: bytes, kind: str = "png") -> str:
 
 
 def words(title: str, content: str, remark: str = "") -> str:
-    """A titled box of text.
-
-    Args:
-        title: escaped here.
-        content: HTML from `escaped` or `marked`.
-        remark: small text beside the title; escaped here.
-    """
+    """A titled box of HTML from `escaped` or `marked`; title and remark are escaped here."""
     return heading(title, remark) + box(content)
 
 

@@ -32,25 +32,15 @@ ALT = (
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of Fig. 4.
+    """One bar of Fig. 4."""
 
-    Attributes:
-        kind: "language_biased" or "vision_biased".
-        statistic: "sum" or "mean".
-        label: "biased" or "unbiased".
-        low: its lower edge, nats (per token for "mean").
-        high: its upper edge.
-        rows: positions in the frame of the responses that it counts.
-        box: left, top, width and height as shares of the picture.
-    """
-
-    kind: str
-    statistic: str
-    label: str
-    low: float
+    kind: str  # "language_biased" or "vision_biased"
+    statistic: str  # "sum" or "mean"
+    label: str  # "biased" or "unbiased"
+    low: float  # lower edge, nats (per token for "mean")
     high: float
-    rows: tuple[int, ...]
-    box: tuple[float, float, float, float]
+    rows: tuple[int, ...]  # positions in the frame of the responses that it counts
+    box: tuple[float, float, float, float]  # left, top, width, height; shares of the picture
 
     def __str__(self) -> str:
         statistic = "summed" if self.statistic == "sum" else "per-token"
@@ -249,12 +239,7 @@ class Margins(Explorer):
 
 
 def response_card(row: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
-    """A biased response as a card: picture, question, both responses, label and margins.
-
-    Args:
-        row: its row of RLAIF-V-Bias.
-        entry: its row of `napo.noise.samples.response_margins`.
-    """
+    """A row of `napo.noise.samples.response_margins`, with its row of RLAIF-V-Bias, as a card."""
     kind = entry["kind"]
     label = f"{LABEL_WORDS.get(entry['label'], entry['label'])} (labelled {entry['label']})"
     if entry["equal_to_chosen"]:

@@ -84,11 +84,8 @@ def shared(
 ) -> None:
     """Do a stage's work in this process, or in several if the profile says so.
 
-    Args:
-        session: the session.
-        work: a function of a module, called as `work(session, **arguments)` in every process.
-        strategy: a file of `napo/training/accelerate`, without its ending.
-        arguments: values that JSON can hold.
+    Every process calls `work(session, **arguments)`, a function of a module with arguments that
+    JSON can hold. `strategy` names a file of `napo/training/accelerate`.
 
     Raises:
         NapoError: the error of `work`, or if a process ended without one.

@@ -93,12 +93,9 @@ def open_session(profile: str, workspace: str = "", **parameters: Any) -> Sessio
 def check_parameters(
     namespace: Mapping[str, Any], declared: Mapping[str, Any], cells: Iterable[str]
 ) -> dict[str, Any]:
-    """The declared parameters with their values, names and types checked.
+    """The declared parameters (name -> type) with their values in the notebook's namespace.
 
-    Args:
-        namespace: the notebook's variables.
-        declared: name -> type, from the annotations of the `parameters` cell.
-        cells: source of the cells that have run, papermill's cell among them.
+    `cells` holds the source of the cells that have run; names are checked in papermill's cell.
 
     Raises:
         NapoError: naming the unknown parameter and the nearest declared one, or the wrong value.
@@ -125,11 +122,7 @@ def check_parameters(
 
 
 def numbers(name: str, text: str) -> list[float]:
-    """The numbers of a parameter such as "0.1,0.5".
-
-    Raises:
-        NapoError: when a piece is not a number, naming the parameter.
-    """
+    """The numbers of a parameter such as "0.1,0.5"; NapoError names a wrong one."""
     try:
         return [float(piece) for piece in text.split(",")]
     except ValueError:
