@@ -37,11 +37,7 @@ Build = Callable[[list[dict[str, Any]]], Mapping[str, Sequence[Any]]]
 
 
 def shards(folder: Path) -> list[Path]:
-    """The Parquet files of a folder, in order.
-
-    Raises:
-        NapoError: when there is none.
-    """
+    """The Parquet files of a folder, in order; an error if there is none."""
     files = finished_files(folder, "*.parquet")
     if not files:
         raise NapoError(f"{folder} holds no .parquet file; put the preference rows there.")

@@ -50,11 +50,7 @@ def reading(path: Path, remedy: str = "delete it and make it or fetch it again")
 
 
 class ParquetFile:
-    """A Parquet file of preference rows.
-
-    Raises:
-        NapoError: when it does not open, or lacks a column.
-    """
+    """A Parquet file of preference rows; an error if it does not open or lacks a column."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet as pq

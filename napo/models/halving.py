@@ -39,11 +39,7 @@ class Halving:
     def __call__(
         self, work: Callable[[list[Item]], Result], batch: list[Item]
     ) -> Iterator[tuple[list[Item], Result]]:
-        """Yield the parts of a batch, in order, each with its result.
-
-        Raises:
-            NapoError: when a single item does not fit.
-        """
+        """Yield the parts of a batch, in order, each with its result."""
         waiting = [batch]
         while waiting:
             part = waiting.pop()

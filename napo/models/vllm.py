@@ -28,11 +28,7 @@ MEMORY = 0.85  # share of the GPU
 
 
 def vllm_requests(processor: ProcessorMixin, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-    """vLLM's form of prompts: `prompt_token_ids`, and `multi_modal_data` with the image.
-
-    Raises:
-        NapoError: for a family that splits an image into several runs of image tokens.
-    """
+    """vLLM's form of prompts: `prompt_token_ids`, and `multi_modal_data` with the image."""
     requests = []
     for prompt in prompts:
         inputs, image_id = prompt.inputs(processor), processor.image_token_id
@@ -60,11 +56,7 @@ def answer(
     *,
     seed: int = 0,
 ) -> list[Generated]:
-    """Answer prompts with a `vllm.LLM`, in their order, as `napo.models.generate.generate` does.
-
-    Raises:
-        NapoError: for beams, which vLLM's engine does not search.
-    """
+    """Answer prompts with a `vllm.LLM`, in their order, as `napo.models.generate.generate` does."""
     from vllm import SamplingParams
 
     if decoding.num_beams > 1:
@@ -96,11 +88,7 @@ def answer(
 
 
 def load_engine(profile: Profile) -> Callable[..., list[Generated]]:
-    """`answer` with the profile's base model, on this process's GPU.
-
-    Raises:
-        NapoError: when vLLM is not installed.
-    """
+    """`answer` with the profile's base model, on this process's GPU."""
     if "LOCAL_RANK" in os.environ:  # several processes have a GPU and an engine each
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ["LOCAL_RANK"])
     try:
