@@ -214,13 +214,6 @@ def test_a_key_that_comes_after_the_item_has_changed_labels_nothing(open_tab):
     assert len(stored(open_tab.path)) == 1
 
 
-def test_every_button_names_its_key(open_tab):
-    for action, button in open_tab().buttons.items():
-        name = button.description.split()[0]
-        key = {"\u2190": "ArrowLeft", "\u2192": "ArrowRight"}.get(name, name.lower())
-        assert KEYS[key] == action
-
-
 # --- texts and rows ---------------------------------------------------------------------------
 
 

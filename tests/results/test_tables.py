@@ -8,7 +8,6 @@ import pytest
 from results_fixtures import DECODING, drawn, items, write
 
 from napo.config.benchmarks import EXTRA, metrics
-from napo.config.profile import known_profiles, load_profile
 from napo.config.variants import VARIANTS
 from napo.results.collect import Results, collect
 from napo.results.tables import SYMBOLS, extra_table, published, table, tables
@@ -127,13 +126,6 @@ def test_the_doubtful_cell_is_marked_and_its_note_has_both_numbers(results, numb
     assert marked.long["doubtful"].sum() == 1
 
 
-def test_notes_name_extractor_similarity_judge_and_decoding(results):
-    notes = "\n".join(table(1, results).notes)
-    words = ("extractor vocabulary", "similarity identity", "judge rule", "greedy",
-             "at most 48 new tokens", "gpt-4-0613", "d_macro", "CHAIRs_refine")  # fmt: skip
-    assert [word for word in words if word not in notes] == []
-
-
 def test_runs_scored_with_different_options_are_named(tmp_path):
     frames = {"mmhal": items("mmhal", 0.5, 0)}
     write(tmp_path, "base", 0, frames)
@@ -146,11 +138,6 @@ def test_runs_scored_with_different_options_are_named(tmp_path):
 
 
 # --- the extra table
-
-
-@pytest.mark.parametrize("profile", known_profiles())
-def test_every_baseline_of_a_profile_has_a_row_in_the_extra_table(profile):
-    assert set(load_profile(profile).baselines) <= set(ROWS_OF_EXTRA)
 
 
 def test_the_extra_table_shows_values_and_paired_differences_to_a1(results):
