@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,33 +53,33 @@ IMPLEMENTATIONS = ("trl", "released", "ours")
 OUT = Path("data/bench/engine.json")
 
 
-def optimizer_of(policy: Any) -> Any:
-    """Fused AdamW on the trained parameters."""
+def step_of(policy: Any, loss: Callable[[], Any]) -> Callable[[], None]:
+    """A function that does one step of fused AdamW on the trained parameters."""
     import torch
 
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(trained, lr=1e-6, fused=True)
+    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
+
+    def step() -> None:
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
-def ours_step(count: int, negatives: int, layout: str = "shared") -> Any:
-    """A function that does one step; `layout` "padded" is one sequence a response."""
+def ours_step(count: int, negatives: int) -> Any:
+    """A function that does one step."""
     import torch
 
     from napo.method.logprobs import collate, response_logprobs
 
     policy, tool = model(), processor()
     aim = objective(negatives)
-    batch = collate(rows(count, negatives), tool, aim.responses, layout=layout)
+    batch = collate(rows(count, negatives), tool, aim.responses)
     with torch.no_grad():
         reference = response_logprobs(policy, batch)
-    optimizer = optimizer_of(policy)
-
-    def step() -> None:
-        aim(response_logprobs(policy, batch), reference).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    return step_of(policy, lambda: aim(response_logprobs(policy, batch), reference).loss)
 
 
 def released_step(count: int, negatives: int) -> Any:
@@ -117,14 +118,7 @@ def released_step(count: int, negatives: int) -> Any:
 
     with torch.no_grad():
         reference = logprobs()
-    optimizer = optimizer_of(policy)
-
-    def step() -> None:
-        aim(logprobs(), reference).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    return step_of(policy, lambda: aim(logprobs(), reference).loss)
 
 
 def trl_step(count: int, negatives: int) -> Any:
@@ -166,13 +160,7 @@ def trl_step(count: int, negatives: int) -> Any:
     )
     policy = trainer.model.train()
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    optimizer = optimizer_of(policy)
-
-    def step() -> None:
-        trainer.compute_loss(policy, batch).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
+    step = step_of(policy, lambda: trainer.compute_loss(policy, batch))
     return step, lambda: trainer.compute_ref_log_probs(trainer.ref_model, batch)
 
 

@@ -1,7 +1,7 @@
 """Rows as token ids, laid out for one forward pass: the shared prefix, or padded rows.
 
-The shared prefix puts all responses of a row into one sequence `prompt | y_1 | y_2 | ...`. The
-positions of each response continue from the end of the prompt.
+The shared prefix is one sequence `prompt | y_1 | y_2 | ...`. The positions of each response
+continue from the end of the prompt.
 """
 
 from __future__ import annotations
@@ -147,13 +147,9 @@ def encode(
 def assemble(
     rows: Sequence[EncodedRow], pad: int, *, layout: str = "shared", reference: Any = None
 ) -> Batch:
-    """Encoded rows laid out for one forward pass.
+    """Encoded rows, all with the same responses, laid out for one forward pass.
 
-    Args:
-        rows: encoded rows, all with the same responses.
-        pad: id of the padding token.
-        layout: "shared", or "padded": one sequence a response.
-        reference: the reference's `LogProbs` of these rows.
+    `pad` is the id of the padding token. The layout "padded" is one sequence a response.
     """
     ids: list[list[int]] = []  # one list a sequence
     positions: list[list[int]] = []

@@ -13,11 +13,7 @@ from napo.models.load import has_axes, unwrap
 
 
 def position_ids(batch: Batch, model: nn.Module) -> Tensor:
-    """Positions of a batch's tokens in the form that the model takes.
-
-    Args:
-        batch: from `collate`.
-        model: the unwrapped model.
+    """Positions of a batch's tokens in the form that the unwrapped model takes.
 
     Returns:
         Shape (sequences, length). For images and a model whose positions have axes: (3, sequences,

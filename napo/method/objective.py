@@ -128,7 +128,7 @@ class Objective:
             losses.reward_margin(*logps, beta=self.beta).to(logps[0].dtype) for logps in columns
         )
 
-    def weights(self, mean_psi_sums: Tensor, step: int = 0, seed: int = 0) -> Tensor:
+    def weights(self, mean_psi_sums: Tensor, step: int, seed: int) -> Tensor:
         """gamma of each term from the batch averages of psi_sum; both have shape (terms,)."""
         variant = self.variant
         if variant.pick_one:

@@ -18,9 +18,6 @@ class Records:
 
     One file is written with each checkpoint. A resumed run repeats the steps after its checkpoint
     and replaces their files one by one.
-
-    Args:
-        folder: the folder of the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,12 +39,7 @@ class Records:
         self.reached = step
 
     def flush(self, step: int, last: bool = False) -> None:
-        """Write the records of all processes up to `step` as one file.
-
-        Args:
-            step: the step that the run has reached.
-            last: whether the run ends there; files of later steps are then removed.
-        """
+        """Write all processes' records up to `step` as one file; the `last` removes later files."""
         import pyarrow as pa
         import pyarrow.parquet as pq
         import torch.distributed as dist

@@ -32,34 +32,25 @@ if TYPE_CHECKING:
 
 
 class ProgressLine(TrainerCallback):
-    """The progress line of a run. The last step writes final weights instead of a checkpoint.
-
-    Args:
-        label: the run's name in the line.
-        batch: rows of one optimiser step.
-    """
+    """The progress line of a run. The last step writes final weights instead of a checkpoint."""
 
     def __init__(self, label: str, batch: int) -> None:
         self.label, self.batch = label, batch
-        self.progress: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the line in the first process."""
-        if state.is_world_process_zero:
-            done, total = state.global_step * self.batch, state.max_steps * self.batch
-            self.progress = Progress(total, self.label, done=done)
+        """Start the line."""
+        done, total = state.global_step * self.batch, state.max_steps * self.batch
+        self.progress = Progress(total, self.label, done=done)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Advance the line."""
-        if self.progress is not None:
-            self.progress.advance(self.batch)
+        self.progress.advance(self.batch)
         if state.global_step >= state.max_steps:
             control.should_save = False
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the line."""
-        if self.progress is not None:
-            self.progress.__exit__(None, None, None)
+        self.progress.__exit__(None, None, None)
 
 
 def train_run(
@@ -85,8 +76,7 @@ def train_run(
         run_folder: the run's folder.
         model_path: the base model.
         rows: RLAIF-V-Bias with the reference's columns (a dataset or a sequence of dicts).
-        variant: a name in `VARIANTS`, trained with the settings' `beta` and `q_rule`; or an
-            objective, used as it is.
+        variant: a name, trained with the settings' `beta` and `q_rule`, or an objective.
         settings: the training section of a profile.
         seed: for the order of the rows and the initial weights of an adapter.
         tune: "full" (vision tower frozen), "lora", or "qlora" (LoRA on a language model in 4
@@ -96,8 +86,7 @@ def train_run(
         attention: "sdpa", "eager" or "flex_attention".
         image_mode: "crop" or "pad".
         hub: id and revision on the hub that an adapter names as its base, instead of the path.
-        data_workers: processes that encode rows, if these are too large for memory; the result
-            does not depend on it.
+        data_workers: processes that encode rows too large for memory, with the same result.
 
     Returns:
         The folder of the final weights.
@@ -194,13 +183,12 @@ def trainer_arguments(
     schedule = settings.schedule
     if schedule == "constant" and settings.warmup_ratio:
         schedule = "constant_with_warmup"
-    rate = settings.learning_rate if tune == "full" else settings.lora_learning_rate
     return NaPOConfig(
         output_dir=str(output),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=settings.batch_size // (micro * processes),
         num_train_epochs=settings.epochs,
-        learning_rate=rate,
+        learning_rate=settings.learning_rate if tune == "full" else settings.lora_learning_rate,
         lr_scheduler_type=schedule,
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,

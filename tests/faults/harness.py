@@ -13,8 +13,7 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -92,34 +91,6 @@ def records(root: Path) -> set[tuple[str, int, str]]:
                 rows = database.execute("SELECT * FROM replies").fetchall() if tables else []
             written |= {(name, 0, str(row)) for row in rows}
     return written
-
-
-@dataclass
-class Outcome:
-    """Kills of one stage and their damage."""
-
-    stage: str
-    seconds: float = 0.0
-    kills: int = 0
-    signals: dict[str, int] = field(default_factory=dict)
-    lost: int = 0
-    torn: set[str] = field(default_factory=set)
-    different: set[str] = field(default_factory=set)
-
-
-def table(outcomes: Iterable[Outcome]) -> str:
-    """Stages with their kills, lost records, and torn or different files."""
-    rows = [("stage", "quiet", "kills", "lost", "torn", "files that differ; signals")]
-    for outcome in outcomes:
-        signals = ", ".join(f"{count} {name}" for name, count in sorted(outcome.signals.items()))
-        files = " ".join(sorted({*outcome.different, *outcome.torn})) or "none"
-        counts = (outcome.kills, outcome.lost, len(outcome.torn))
-        numbers = (f"{outcome.seconds:.1f} s", *map(str, counts))
-        rows.append((outcome.stage, *numbers, f"{files}; {signals}"))
-    return "\n".join(
-        f"{stage:<16}{quiet:>8}{kills:>7}{lost:>6}{torn:>6}  {rest}"
-        for stage, quiet, kills, lost, torn, rest in rows
-    )
 
 
 def _server_with_the_libraries() -> multiprocessing.context.ForkServerContext:
@@ -214,33 +185,30 @@ class Laboratory:
     def _log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")[-3000:]
 
-    def survive(
-        self, stage: str, kills: int, seed: int, signals: Sequence[signal.Signals] = SIGNALS
-    ) -> Outcome:
+    def survive(self, stage: str, kills: int, seed: int) -> str:
         """Run a stage until `kills` signals have hit it; after each third, run it to its end.
 
-        Records that are on the disk at one signal must be there at the next, and at the end.
+        Records on the disk at one signal must be there at the next and at the end, no final file
+        may be incomplete, and the end is that of a quiet run. Returns a line with the signals.
         """
-        outcome = Outcome(stage, self.seconds[stage])
-        rng = np.random.default_rng([seed, *stage.encode()])
-        while outcome.kills < kills:
+        rng, hits = np.random.default_rng([seed, *stage.encode()]), []
+        while len(hits) < kills:
             root = self.copy(stage, "killed")
             written: set[tuple[str, int, str]] = set()
-            for _ in range(min(3, kills - outcome.kills)):
-                sign = signals[rng.integers(len(signals))]
+            for _ in range(min(3, kills - len(hits))):
+                sign = SIGNALS[rng.integers(len(SIGNALS))]
                 if self._killed(stage, root, rng.uniform(0, self.seconds[stage]), sign):
-                    outcome.kills += 1
-                    outcome.signals[sign.name] = outcome.signals.get(sign.name, 0) + 1
+                    hits.append(sign.name)
                     now = records(root)
-                    outcome.lost += len(written - now)
+                    assert not written - now, f"{stage} lost records"
                     written |= now
-                    outcome.torn |= torn(content(root), self.after[stage])
+                    assert not torn(content(root), self.after[stage]), stage
             process = self._start(stage, root)
             process.join(PATIENCE)
             assert process.exitcode == 0, f"{stage} does not resume: {self._log()}"
-            outcome.lost += len(written - records(root))
-            outcome.different |= set(differences(content(root), self.after[stage]))
-        return outcome
+            assert not written - records(root), f"{stage} lost records"
+            assert not differences(content(root), self.after[stage]), stage
+        return f"{stage:<16} {self.seconds[stage]:.1f} s, killed by {', '.join(hits)}"
 
     def _killed(self, stage: str, root: Path, delay: float, sign: signal.Signals) -> bool:
         """Send a signal after `delay` seconds; returns whether the stage was still running."""

@@ -49,15 +49,6 @@ def usual(tmp_path_factory):
     return made, built(made), answers(made)
 
 
-def test_the_same_settings_give_the_same_bytes_in_another_folder(usual, tmp_path):
-    made, texts, replies = usual
-    again = session(tmp_path / "again")
-    assert built(again) == texts and answers(again) == replies
-    for name in ("source", "rows", "benchmarks", "results/base"):
-        one, other = (opened.workspace.data / name / "manifest.json" for opened in (made, again))
-        assert one.read_bytes() == other.read_bytes(), name
-
-
 def test_batches_and_parts_change_no_response_and_no_answer(usual, tmp_path):
     _, (texts, logps), replies = usual
     made = session(

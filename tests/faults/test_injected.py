@@ -142,20 +142,6 @@ def test_a_damaged_input_is_named_and_restored_it_works(small, case, harm):
         resumes(small, stage, root)
 
 
-def test_an_input_that_vanishes_half_way_is_named_and_scores_are_kept(small):
-    root = small.copy("reference", "vanishing")
-    last = root / DATA / "rows" / "part-00003.parquet"
-    away = root / "away"
-    message = small.until(
-        "reference", root, f"{DATA}/reference/*/part-00000.parquet",
-        lambda pid: shutil.move(last, away),
-    )  # fmt: skip
-    assert str(last) in message and message.startswith("napo: ")
-    kept = records(root)
-    shutil.move(away, last)
-    resumes(small, "reference", root, kept)
-
-
 @pytest.mark.parametrize(
     ("stage", "name", "harm"),
     [
@@ -179,21 +165,3 @@ def test_a_damaged_checkpoint_is_named_and_without_it_training_ends_the_same(
     assert message.startswith(f"napo: {folder}: ") and "delete this checkpoint" in message
     shutil.rmtree(folder)
     resumes(small, stage, root)
-
-
-def test_an_image_that_does_not_decode_names_its_row_and_keeps_the_parts(small):
-    import pyarrow.parquet as pq
-
-    from napo.data.rows import write_shard
-    from napo.workspace.manifests import finish
-
-    root = small.copy("build", "bad-image")
-    path = root / DATA / "source" / "shard-00002.parquet"
-    rows = pq.read_table(path).to_pylist()
-    rows[3]["image"]["bytes"] = rows[3]["image"]["bytes"][:40]
-    write_shard(path, rows)
-    finish(path.parent)
-    message = small.attempt("build", root)
-    assert f"Row {rows[3]['id']}: its image cannot be used" in message
-    parts = sorted(p.name for p in (root / DATA / "rows").glob("part-*.parquet"))
-    assert parts == ["part-00000.parquet", "part-00001.parquet"]

@@ -3,13 +3,7 @@
 # ruff: noqa: F401, F811 - fixtures of trainer_fixtures
 
 import json
-import os
-import pickle
 import shutil
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import engine_fixtures as engine
 import pytest
@@ -40,22 +34,13 @@ def finished(request, base, rows, tmp_path_factory):
 
 def test_training_lowers_the_loss_and_widens_the_margins(finished):
     _, folder = finished
-    steps = read_records(folder).groupby("step")[["loss", "rejected_psi_sum"]].mean()
+    records = read_records(folder)
+    assert len({tuple(rows["id"]) for _, rows in records.groupby("step")}) == 6  # always shuffled
+    steps = records.groupby("step")[["loss", "rejected_psi_sum"]].mean()
     assert list(steps.index) == [0, 1, 2, 3, 4, 5]  # 16 of 18 rows a pass, 8 a step, 3 passes
     assert abs(steps["rejected_psi_sum"].iloc[0]) < 1e-5
     assert steps["rejected_psi_sum"].iloc[-1] > 0.1
     assert steps["loss"].iloc[-1] < steps["loss"].iloc[0]
-
-
-def test_records_name_each_row_once_a_pass(finished):
-    records = read_records(finished[1])
-    assert len(records) == 48
-    for first in (0, 2, 4):
-        passed = records[records["step"].between(first, first + 1)]
-        assert passed["id"].nunique() == 16
-    orders = [tuple(records[records["step"] == step]["id"]) for step in range(6)]
-    assert len(set(orders)) == 6  # shuffled anew in every pass
-    assert {"language_biased_q", "vision_biased_gamma", "chosen_logp"} <= set(records.columns)
 
 
 def test_a_run_folder_holds_weights_records_and_no_pickle(finished):
@@ -113,6 +98,7 @@ def test_only_the_same_seed_gives_the_same_bytes(finished, base, rows, tmp_path)
         assert (digest(tmp_path / str(seed)) == digest(folder)) is same
 
 
+# Kills at random moments of every stage are in `tests/faults`.
 def test_a_run_that_stopped_between_checkpoints_ends_with_the_same_bytes(
     finished, base, rows, tmp_path, monkeypatch
 ):
@@ -140,55 +126,15 @@ def test_a_run_that_stopped_between_checkpoints_ends_with_the_same_bytes(
     assert digest(tmp_path / "run") == digest(folder)
 
 
-KILLED = """
-import sys; sys.path.insert(0, {tests!r})
-import os, pickle, signal
-from pathlib import Path
-from trainer_fixtures import SETTINGS
-from napo.training.trainer import NaPOTrainer
-from napo.training.run import train_run
-compute = NaPOTrainer.compute_loss
-def kill(self, *args, **kwargs):
-    if self.state.global_step == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return compute(self, *args, **kwargs)
-NaPOTrainer.compute_loss = kill
-rows = pickle.loads(Path({rows!r}).read_bytes())
-train_run({run!r}, {base!r}, rows, "A1", SETTINGS, seed=0)
-"""
-
-
-@pytest.mark.parametrize("finished", ["full"], indirect=True)
-def test_a_killed_process_resumes_to_the_same_bytes(finished, base, rows, tmp_path):
-    """Kills at random moments of every stage are in `tests/faults`."""
+def test_a_finished_run_is_not_run_again_and_loses_leftover_checkpoints(
+    finished, base, rows, monkeypatch
+):
     tune, folder = finished
-    (tmp_path / "rows").write_bytes(pickle.dumps(rows))
-    code = KILLED.format(
-        tests=str(Path(__file__).parents[1]),
-        rows=str(tmp_path / "rows"),
-        run=str(tmp_path / "run"),
-        base=str(base),
-    )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
-    train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
-    assert digest(tmp_path / "run") == digest(folder)
-
-
-def test_a_finished_run_is_not_run_again(finished, base, rows, monkeypatch):
-    tune, folder = finished
+    before = digest(folder)
     monkeypatch.setattr(NaPOTrainer, "train", lambda *a, **k: pytest.fail("trained again"))
+    shutil.copytree(next(folder.glob("[am]*")), folder / "checkpoints" / "checkpoint-4")
     train_run(folder, base, rows, "A1", SETTINGS, seed=0, tune=tune)
-
-
-def test_leftover_checkpoints_of_a_finished_run_are_removed(finished, base, rows, tmp_path):
-    tune, folder = finished
-    shutil.copytree(folder, tmp_path / "run")
-    left = tmp_path / "run" / "checkpoints" / "checkpoint-4"
-    shutil.copytree(next(folder.glob("[am]*")), left)
-    train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
-    assert digest(tmp_path / "run") == digest(folder)
+    assert digest(folder) == before
 
 
 def test_a_run_folder_of_other_settings_is_refused_and_left_alone(finished, base, rows):
@@ -207,7 +153,7 @@ def test_a_users_objective_keeps_its_beta(base, rows, tmp_path):
     assert summary["made_from"]["objective"]["beta"] == 0.7
 
 
-@pytest.mark.parametrize("name", ["mdpo", "random", "LB1", "A1-original", "q-0.5", "ipo"])
+@pytest.mark.parametrize("name", ["mdpo", "random"])
 def test_other_variants_train(base, rows, tmp_path, name):
     final = train_run(tmp_path, base, rows, name, ONE_EPOCH, seed=0)
     records = read_records(tmp_path)
