@@ -172,6 +172,20 @@ def test_the_examples_come_out_the_same_with_the_official_files(tmp_path):
     assert list(amber.score_discriminative(told, notes)["whole"].values()) == [55.5, 60, 60, 60]
 
 
+@needs_reference
+def test_349_truth_and_71_hallu_slots_cannot_be_marked_by_their_own_name():
+    folder = Path(REFERENCE) / "amber"
+    notes = json.loads((folder / "annotations.json").read_text())
+    association = json.loads((folder / "relation.json").read_text())
+    lost = dict.fromkeys(("truth", "hallu"), 0)
+    for note in (note for note in notes if note["type"] == "generative"):
+        for side in lost:
+            slots = amber._slots(note[side], association)
+            first = {word: slot for word, slot in reversed(slots)}
+            lost[side] += sum(first[name] != index for index, name in enumerate(note[side]))
+    assert lost == {"truth": 349, "hallu": 71}
+
+
 # --- the download, asking and evaluating
 
 
