@@ -59,7 +59,8 @@ class Answers(Explorer):
     def fill(self) -> None:
         """Show the item of this page."""
         items = [self.item(self.matches[index]) for index in self.pages.shown]
-        self.view.value = "".join(items) or remark("No item matches.")
+        empty = "No item matches." if self.runs.value else "Choose a run."
+        self.view.value = "".join(items) or remark(empty)
 
     def item(self, number: int) -> str:
         """One item: picture, question, and a table of the selected runs' answers."""

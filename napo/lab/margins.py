@@ -14,6 +14,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from napo.config.variants import BIASED
+from napo.errors import NapoError
 from napo.lab.html import against, card, cards, data_uri, drawing, escaped, picture, remark, words
 from napo.lab.live import Explorer, Pages
 from napo.lab.rows import column
@@ -198,12 +199,22 @@ class Margins(Explorer):
         frame: from `napo.noise.samples.response_margins`.
         rows: the rows that the frame was made from; a `datasets.Dataset` or a list of dicts.
         figure: `figures.fig4(frame)`, if it is already drawn.
+
+    Raises:
+        NapoError: when a response of the frame is not among the rows.
     """
 
     def __init__(self, frame: pd.DataFrame, rows: Any, figure: Figure | None = None) -> None:
         figure = figure or fig4(frame)
         self.frame, self.rows = frame, rows
         self.positions = {id: position for position, id in enumerate(column(rows, "id"))}
+        missing = sorted(set(frame["id"]) - set(self.positions))
+        if missing:
+            raise NapoError(
+                f"{len(missing)} responses of the margins are not among the rows "
+                f"({', '.join(missing[:5])}{' ...' * (len(missing) > 5)}); give the rows that the "
+                "margins were made from."
+            )
         self.png, self.bars = figure._repr_png_(), bars(frame, figure)
         self.chart = Bars(label="Fig. 4; arrow keys move between its bars, Enter shows their rows")
         self.heading, self.pages = widgets.HTML(), Pages(PAGE)

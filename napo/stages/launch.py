@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from platform import node
 from typing import Any
@@ -107,13 +108,22 @@ def shared(
 
 
 def command(spec: Path, count: int, strategy: str) -> list[str]:
-    """The call of `accelerate launch`, or of torchrun without GPUs, for `count` processes."""
+    """The call of `accelerate launch`, or of torchrun without GPUs, for `count` processes.
+
+    Raises:
+        NapoError: when the strategy needs DeepSpeed, which is not installed.
+    """
     import torch
 
     module = ["-m", "napo.stages.launch", str(spec)]
     if not torch.cuda.is_available():
         workers = f"--nproc_per_node={count}"
         return [sys.executable, "-m", "torch.distributed.run", "--standalone", workers, *module]
+    if strategy.startswith("zero") and not find_spec("deepspeed"):
+        raise NapoError(
+            f"launch.strategy is {strategy}, which needs DeepSpeed: pip install deepspeed, "
+            "or set launch.strategy to fsdp2."
+        )
     call = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
     call += ["--config_file", str(STRATEGIES / f"{strategy}.yaml")]
     # Port 0 is any free port: several stages may run on one machine.

@@ -9,6 +9,7 @@ from lab_fixtures import ids, row, text_of
 from results_fixtures import margin_frame
 
 from napo import lab, stages
+from napo.errors import NapoError
 from napo.lab.margins import bars, response_card, rows_per_bin
 from napo.results import figures
 
@@ -118,3 +119,8 @@ def test_a_card_behind_a_bar_tells_label_margins_and_both_responses():
     said = text_of(response_card(row("r"), entry | {"margin_sum": 2.5, "margin_mean": 0.25}))
     assert "noise (labelled unbiased); margin 2.50, per token 0.250" in said
     assert "Chosenthe cat is red ." in said and "Vision-biasedthe cat is black ." in said
+
+
+def test_margins_of_other_rows_are_refused_by_name():
+    with pytest.raises(NapoError, match=r"30 responses of the margins .*\(0, 1, 10, 11, 12 \.\.\."):
+        lab.margins(margin_frame(n=15), [row("z")])

@@ -78,6 +78,13 @@ def test_accelerate_starts_processes_on_gpus_with_the_strategys_file(tmp_path, g
     assert call[-3:] == ["-m", "napo.stages.launch", str(tmp_path / "spec.json")]
 
 
+def test_a_strategy_that_needs_deepspeed_is_refused_without_it(tmp_path, gpus, monkeypatch):
+    gpus(8)
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
+    with pytest.raises(NapoError, match="zero2, which needs DeepSpeed"):
+        launch.command(tmp_path / "spec.json", 8, "zero2")
+
+
 @pytest.mark.long
 def test_two_processes_build_score_and_train_as_one_does(tmp_path):
     outputs = []
