@@ -185,12 +185,6 @@ def test_a_pickle_in_a_checkpoint_is_refused(interrupted, base, name, ran, tmp_p
     assert not ran.exists()
 
 
-def test_an_unchanged_checkpoint_is_resumed(interrupted, base, tmp_path):
-    folder = shutil.copytree(interrupted[0], tmp_path / "run")
-    final = train_run(folder, base, interrupted[1], "dpo", SETTINGS, seed=0, tune="lora")
-    assert (final / "adapter_model.safetensors").is_file()
-
-
 @pytest.mark.parametrize(
     ("name", "change"),
     [
