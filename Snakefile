@@ -82,7 +82,7 @@ wildcard_constraints:
     variant="[^/]+",
 
 
-# All that a reader looks at; a deleted file is made again. Weights and rows are not in the list, so
+# Files for the reader. A deleted one is made again. Weights and rows are not in the list, so
 # deleting them to save space starts no training.
 rule all:
     localrule: True

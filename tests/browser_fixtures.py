@@ -88,7 +88,7 @@ def driver(tmp_path_factory):
 
 
 def until(look, seconds, what):
-    """What `look` gives once it gives anything."""
+    """Call `look` until it returns a value."""
     end = time.monotonic() + seconds
     while True:
         found = look()
@@ -106,7 +106,7 @@ class Page:
         self.driver, self.lab = driver, lab
 
     def open(self, name):
-        # JupyterLab goes by the focus, which a headless window has or has not.
+        # JupyterLab needs the window's focus; a headless window may lack it.
         self.driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
         mine = name.removesuffix(".ipynb")  # JupyterLab's workspace: two windows do not share one
         self.driver.get(f"{self.lab}lab/workspaces/{mine}/tree/{name}?token={TOKEN}&reset")

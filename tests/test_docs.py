@@ -52,15 +52,8 @@ def test_the_readmes_lines_of_loss_run_with_torch_alone():
 
 def test_the_objective_of_the_engines_page_gives_a_loss_with_gradient():
     (code,) = re.findall(r"```python\n(.*?)```", TEXTS["engine.md"], re.S)
-    model = '"path/or/hub-id"'
-    assert model in code
-    code = code.replace(model, "CHECKPOINT")
-    start = (
-        "from PIL import Image\nfrom napo.icon_world.base_model import CHECKPOINT\n"
-        "image = Image.new('RGB', (48, 48), 'red')\n"
-    )
     end = "assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())"
-    subprocess.run([sys.executable, "-c", start + code + end], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", code + end], check=True, cwd=ROOT)
 
 
 def test_the_map_names_every_module():

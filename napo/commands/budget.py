@@ -1,6 +1,6 @@
-"""Does a training run fit, how long does it take, how much disk: before anything is downloaded.
+"""Memory, hours and disk of a training run, before anything is downloaded.
 
-Arithmetic on the model's config (`napo.commands.footprint`). Held against measurements: the memory
+Arithmetic on the model's config (`napo.commands.footprint`). Compared with measurements: the memory
 of one process under ddp (`python -m bench.budget_check`), FLOPs and disk (tests/commands), for full
 and lora. The rest is marked as not measured.
 

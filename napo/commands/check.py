@@ -102,7 +102,8 @@ def downloads(session: Session) -> Iterator[Finding]:
         if item.source.to and item.lacks:  # the model is checked apart
             lacks = ", ".join(item.lacks[:SHOWN])
             hand = ", which also says what to do by hand" if item.source.manual else ""
-            text = f"{item.source.name}: {item} ({lacks}); make fetch with YES=1{hand}."
+            call = f"make fetch PROFILE={session.profile.name} YES=1"
+            text = f"{item.source.name}: {item} ({lacks}); {call}{hand}."
             yield Finding("fault", text)
 
 
@@ -195,7 +196,7 @@ def labels(session: Session) -> Iterator[Finding]:
     yield Finding(
         "note",
         f"Fig. 4 and the report wait until somebody has labelled {samples} samples, in JupyterLab "
-        "once notebook 01 has run (notebooks/02_annotate_noise.ipynb); all else goes on.",
+        "once notebook 01 has run (notebooks/02_annotate_noise.ipynb); everything else runs.",
     )
 
 
@@ -209,7 +210,7 @@ def adapter(session: Session, processor: ProcessorMixin | None) -> Iterator[Find
         warnings.simplefilter("ignore")
         model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         add_adapter(model, lora_config(training, families.of_config(config)), seed=0)
-    yield Finding("ok", f"LoRA's targets are there: {training.lora_targets}.")
+    yield Finding("ok", f"all LoRA target layers exist: {training.lora_targets}.")
 
 
 def tools(session: Session) -> Iterator[Finding]:

@@ -31,7 +31,9 @@ ProfileOption = Annotated[
 WorkspaceOption = Annotated[
     str,
     typer.Option(
-        "--workspace", metavar="FOLDER", help="Where data/ and figures/ are; empty: the checkout."
+        "--workspace",
+        metavar="FOLDER",
+        help="Folder of data/ and figures/ (default: checkout).",
     ),
 ]
 JsonFile = Annotated[Path, typer.Argument(metavar="FILE", help="The JSON file.")]
@@ -71,7 +73,7 @@ def reproduce(
     """
     from napo.commands import pipeline
 
-    if any(word.partition("=")[0] == "--config" for word in context.args):
+    if {word.partition("=")[0] for word in context.args} & {"-C", "--config", "--configfile"}:
         raise typer.BadParameter("--config is Snakemake's; give --seeds or --tune.")
     return pipeline.reproduce(
         profile, workspace, cores, seeds=seeds, tune=tune, baselines=baselines,
@@ -155,7 +157,7 @@ def budget(
         float, typer.Option(metavar="GB", help="Memory of one GPU, 10^9 bytes.")
     ] = 80,
     utilisation: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the peak that is reached.")
+        float, typer.Option(metavar="SHARE", help="Fraction of the peak FLOP/s that you expect.")
     ] = 0.4,
     tflops: Annotated[
         float, typer.Option(metavar="TFLOP/S", help="Peak of one GPU (A100: 312).")

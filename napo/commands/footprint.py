@@ -127,7 +127,9 @@ class Run:
         return max(self.moments(), key=lambda moment: moment["total"])
 
     def moments(self) -> Iterator[dict[str, Any]]:
-        """A steady step's possible peaks. Sums are linear in layers, so their ends suffice.
+        """A steady step's possible peaks.
+
+        Memory is linear in the layer index, so the first and the last layer suffice.
 
         "forward" is the end of that pass, "vocabulary" has all activations and a chunk of logits,
         "layers" is the backward pass through decoder layers, "update" the optimiser.

@@ -30,7 +30,7 @@ CONFIG = """<View>
   <Header value="Chosen response"/><Text name="chosen" value="$chosen" valueType="text"/>
   <Header value="Biased response"/><Text name="response" value="$response" valueType="text"/>
   <Choices name="label" toName="response" choice="single" required="true">
-    <Choice value="biased" hotkey="1" hint="noise-free: wrong, or beside the question"/>
+    <Choice value="biased" hotkey="1" hint="noise-free: wrong, or does not answer the question"/>
     <Choice value="unbiased" hotkey="2" hint="noise: true, and it answers the question"/>
     <Choice value="unsure" hotkey="3" hint="left out of the statistics"/>
   </Choices>

@@ -83,7 +83,7 @@ def reproduce(
         config = {"profile": profile, "workspace": str(workspace.root), "seeds": seeds,
                   "tune": tune, "baselines": baselines}  # fmt: skip
         write_json(data / CONFIG_FILE, {name: value for name, value in config.items() if value})
-        # Days of training do not wait for labels: jobs that need no failed job go on.
+        # If notebook 02 waits for labels, jobs that do not depend on it continue.
         going = ["--keep-going"] if settings.scale == "paper" else []
         call = snakemake_call(data / CONFIG_FILE, cores, [*going, *["--dry-run"] * dry_run, *extra])
         with processes.stop_on_signals():
@@ -94,7 +94,7 @@ def reproduce(
                 print("Interrupted; what is finished is kept, run the same command to go on.")
                 return stopped.code
             except BaseException:
-                processes.end(data)  # no job goes on without us
+                processes.end(data)  # stop all jobs
                 raise
     if code:
         raise NapoError(reason(code, jobs, workspace))

@@ -80,7 +80,7 @@ def start(
 def end(data: Path) -> int:
     """Kill every process with the mark of a profile's folder; return their number.
 
-    By SIGKILL, which no process can delay and every stage survives.
+    It uses SIGKILL: no process can catch it, and every stage can resume.
     """
     ended = 0
     while processes := marked(data):

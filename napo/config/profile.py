@@ -82,7 +82,7 @@ class Profile(Settings):
     seeds: str = "0,1,2"
     threads: Annotated[Count, Field(le=1024)] = 1  # part of "the same bytes"
     scale: Literal["tiny", "paper"] = "paper"  # decides which differences the tables show
-    paper_model: Literal["7B", "13B"] = "7B"  # whose published rows stand beside ours
+    paper_model: Literal["7B", "13B"] = "7B"  # the paper's model to compare with
 
     @field_validator("name")
     @classmethod

@@ -74,7 +74,7 @@ def look_up(path: str, where: str) -> Callable[..., Any]:
         function = getattr(import_module(module), name)
         if not callable(function):
             raise TypeError("it is not a function")
-    except Exception as error:  # a module may do anything when it is imported
+    except (Exception, SystemExit) as error:  # a module may do anything when it is imported
         problem = " ".join(str(error).split()) or type(error).__name__
         raise NapoError(
             f"{where} names {path!r}, which cannot be used ({problem}); "

@@ -170,7 +170,7 @@ class Annotation(Settings):
 
     samples: Count = 100  # §3.2: 100 data points
     seed: Seed = 11
-    # Whose labels batch mode reads; "oracle" is the scene's truth; empty: every annotator's.
+    # The annotator of batch mode; "oracle" is the scene's truth; empty: every annotator.
     annotator: str = "oracle"
 
 
@@ -217,7 +217,7 @@ class Training(Settings):
 
 
 class Run(Settings):
-    """What `python -m napo.training RUN.yaml` trains; paths are relative to the working folder."""
+    """Keys of RUN.yaml for `python -m napo.training`; paths are relative to the working folder."""
 
     run_folder: str = Field(min_length=1)  # made; it holds the weights, records and checkpoints
     model: str = Field(min_length=1)  # the base model: a folder or a hub id
@@ -279,7 +279,7 @@ class Source(Settings):
     revision: str = ""  # the commit; empty: the newest, which is then recorded
     files: tuple[str, ...] = ()  # patterns; empty: all
     url: dict[str, str] = {}  # file name -> address
-    manual: str = ""  # what a person has to do where no program may
+    manual: str = ""  # manual steps, where no program may download
     holds: dict[str, Integer] = {}  # pattern -> how many such files a complete folder has
     gigabytes: Number = 0.0
     licence: str = ""

@@ -22,7 +22,8 @@ class StrictConstructor(SafeConstructor):
     def construct_object(self, node: Node, deep: bool = False) -> Any:
         """The value of a node."""
         kind = node.tag.removeprefix(TAG)
-        problem = f"{str(node.value)[:40]!r} is not a valid {kind}"
+        text = node.value[:40] if isinstance(node.value, str) else "it"
+        problem = f"{text!r} is not a valid {kind}"
         try:
             if node in self.recursive_objects:
                 problem = "an alias contains itself"

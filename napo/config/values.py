@@ -64,7 +64,7 @@ def load_plugin(module: str) -> str:
         importlib.import_module(module)
     except NapoError as error:
         raise NapoError(f"The plugin {module} is refused: {error}") from None
-    except Exception as error:  # a module may do anything when it is imported
+    except (Exception, SystemExit) as error:  # a module may do anything when it is imported
         problem = " ".join(str(error).split()) or type(error).__name__
         raise NapoError(
             f"The plugin {module} cannot be imported ({problem}); name a module that is installed "

@@ -130,6 +130,8 @@ class Variant(Entry):
     colour: str = ""
 
     def __post_init__(self) -> None:
+        if self.name == "base" or self.name.endswith(("-lora", "-qlora")):
+            raise NapoError(f"The name {self.name} is taken by other runs; choose another name.")
         if not isinstance(self.terms, tuple) or not self.terms:
             raise NapoError(f"The terms of {self.name} are no tuple; write (Term(...),).")
         names = [term.name for term in self.terms]
@@ -146,9 +148,14 @@ class Variant(Entry):
             )
 
     def definition(self) -> dict[str, Any]:
-        """What training depends on, for a run's settings: all but names, titles and colours."""
+        """Fields that affect training, for a run's settings, with the function of each loss.
+
+        The code of a function is not part of it.
+        """
         display = ("name", "title", "tables", "row", "baseline", "colour")
-        return {key: value for key, value in asdict(self).items() if key not in display}
+        fields = {key: value for key, value in asdict(self).items() if key not in display}
+        losses = {term.loss: LOSSES[term.loss] for term in self.terms}
+        return {**fields, "losses": {k: [v.function, v.margin] for k, v in losses.items()}}
 
     @property
     def responses(self) -> tuple[str, ...]:

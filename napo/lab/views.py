@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from napo import stages
 from napo.config.benchmarks import Metric, details, metrics
+from napo.config.settings import Model
 from napo.config.variants import RESPONSES
 from napo.data import sources
 from napo.stages.session import Session
@@ -30,7 +31,7 @@ def pretraining(session: Session, pretrained: bool) -> tuple[pd.DataFrame, pd.Da
     """
     import pandas as pd
 
-    package = Path(session.profile.model.location)
+    package = Path(Model().location)  # also where the profile names another model
     folder = session.workspace.data / "base-model" if pretrained else package
     log = pd.read_csv(folder / "training_log.csv")
     scores = pd.read_csv(folder / "scores.csv").set_index("kind")

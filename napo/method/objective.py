@@ -18,6 +18,7 @@ from torch import Tensor
 
 from napo.config.registry import look_up
 from napo.config.variants import LOSSES, Loss, Term, Variant
+from napo.errors import NapoError
 from napo.method import losses
 from napo.method.tensors import LogProbs
 
@@ -168,7 +169,13 @@ class Objective:
             "average": lambda values: mean_over_processes(values.detach().mean()),
         }
         margins = psi_sum / self.beta if entry.margin == "log_ratio" else psi_sum
-        return function(margins, **{name: arguments[name] for name in parameters}), q
+        loss = function(margins, **{name: arguments[name] for name in parameters})
+        if getattr(loss, "shape", None) != margins.shape:
+            raise NapoError(
+                f"The loss {term.loss} does not return one value for each pair; let "
+                f"{entry.function} return a tensor of the shape of its margins."
+            )
+        return loss, q
 
 
 @cache

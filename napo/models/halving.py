@@ -1,4 +1,4 @@
-"""Batches as large as memory allows: a batch that does not fit is halved, and so are later ones."""
+"""Batches as large as memory allows: one that does not fit is halved, later ones stay smaller."""
 
 from __future__ import annotations
 

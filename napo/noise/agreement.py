@@ -76,7 +76,7 @@ def krippendorffs_alpha(labels: pd.DataFrame) -> float:
     """
     judged = labels[labels["label"] != "unsure"]
     counts = judged.groupby([*_ITEM, "label"]).size().unstack(fill_value=0).to_numpy(float)
-    counts = counts[counts.sum(axis=1) > 1]  # an item that one person judged pairs with nothing
+    counts = counts[counts.sum(axis=1) > 1]  # an item with one label is left out
     if not len(counts):
         return float("nan")
     judges = counts.sum(axis=1)

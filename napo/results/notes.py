@@ -40,7 +40,7 @@ TABLES: dict[int | str, tuple[str, ...]] = {
         "rule for the weights γ and its learning rate; other rows change what their names say. "
         "Differences to A1 are paired, with 95 % intervals. `make baselines` trains the missing "
         "rows.",
-        "Dr. DPO, ROPO and β-DPO stand for their losses only. ROPO's filtering of samples, and "
+        "Dr. DPO, ROPO and β-DPO are reproduced as losses only. ROPO's filtering of samples, and "
         "β-DPO's filter and moving threshold, are left out.",
     ),
 }

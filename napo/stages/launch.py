@@ -58,7 +58,7 @@ def processes(session: Session) -> int:
 def one_gpu(session: Session) -> Iterator[str | None]:
     """Reserve a GPU for a job that runs beside others; gives its name, such as "cuda:2".
 
-    Gives None without GPUs and with a single one, as SLURM assigns it to a job.
+    Gives None with no GPU or one GPU (SLURM gives each job one).
     """
     import torch
 

@@ -80,7 +80,7 @@ def train_run(
         settings: the training section of a profile.
         seed: for the order of the rows and the initial weights of an adapter.
         tune: "full" (vision tower frozen), "lora", or "qlora" (LoRA on a language model in 4
-            bits). The 4-bit base is another reference than that of the rows, so qlora computes the
+            bits). The stored reference was computed without 4-bit weights, so qlora computes the
             reference in each step with the adapter switched off.
         dtype: of the weights in training. Full tuning with `settings.bf16` keeps float32 weights.
         attention: "sdpa", "eager" or "flex_attention".

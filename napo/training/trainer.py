@@ -259,7 +259,7 @@ class NaPOTrainer(Trainer):
         return output
 
     def write_weights(self, folder: Path) -> None:
-        """Write the trained weights; a folder that is there stays complete until they replace it.
+        """Write the trained weights; an existing folder stays complete until it is replaced.
 
         Raises:
             NapoError: if the disk refuses, or the launcher's settings save no weights.

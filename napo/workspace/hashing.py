@@ -63,7 +63,7 @@ def hash_files(files: Iterable[Path]) -> dict[Path, str]:
 
 
 def remember_in(store: Path) -> None:
-    """Keep hashes in this file too, and know those that are in it already."""
+    """Load the hashes stored in this file, and store new ones in it."""
     global _store
     _store = store
     _memory.update(_stored(store))

@@ -22,7 +22,7 @@ from napo import __version__
 from napo.workspace.folders import checkout
 
 FILE = "provenance.json"
-# Results depend on these; on a README they do not.
+# Only changes in these paths count as uncommitted code.
 CODE = ("napo", "notebooks", "Snakefile", "data/paper")
 _REDIRECTS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set within git's hooks
 _session: dict[str, Any] = {}  # profile and parameters

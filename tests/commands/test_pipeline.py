@@ -52,7 +52,7 @@ def test_progress_is_shown_and_all_output_but_events_is_in_the_log(tmp_path, cap
 def test_downloads_are_checked_before_anything_is_planned(tmp_path, capsys):
     assert reproduce(tmp_path, profile="llava-1.5-7b") == 1
     output = capsys.readouterr()
-    assert "RLAIF-V" in output.out and "make fetch with YES=1" in output.out
+    assert "RLAIF-V" in output.out and "YES=1" in output.out
     assert "correct them before anything is run" in output.err
     assert not (tmp_path / "data" / "llava-1.5-7b" / "pipeline.log").exists()
 

@@ -94,3 +94,11 @@ def test_a_file_that_is_no_utf_8_is_refused(tmp_path):
 def test_a_name_that_no_file_can_have_is_refused(tmp_path, name):
     with pytest.raises(NapoError, match=r"cannot be read .*; name a file"):
         strict_yaml.read(tmp_path / name)
+
+
+def test_aliases_of_aliases_are_read_without_writing_them_out(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 8)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join(lines))
+    assert len(strict_yaml.read(path)["a7"]) == 9

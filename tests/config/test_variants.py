@@ -69,3 +69,15 @@ def test_a_term_takes_strength_from_its_loss_and_name_from_its_response():
 def test_a_mistake_in_an_entry_is_one_sentence(build, sentence):
     with pytest.raises(NapoError, match=sentence):
         build()
+
+
+def test_another_function_behind_a_loss_is_another_definition(monkeypatch):
+    before = VARIANTS["dpo"].definition()
+    monkeypatch.setitem(LOSSES, "dpo", Loss("dpo", "napo.method.losses:mae_loss"))
+    assert VARIANTS["dpo"].definition() != before
+
+
+@pytest.mark.parametrize("name", ["base", "dpo-lora", "A1-qlora"])
+def test_a_name_of_other_runs_is_refused(name):
+    with pytest.raises(NapoError, match="taken by other runs"):
+        Variant(name, (Term("rejected"),))

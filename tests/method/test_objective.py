@@ -231,3 +231,11 @@ def test_a_loss_that_cannot_be_imported_is_named(policy, reference, monkeypatch)
     objective = Objective(Variant("lost", (Term("rejected", "lost"),)))
     with pytest.raises(NapoError, match="The loss lost names 'no_such_module:loss'"):
         objective(policy, reference)
+
+
+def test_a_loss_without_one_value_for_each_pair_is_refused_by_name(policy, reference, monkeypatch):
+    monkeypatch.setattr(other_losses, "mean", lambda psi: psi.mean(), raising=False)
+    monkeypatch.setitem(LOSSES, "mean", Loss("mean", "napo.method.other_losses:mean"))
+    objective = Objective(Variant("one", (Term("rejected", "mean"),), "none"))
+    with pytest.raises(NapoError, match="The loss mean does not return one value for each pair"):
+        objective(policy, reference)
