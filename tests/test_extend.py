@@ -71,6 +71,7 @@ def test_a_loss_and_its_variant_train_and_stand_in_the_extra_table(tmp_path):
     assert set(extra.loc["hinge", "row"]) == {"Hinge on the rejected pair"}
 
 
+@pytest.mark.long
 def test_a_variant_trains_with_its_own_terms(tmp_path):
     written(tmp_path, "A variant")
     run(tmp_path, "-c", STAGES)
@@ -80,6 +81,7 @@ def test_a_variant_trains_with_its_own_terms(tmp_path):
     assert [term["alpha"] for term in settings["objective"]["terms"]][1:] == [2.5, 0.05]
 
 
+@pytest.mark.long
 def test_a_benchmark_is_scored_and_stands_in_the_table_it_names(tmp_path):
     import numpy as np
 
@@ -105,6 +107,7 @@ def test_a_benchmark_is_scored_and_stands_in_the_table_it_names(tmp_path):
     assert len(ours) and ours["published"].isna().all() and ours["ours"].notna().any()
 
 
+@pytest.mark.long
 def test_a_model_family_is_built_scored_trained_and_evaluated(tmp_path):
     import torch
     from transformers import VipLlavaConfig, VipLlavaForConditionalGeneration
@@ -128,6 +131,7 @@ def test_a_model_family_is_built_scored_trained_and_evaluated(tmp_path):
     assert (tmp_path / "data/mine/results/dpo/seed-0/vlind.json").is_file()
 
 
+@pytest.mark.long
 def test_a_world_makes_the_rows_and_labels_them(tmp_path):
     written(tmp_path, "A world")
     run(tmp_path, "-c", STAGES)
@@ -136,7 +140,7 @@ def test_a_world_makes_the_rows_and_labels_them(tmp_path):
     assert set(margins["label"]) <= {"biased", "unbiased"} and set(margins["group"]) == {"question"}
 
 
-@pytest.mark.notebooks
+@pytest.mark.long
 def test_plugins_run_through_the_pipeline_into_figures_report_and_notebooks(tmp_path):
     written(tmp_path, "A loss")
     written(tmp_path, "A variant")
