@@ -36,12 +36,34 @@ def show(record_property):
     return lambda text: record_property("shown", text)
 
 
-def pytest_terminal_summary(terminalreporter):
-    """Print what tests asked to `show`."""
+@pytest.fixture(autouse=True)
+def _kind(request, record_property):
+    """A test marked `kind` is an instance of a kind of trouble; the table below lists it."""
+    if marker := request.node.get_closest_marker("kind"):
+        record_property("kind", marker.args[0])
+
+
+@pytest.fixture
+def result(record_property):
+    """Give an instance's result, such as an error's sentence, to the table of kinds."""
+    return lambda text: record_property("result", str(text))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print what tests asked to `show`; with -s also the table of kinds."""
+    kinds = {}
     for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
-        for name, text in report.user_properties if report.when == "call" else ():
-            if name == "shown":
-                terminalreporter.write_line(f"\n{text}")
+        properties = dict(report.user_properties) if report.when == "call" else {}
+        if "shown" in properties:
+            terminalreporter.write_line(f"\n{properties['shown']}")
+        if "kind" in properties:
+            instance = report.nodeid.rpartition("::")[2]
+            text = f"{report.outcome}  {instance}  {properties.get('result', '')}"
+            kinds.setdefault(properties["kind"], []).append(text)
+    for kind, instances in sorted(kinds.items() if config.option.capture == "no" else ()):
+        terminalreporter.write_line(f"\n{kind}: {len(instances)} instances")
+        for text in sorted(instances):
+            terminalreporter.write_line(f"  {text}")
 
 
 @pytest.fixture(autouse=True)
