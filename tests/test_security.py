@@ -22,12 +22,13 @@ from PIL import Image
 from napo.benchmarks import Request, amber, checked_images, mmhal, vlind
 from napo.benchmarks.chat import Chat
 from napo.config.profile import Training, load_profile
-from napo.data import pictures, sources
+from napo.data import sources
 from napo.errors import NapoError, without_secrets
 from napo.models.load import add_adapter, load_adapter_weights, load_model, model_fingerprint
 from napo.training import checkpoints
 from napo.training.run import train_run
 from napo.training.trainer import NaPOTrainer
+from napo.workspace import pictures
 
 ROOT = Path(__file__).parent.parent
 SECRET = "sk-0123456789-marker"

@@ -44,7 +44,7 @@ class Request:
 
     def open(self) -> Any:
         """The image, PIL RGB; one that does not decode is an error."""
-        from napo.data.pictures import BadPicture, open_rgb
+        from napo.workspace.pictures import BadPicture, open_rgb
 
         try:
             return open_rgb(self.image)

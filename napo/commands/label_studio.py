@@ -46,7 +46,7 @@ def export_samples(session: Session, path: Path) -> int:
     rows, samples = stages.samples(session)
     data_set, tasks = manifest_fingerprint(require(session.workspace.rows)), []
     for row in sampled_rows(rows, samples).values():
-        image, buffer = row["image"].convert("RGB"), io.BytesIO()
+        image, buffer = row["image"].copy(), io.BytesIO()
         file_type = "png" if max(image.size) <= 256 else "jpeg"  # icons without loss
         image.thumbnail((PHOTO, PHOTO))
         image.save(buffer, format=file_type, quality=90)

@@ -16,9 +16,9 @@ from typing import Any
 from unicodedata import category
 
 from napo.config.variants import BIASED
-from napo.data.pictures import BadPicture, open_rgb
 from napo.data.source_files import Row, Wanted, encodable, open_files, shown
 from napo.errors import NapoError
+from napo.workspace.pictures import BadPicture, open_rgb
 
 PLACE = ("file", "folder")  # where a row comes from: beside its columns while it is read
 TEXTS = ("question", "chosen", "rejected")

@@ -17,6 +17,8 @@ from typing import Any
 
 from IPython.display import HTML
 
+from napo.workspace.pictures import rgb
+
 SIDE = 200  # pixels of a picture's longer side on the screen
 ICON = 96  # pictures up to this many pixels a side keep square pixels
 SHARP = 2  # stored pixels per screen pixel of a photograph
@@ -61,7 +63,7 @@ def picture(image: Any, alt: str, side: int = SIDE) -> str:
     icon = max(image.size) <= ICON
     scale = side / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
-    image, kind = image.convert("RGB"), "png"
+    image, kind = rgb(image), "png"
     if not icon:
         image.thumbnail((side * SHARP, side * SHARP))  # never makes it larger
         kind = "jpeg"

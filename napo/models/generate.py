@@ -29,6 +29,7 @@ from napo.models.prompts import (
     prompt_inputs,
     stack_pixels,
 )
+from napo.workspace.pictures import rgb
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -141,7 +142,7 @@ def _windows(
             seen.add(id(prompt.image))
         key = ""
         if prompt.image is not None and prompt.image_mask != "drop":
-            image = mask_image(prompt.image, prompt.image_mask).convert("RGB")
+            image = rgb(mask_image(prompt.image, prompt.image_mask))
             key = f"{image.size}{hashlib.sha256(image.tobytes()).hexdigest()}"
             if key not in pixels:
                 pixels[key] = image_pixels(processor, image)

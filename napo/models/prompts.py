@@ -20,6 +20,7 @@ from PIL import Image
 from napo.config.settings import IMAGE_MASKS, TEXT_MASKS
 from napo.errors import NapoError, unknown
 from napo.models import families
+from napo.workspace.pictures import rgb
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -202,7 +203,7 @@ def prepared(processor: ProcessorMixin, image: Image.Image) -> Image.Image:
 
     `load_processor` sets `processor.image_mode`; "crop" leaves cropping to the image processor.
     """
-    image = image.convert("RGB")
+    image = rgb(image)
     if getattr(processor, "image_mode", "crop") != "pad" or image.width == image.height:
         return image
     side = max(image.size)
@@ -221,7 +222,7 @@ def as_seen(processor: ProcessorMixin, image: Image.Image) -> Image.Image:
     if "image_grid_thw" in pixels:
         _, rows, columns = pixels["image_grid_thw"][0].tolist()
         size = columns * settings.patch_size, rows * settings.patch_size
-        return image.convert("RGB").resize(size)
+        return rgb(image).resize(size)
     values = pixels["pixel_values"].flatten(0, -4)[0].numpy()
     std, mean = np.array(settings.image_std), np.array(settings.image_mean)
     colours = values.transpose(1, 2, 0) * std + mean
