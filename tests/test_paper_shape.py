@@ -19,8 +19,9 @@ from napo.config.settings import IMAGE_MASKS
 from napo.data import sources
 from napo.data.rows import load_rows
 from napo.method import logprobs
+from napo.models.conversation import render
 from napo.models.load import load_model, merge_adapter
-from napo.models.prompts import prompt_inputs, render
+from napo.models.prompts import prompt_inputs
 from napo.stages.session import open_session
 from napo.workspace.files import read_json
 

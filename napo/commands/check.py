@@ -24,8 +24,9 @@ from napo.data import fetch, sources
 from napo.data.source_files import READ_ROWS
 from napo.errors import NapoError
 from napo.models import families
+from napo.models.conversation import plain, render
 from napo.models.load import add_adapter, config_of, load_processor
-from napo.models.prompts import mask_token_id, plain, prompt_inputs, render, response_ids
+from napo.models.prompts import mask_token_id, prompt_inputs, response_ids
 from napo.noise.labels import ORACLE
 from napo.progress import Progress
 from napo.stages import launch
@@ -71,7 +72,7 @@ def check(session: Session, quick: bool = False) -> list[Finding]:
     """Check everything that a profile needs; `quick` decodes only every hundredth image."""
     model, masks, processor = session.profile.model, session.profile.masks, None
     try:
-        processor = load_processor(model.location, image_mode=model.image_mode)
+        processor = load_processor(model.location, **model.preprocessing)
         if "mask_token" in (masks.image, masks.text):
             mask_token_id(processor)
         findings = [Finding("ok", f"{model.path} is there.", "model")]

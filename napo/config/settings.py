@@ -71,6 +71,7 @@ class Model(Settings):
     dtype: Dtype = "float32"
     attention: Attention = "sdpa"
     image_mode: ImageMode = "crop"  # one switch for all stages
+    system: str = ""  # text at the start of every prompt, never masked; empty: none
     architecture: dict[str, JsonValue] = {}  # from its config.json, for the budget before download
 
     @model_validator(mode="after")
@@ -88,6 +89,11 @@ class Model(Settings):
                 "on the hub; set model.revision to ''."
             ) from None
         return self
+
+    @property
+    def preprocessing(self) -> dict[str, str]:
+        """What turns rows into prompts, for `napo.models.load.load_processor`."""
+        return {"image_mode": self.image_mode, "system": self.system}
 
     @property
     def location(self) -> str:
@@ -231,6 +237,7 @@ class Run(Settings):
     dtype: Dtype = "float32"
     attention: Attention = "sdpa"
     image_mode: ImageMode = "crop"
+    system: str = ""  # as the reference's, see Model
     data_workers: Integer = 0
 
 

@@ -30,7 +30,7 @@ class Masks(Explorer):
         self.source = stages.source_folder(session)
         count = sources.number_of_rows(self.source, session.profile.data.count)
         model = session.profile.model
-        self.processor = load_processor(model.location, image_mode=model.image_mode)
+        self.processor = load_processor(model.location, **model.preprocessing)
         self.row = widgets.IntSlider(0, min=0, max=max(count - 1, 0), description="row")
         self.row.continuous_update = False
         self.row.layout.width = "min(420px, 100%)"

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from napo.config.variants import CORRUPTED, RESPONSES
 from napo.errors import NapoError
+from napo.models.conversation import render
 from napo.models.prompts import (
     PromptInputs,
     corrupt_image,
     prompt_inputs,
-    render,
     response_ids,
     stack_pixels,
 )

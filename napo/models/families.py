@@ -50,6 +50,9 @@ class Family(Entry):
     # processor without that part, with this image token.
     image_token: str = ""
     template: str = ""  # chat template for folders that have none
+    # Follows the system text at the start of a conversation whose template has no system role;
+    # None: such a template cannot express a system text.
+    after_system: str | None = None
 
     @property
     def name(self) -> str:
@@ -91,6 +94,7 @@ register(
         image_parts=r".*\b(vision_tower|multi_modal_projector)\b.*",
         shares_features=True,
         template=VICUNA_TEMPLATE,
+        after_system=" ",  # LLaVA's v1 conversation
     )
 )
 register(

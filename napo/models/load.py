@@ -18,6 +18,7 @@ from torch import nn
 from napo.config.settings import Model
 from napo.errors import NapoError, unknown
 from napo.models import families
+from napo.models.conversation import render
 from napo.workspace.hashing import hash_files
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def load_model(
     device: str | None = None,
     adapter: str | Path | None = None,
     image_mode: str = "crop",
+    system: str = "",
     four_bit: bool = False,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A model in evaluation mode and its processor.
@@ -57,6 +59,7 @@ def load_model(
         device: the model's device; by default this process's GPU, or the CPU.
         adapter: the folder of a LoRA adapter to load on top.
         image_mode: "crop" or "pad", see `napo.models.prompts.prepared`.
+        system: the text that every prompt begins with, see `napo.models.prompts.render`.
         four_bit: hold the language model's linear layers in 4 bits (NF4, Dettmers et al. 2023).
 
     Raises:
@@ -95,7 +98,7 @@ def load_model(
         )
     for problem in ("missing", "unexpected", "mismatched"):
         _refuse_weights(path, problem, report[f"{problem}_keys"])
-    processor = load_processor(path, image_mode=image_mode)
+    processor = load_processor(path, image_mode=image_mode, system=system)
     image_token = getattr(model.config, "image_token_id", None)
     if processor.image_token_id != image_token:
         raise NapoError(
@@ -113,8 +116,16 @@ def load_model(
     return (model if four_bit else model.to(device)).eval(), processor
 
 
-def load_processor(path: str | Path, *, image_mode: str = "crop") -> ProcessorMixin:
-    """The processor of a model folder or hub id."""
+def load_processor(
+    path: str | Path, *, image_mode: str = "crop", system: str = ""
+) -> ProcessorMixin:
+    """The processor of a model folder or hub id.
+
+    `image_mode` and `system` belong to a profile: a saved processor does not keep them.
+
+    Raises:
+        NapoError: when it does not load, or its chat template cannot express the system text.
+    """
     family = families.of_config(config_of(path))
     with _reported(f"The processor of {path} does not load{DAMAGED}"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # without torchvision the Pillow version is the right one
@@ -123,7 +134,9 @@ def load_processor(path: str | Path, *, image_mode: str = "crop") -> ProcessorMi
     if getattr(processor, "image_processor", None) is None:
         raise NapoError(f"{path} has no image processor; it is not a model for images and text.")
     processor.chat_template = processor.chat_template or family.template or None
-    processor.image_mode = image_mode
+    processor.image_mode, processor.system = image_mode, system
+    if system:
+        render(processor, "", image=True)  # refuse it now, not at the first row
     return processor
 
 

@@ -7,7 +7,6 @@ model families are in `napo.models.families`.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,12 +19,11 @@ from PIL import Image
 from napo.config.settings import IMAGE_MASKS, TEXT_MASKS
 from napo.errors import NapoError, unknown
 from napo.models import families
+from napo.models.conversation import SENTINEL, plain, render
 from napo.workspace.pictures import rgb
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
-
-_SENTINEL = "napo0sentinel"  # stands for a question or an answer, to find it in a template
 
 
 @dataclass(frozen=True)
@@ -34,47 +32,6 @@ class PromptInputs:
 
     ids: list[int]  # with the image token repeated for each visual token
     pixels: dict[str, Any] = field(default_factory=dict)  # of the image; empty without one
-
-
-def render(
-    processor: ProcessorMixin, question: str, *, image: bool, answer: str | None = None
-) -> str:
-    """The chat-formatted prompt, up to the assistant's answer, or with the answer if it is given.
-
-    Special tokens are removed from the question.
-
-    Raises:
-        NapoError: when the processor has no chat template.
-    """
-    if not processor.chat_template:
-        raise NapoError(
-            "This model's processor has no chat template; add a chat_template.jinja to its folder."
-        )
-    content = [{"type": "text", "text": plain(processor, question)}]
-    if image:
-        content.insert(0, {"type": "image"})
-    turns = [{"role": "user", "content": content}]
-    if answer is not None:
-        turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    return processor.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=answer is None
-    )
-
-
-def plain(processor: ProcessorMixin, text: str) -> str:
-    """A question or response without this tokenizer's special tokens and outer white space."""
-    special = _special_tokens(processor)
-    while (without := special.sub("", text)) != text:  # removing one can join another together
-        text = without
-    return text.strip()
-
-
-@lru_cache(maxsize=16)
-def _special_tokens(processor: ProcessorMixin) -> re.Pattern[str]:
-    added = processor.tokenizer.added_tokens_decoder.values()
-    special = {token.content for token in added if token.special} | {processor.image_token}
-    longest_first = sorted(special, key=len, reverse=True)
-    return re.compile("|".join(re.escape(token) for token in longest_first))
 
 
 def prompt_inputs(
@@ -96,7 +53,7 @@ def prompt_inputs(
             "drop" leaves the image out, "blank_white", "blank_black" and "noise" replace its
             pixels.
         text_mask: hides the question (Eq. 8): "mask_token" replaces each of its tokens by `<unk>`,
-            "drop" leaves the user's text empty.
+            "drop" leaves the user's text empty. The system text stays.
         pixels: `image_pixels` of the (masked) image, if already computed.
 
     Raises:
@@ -116,7 +73,8 @@ def prompt_inputs(
         pixels = image_pixels(processor, image)
     visual = processor.replace_image_token(pixels, 0) if pixels else ""
     hide = text_mask == "mask_token"
-    ids = list(_prompt_ids(processor, processor.chat_template, question, visual, hide))
+    key = processor.chat_template, getattr(processor, "system", "")
+    ids = list(_prompt_ids(processor, key, question, visual, hide))
     if image is not None and image_mask == "mask_token":
         mask_id = mask_token_id(processor)
         return PromptInputs([mask_id if t == processor.image_token_id else t for t in ids])
@@ -125,9 +83,9 @@ def prompt_inputs(
 
 @lru_cache(maxsize=16_384)  # every seed of every variant answers the same benchmarks
 def _prompt_ids(
-    processor: ProcessorMixin, template: str, question: str, visual: str, hide: bool
+    processor: ProcessorMixin, key: tuple[str, str], question: str, visual: str, hide: bool
 ) -> tuple[int, ...]:
-    """Ids of a prompt whose image token is replaced by `visual` (`template` keys the cache)."""
+    """Ids of a prompt whose image token is replaced by `visual` (`key` is the cache's only)."""
     text = render(processor, question, image=bool(visual))
     expanded = text.replace(processor.image_token, visual, 1) if visual else text
     tokenizer = processor.tokenizer
@@ -140,8 +98,8 @@ def _prompt_ids(
     )
     ids = encoded["input_ids"]
     if hide:
-        frame = render(processor, _SENTINEL, image=bool(visual))
-        before, _, after = frame.partition(_SENTINEL)
+        frame = render(processor, SENTINEL, image=bool(visual))
+        before, _, after = frame.partition(SENTINEL)
         first = len(before) + len(expanded) - len(text)
         end = len(expanded) - len(after)
         mask_id = mask_token_id(processor)
@@ -281,8 +239,8 @@ def response_ids(processor: ProcessorMixin, prompt: str, answers: Sequence[str])
 def _gap(processor: ProcessorMixin, template: str) -> str:
     """White space that the template writes between prompt and answer (`template` is a key)."""
     prompt = render(processor, "x", image=False)
-    conversation = render(processor, "x", image=False, answer=_SENTINEL)
-    gap = conversation.removeprefix(prompt).partition(_SENTINEL)[0]
+    conversation = render(processor, "x", image=False, answer=SENTINEL)
+    gap = conversation.removeprefix(prompt).partition(SENTINEL)[0]
     return gap if not gap.strip() else ""
 
 

@@ -99,7 +99,7 @@ def load_engine(profile: Profile) -> Callable[..., list[Generated]]:
             "transformers."
         ) from None
     settings = profile.model
-    processor = load_processor(settings.location, image_mode=settings.image_mode)
+    processor = load_processor(settings.location, **settings.preprocessing)
     llm = LLM(
         model=settings.location,
         dtype=settings.dtype,

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import datasets
 
 CURRENT = "current.json"  # names the folder of the current reference
-LOADING = {"dtype", "attention", "image_mode"}  # the settings of `model` that every load gets
+# The settings of `model` that every load gets
+LOADING = {"dtype", "attention", "image_mode", "system"}
 
 
 def base_model(profile: Profile) -> tuple[Any, Any]:

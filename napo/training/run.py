@@ -25,6 +25,7 @@ from napo.training.trainer import NaPOConfig, NaPOTrainer
 from napo.workspace import provenance
 from napo.workspace.files import fingerprint, json_value, read_json, sweep, write_json
 from napo.workspace.locks import work_on
+from napo.workspace.manifests import complete, require
 
 if TYPE_CHECKING:
     from napo.config.profile import Training
@@ -65,6 +66,7 @@ def train_run(
     dtype: str = "float32",
     attention: str = "sdpa",
     image_mode: str = "crop",
+    system: str = "",
     hub: tuple[str, str] | None = None,
     data_workers: int = 0,
 ) -> Path:
@@ -85,6 +87,7 @@ def train_run(
         dtype: of the weights in training. Full tuning with `settings.bf16` keeps float32 weights.
         attention: "sdpa", "eager" or "flex_attention".
         image_mode: "crop" or "pad".
+        system: the text that every prompt begins with.
         hub: id and revision on the hub that an adapter names as its base, instead of the path.
         data_workers: processes that encode rows too large for memory, with the same result.
 
@@ -110,6 +113,7 @@ def train_run(
             "tune": tune,
             "dtype": dtype,
             "image_mode": image_mode,
+            "system": system,
         }
     )
     if (folder / "training.json").is_file() and final.is_dir():
@@ -131,6 +135,7 @@ def train_run(
         dtype=dtype,
         attention=attention,
         image_mode=image_mode,
+        system=system,
         device=str(args.device) if tune == "qlora" else "cpu",
         four_bit=tune == "qlora",
     )
@@ -222,8 +227,19 @@ def lora_config(settings: Training, family: families.Family) -> Any:
 
 
 def run_from_file(run: Run) -> Path:
-    """Train the run of a file; its folder is claimed before and sealed with a manifest after."""
+    """Train the run of a file; its folder is claimed before and sealed with a manifest after.
+
+    Raises:
+        NapoError: as `train_run`, or when the reference was computed with other prompts.
+    """
     rows, reference = Path(run.rows), Path(run.reference)
+    scored = require(reference)["settings"] if complete(reference) else {}
+    for name in ("image_mode", "system"):
+        if scored.get(name, getattr(run, name)) != getattr(run, name):
+            raise NapoError(
+                f"{name} is {getattr(run, name)!r}, and the reference in {reference} was computed "
+                f"with {scored[name]!r}; give the same."
+            )
     settings = {
         **run.model_dump(exclude={"run_folder", "model", "rows", "reference", "data_workers"}),
         "model": model_fingerprint(run.model),
@@ -246,5 +262,6 @@ def run_from_file(run: Run) -> Path:
             dtype=run.dtype,
             attention=run.attention,
             image_mode=run.image_mode,
+            system=run.system,
             data_workers=run.data_workers,
         )

@@ -10,7 +10,8 @@ from napo.method import logprobs
 from napo.method.layout import LAYOUTS
 from napo.method.logprobs import collate, response_logprobs
 from napo.method.tensors import LogProbs
-from napo.models.prompts import corrupt_image, prompt_inputs, render
+from napo.models.conversation import render
+from napo.models.prompts import corrupt_image, prompt_inputs
 
 ALL = (*RESPONSES, CORRUPTED)
 

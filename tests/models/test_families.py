@@ -11,9 +11,10 @@ from napo.method import logprobs
 from napo.method.mask import choose_layout
 from napo.method.objective import Objective
 from napo.models import families
+from napo.models.conversation import render
 from napo.models.generate import Prompt, generate
 from napo.models.load import has_axes, load_model
-from napo.models.prompts import mask_token_id, prompt_inputs, render, response_ids, stack_pixels
+from napo.models.prompts import mask_token_id, prompt_inputs, response_ids, stack_pixels
 from napo.training.run import lora_config
 from napo.training.trainer import NaPOConfig, NaPOTrainer
 

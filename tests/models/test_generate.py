@@ -10,8 +10,9 @@ import torch
 import napo.models.generate
 from napo.config.profile import Decoding
 from napo.models import families
+from napo.models.conversation import render
 from napo.models.generate import Prompt, generate
-from napo.models.prompts import prompt_inputs, render
+from napo.models.prompts import prompt_inputs
 
 
 @pytest.fixture(scope="module")

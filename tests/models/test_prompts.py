@@ -4,6 +4,7 @@ import engine_fixtures as engine
 import pytest
 
 from napo.errors import NapoError
+from napo.models.conversation import render
 from napo.models.generate import Prompt
 from napo.models.prompts import (
     corrupt_image,
@@ -11,7 +12,6 @@ from napo.models.prompts import (
     mask_image,
     mask_token_id,
     prompt_inputs,
-    render,
     response_ids,
 )
 
@@ -19,12 +19,6 @@ from napo.models.prompts import (
 @pytest.fixture(scope="module")
 def processor():
     return engine.processor()
-
-
-def test_a_rendered_prompt_ends_before_the_assistants_answer(processor):
-    prompt = render(processor, "is the cat red ?", image=True)
-    assert prompt == "USER: <image>\nis the cat red ? ASSISTANT:"
-    assert "<image>" not in render(processor, "is the cat red ?", image=False)
 
 
 @pytest.mark.parametrize(

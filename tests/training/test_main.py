@@ -15,7 +15,7 @@ from napo.models.load import load_model
 from napo.training.__main__ import main
 from napo.training.records import read_records
 from napo.training.run import train_run
-from napo.workspace.locks import hold
+from napo.workspace.locks import hold, work_on
 from napo.workspace.manifests import require
 
 
@@ -59,6 +59,17 @@ def test_an_unknown_key_of_a_run_file_is_named(base, rows, tmp_path, capsys):
     file.write_text(json.dumps({**json.loads(file.read_text()), "varaint": "A1"}))
     assert main([str(file)]) == 1
     assert "Did you mean 'variant'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "value"), [("system", "is the cat"), ("image_mode", "pad")])
+def test_a_reference_of_other_prompts_is_refused(base, rows, tmp_path, capsys, name, value):
+    file = write_run(base, rows, tmp_path, tmp_path / "run")
+    with work_on(tmp_path / "reference", {"system": "", "image_mode": "crop"}):
+        pass
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+    assert main([str(file)]) == 1
+    assert f"{name} is {value!r}, and the reference in" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_call_without_a_file_prints_the_usage(capsys):
