@@ -56,9 +56,9 @@ def table(
         tokens: mean `question_tokens`, `response_tokens`; `image_tokens`, if not the config's.
 
     Returns:
-        GB of each GPU at the worst moment of a step, `peak`; whether it `fits`; `hours` of all
-        epochs; GB of the final `weights`, and of `disk` during training, for two checkpoints; the
-        quantities that are `not_measured` for such a run.
+        GB of each GPU at the worst moment of a step, by part and in `total`; whether it `fits`;
+        that `worst moment` in words; `hours` of all epochs; GB of the final `weights`, and of
+        `disk` during training, for two checkpoints; the quantities that are `not_measured`.
     """
     import pandas as pd
 
@@ -72,9 +72,9 @@ def table(
             continue
         run = Run(profile, shape, lengths, tune, strategy, gpus)
         worst, (weights, checkpoint) = run.peak(), run.disk()
-        moment, fits = worst.pop("peak"), worst["total"] + CONTEXT <= gpu_memory * GB
+        moment, fits = worst.pop("worst moment"), worst["total"] + CONTEXT <= gpu_memory * GB
         row = {"tune": tune, "strategy": strategy} | {k: v / GB for k, v in worst.items()}
-        row |= {"fits": fits, "peak": moment}
+        row |= {"fits": fits, "worst moment": moment}
         row["hours"] = count * profile.training.epochs * run.flop() / rate / 3600
         row |= {"weights": weights / GB, "disk": 2 * checkpoint / GB}
         compared = strategy == "ddp" and tune != "qlora"

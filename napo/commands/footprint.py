@@ -86,11 +86,17 @@ class Shape:
         }
         self.layer_linear = sum(math.prod(sides) for sides in self.linear.values())
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
-        side = getattr(vision, "image_size", 0) // (getattr(vision, "patch_size", 0) or 1)
-        patches = side**2 + 1 if side else self.image_tokens
-        depth = getattr(vision, "num_hidden_layers", None) or getattr(vision, "depth", 0)
-        self.vision_flop = 2.0 * self.frozen * patches  # of one image through the tower
-        self.vision_flop += 4.0 * depth * vision.hidden_size * patches**2
+        self.key_value = self.linear["k_proj"][1]  # numbers in a token's keys, as in its values
+        self.shares_features = family.shares_features
+        # The vision tower; its tokens of an image are `patches`.
+        self.image_side = getattr(vision, "image_size", 0)
+        side = self.image_side // (getattr(vision, "patch_size", 0) or 1)
+        self.patches = side**2 + 1 if side else self.image_tokens
+        self.vision_width = vision.hidden_size
+        self.vision_feed_forward = getattr(vision, "intermediate_size", 4 * vision.hidden_size)
+        self.vision_layers = getattr(vision, "num_hidden_layers", None) or vision.depth
+        self.vision_flop = 2.0 * self.frozen * self.patches  # of one image through the tower
+        self.vision_flop += 4.0 * self.vision_layers * self.vision_width * self.patches**2
 
 
 class Run:
@@ -123,7 +129,8 @@ class Run:
         self.rows = min(training.micro_batch_size, training.batch_size)
 
     def peak(self) -> dict[str, Any]:
-        """The moment of a step at which a GPU holds most: bytes by part, `total`, and `peak`."""
+        """The moment of a step at which a GPU holds most: bytes by part, `total`, and its
+        name, `worst moment`."""
         return max(self.moments(), key=lambda moment: moment["total"])
 
     def moments(self) -> Iterator[dict[str, Any]]:
@@ -131,8 +138,8 @@ class Run:
 
         Memory is linear in the layer index, so the first and the last layer suffice.
 
-        "forward" is the end of that pass, "vocabulary" has all activations and a chunk of logits,
-        "layers" is the backward pass through decoder layers, "update" the optimiser.
+        Each has its name in words: the end of the forward pass; the output layer's backward pass,
+        with all activations and a chunk of logits; a decoder layer's; the optimiser's update.
         """
         shape, training, full = self.shape, self.training, self.full
         parameters, optimiser, held, grown = self.weights()
@@ -160,18 +167,24 @@ class Run:
         ) -> dict[str, Any]:
             parts = {"parameters": parameters, "gradients": held + grown * done + passing}
             parts |= {"optimiser": optimiser, "activations": activations, "logits": logits}
-            return parts | {"total": sum(parts.values()), "peak": name}
+            return parts | {"total": sum(parts.values()), "worst moment": name}
 
         if self.casts and full and again:  # autocast's cache holds every copy until the pass ends
-            yield moment("forward", stack + shape.layers * copies, 8 * chunk, 0)
-        yield moment("vocabulary", stack, LOGIT * chunk, 0, chunked * outer * self.product)
+            yield moment("end of the forward pass", stack + shape.layers * copies, 8 * chunk, 0)
+        yield moment(
+            "backward, output layer", stack, LOGIT * chunk, 0, chunked * outer * self.product
+        )
         # The chunks' sum so far, the next gradient, and their sum: autograd adds out of place.
-        yield moment("vocabulary", stack, 0, 0, (3 if chunked else 1) * outer * self.product)
-        yield moment("layers", stack - final + again + work, 0, outer)
+        yield moment(
+            "backward, output layer", stack, 0, 0, (3 if chunked else 1) * outer * self.product
+        )
+        yield moment("backward, a decoder layer", stack - final + again + work, 0, outer)
         done = outer + (shape.layers - 1) * per_layer
-        yield moment("layers", common + kept + again + work, 0, done)
-        yield moment("layers", common + 2 * tokens * stream, 0, self.trained)
-        yield moment("update", 0, 0, self.trained, self.zero * 4 * self.trained / self.gpus)
+        yield moment("backward, a decoder layer", common + kept + again + work, 0, done)
+        yield moment("backward, a decoder layer", common + 2 * tokens * stream, 0, self.trained)
+        yield moment(
+            "optimiser update", 0, 0, self.trained, self.zero * 4 * self.trained / self.gpus
+        )
 
     def weights(self) -> tuple[float, float, float, float]:
         """Bytes of parameters, optimiser states, gradients held all the time, and a new gradient.
