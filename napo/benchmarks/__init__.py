@@ -14,7 +14,9 @@ intervals resample these rows; rows with the same value in a column `image` stay
 Three more functions are optional:
 
     options(settings, judge) -> Options   the keyword arguments that a profile's `evaluation` sets
-    unreadable(answers) -> int            how many answers cannot be read; default: the empty ones
+    readings(benchmark, answers, **scoring) -> list[Reading]
+                                          what was read in each answer, or in a judge's reply to it,
+                                          officially and leniently; `evaluate` then takes `lenient`
     make(folder)                          write the data, for profiles whose world makes all data
 """
 
@@ -28,7 +30,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from napo.benchmarks.words import clean_answer
+from napo.benchmarks.lenient import Reading
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 from napo.workspace.files import read_json
@@ -41,6 +43,7 @@ class Request:
     id: str
     text: str
     image: Path | bytes
+    task: str = ""  # where a benchmark has several: their answers are counted apart
 
     def open(self) -> Any:
         """The image, PIL RGB; one that does not decode is an error."""
@@ -72,10 +75,12 @@ def options(name: str, settings: Any, judge: Any = None) -> Options:
     return make(settings, judge) if make else Options()
 
 
-def unreadable(name: str, answers: Mapping[str, str]) -> int:
-    """How many answers a benchmark cannot read; by default the empty ones."""
-    count = getattr(module(name), "unreadable", None)
-    return count(answers) if count else sum(not clean_answer(text) for text in answers.values())
+def readings(
+    name: str, benchmark: Any, answers: Mapping[str, str], scoring: Mapping[str, Any]
+) -> list[Reading]:
+    """What a benchmark's readers read; nothing when its module defines no readers."""
+    read = getattr(module(name), "readings", None)
+    return read(benchmark, answers, **scoring) if read else []
 
 
 def expect_count(folder: Path, count: Any, official: Any, unit: str) -> None:

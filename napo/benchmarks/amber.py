@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.benchmarks import Options, Request, checked_answers, checked_images, expect_count, words
+from napo.benchmarks.lenient import Reading, yes_or_no
 from napo.errors import NapoError, unknown
 from napo.workspace.files import read_json
 
@@ -123,10 +124,11 @@ def load(folder: Path) -> Benchmark:
 def requests(benchmark: Benchmark) -> list[Request]:
     """The queries of both tasks; ids are AMBER's own."""
     prompts = []
-    for query in (*benchmark.generative, *benchmark.discriminative):
-        paths = [benchmark.folder / name / query["image"] for name in ("image", "images", ".")]
-        path = next((path for path in paths if path.is_file()), paths[0])
-        prompts.append(Request(str(query["id"]), query["query"], path))
+    for task in OFFICIAL_COUNT:
+        for query in getattr(benchmark, task):
+            paths = [benchmark.folder / name / query["image"] for name in ("image", "images", ".")]
+            path = next((path for path in paths if path.is_file()), paths[0])
+            prompts.append(Request(str(query["id"]), query["query"], path, task))
     return checked_images(prompts, benchmark.folder, "AMBER", "download AMBER's images there")
 
 
@@ -290,14 +292,21 @@ def score_discriminative(
     }
 
 
+def readings(benchmark: Benchmark, answers: Mapping[str, str], **_: Any) -> list[Reading]:
+    """Yes, No or None in each answer to a discriminative query; officially None is wrong."""
+    texts = [answers[str(query["id"])] for query in benchmark.discriminative]
+    return [Reading(t if t in dict(RIGHT) else None, yes_or_no(t)) for t in texts]
+
+
 def evaluate(
     benchmark: Benchmark,
     answers: Mapping[str, str],
     *,
     extractor: str = "wordnet",
     similarity: str = "identity",
+    lenient: bool = False,
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """Score a model's answers to both tasks.
+    """Score a model's answers to both tasks; `lenient` reads yes and no by `yes_or_no` first.
 
     Returns:
         CHAIR, Cover, Hal, Cog, d_Accuracy, d_Precision, d_Recall, d_F1 and the same of each block,
@@ -310,6 +319,9 @@ def evaluate(
 
     queries = (*benchmark.generative, *benchmark.discriminative)
     checked_answers(answers, (str(query["id"]) for query in queries), "AMBER")
+    if lenient:
+        names = [str(query["id"]) for query in benchmark.discriminative]
+        answers = {**answers, **{n: yes_or_no(answers[n]) or answers[n] for n in names}}
     responses = [{"id": query["id"], "response": answers[str(query["id"])]} for query in queries]
     counts = generative_items(
         responses,

@@ -1,8 +1,14 @@
-"""Judges of MMHal-Bench: a rule that knows the truth, or a model behind an endpoint."""
+"""Judges of MMHal-Bench: a rule that knows the truth, or a model behind an endpoint.
+
+Also the prompts: MMHal-Bench's for the judge, Object HalBench's for the model that lists objects.
+Both are ours; a file beside the benchmark replaces them, and results record which text was used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +22,7 @@ Rule = Callable[[Mapping[str, Any], str], str]  # (item, answer) -> reply
 Pair = tuple[Mapping[str, Any], str]  # an item of the benchmark and the model's answer
 CACHE = "judge.sqlite"
 PROMPT_FILE = "judge_prompt.txt"
+EXTRACTOR_FILE = "extractor_prompt.txt"
 
 # The structure of the official prompt in our own words; the rating lines are the benchmark's.
 PROMPT = """\
@@ -69,6 +76,61 @@ Rating: 0, not informative, with hallucination
 """
 
 
+LIST_OBJECTS = """\
+You are an expert in finding the objects of an image in a question and its answer. An examiner \
+was asked about a picture.
+
+[Question]
+<image> {question}
+[End of question]
+
+[Examiner's answer]
+{answer}
+[End of examiner's answer]
+
+Take the answer to be correct and name all visible objects that it shows directly.
+1. Name only objects that the answer mentions explicitly.
+2. Name them without attributes.
+3. No property, such as color or material, is part of a name.
+4. Be precise, and reply with a JSON list of strings and nothing else.
+5. If there is no object, reply with an empty JSON list: []
+"""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, and the name of its source: "ours", or the file that replaces it."""
+
+    text: str
+    source: str = "ours"
+
+    @classmethod
+    def read(cls, path: Path, ours: str, places: Sequence[str]) -> Prompt:
+        """The prompt of a file, or ours where there is no file.
+
+        Args:
+            path: the file.
+            ours: the text without it.
+            places: what the text must hold, each once, where values are put in.
+
+        Raises:
+            NapoError: when a place is missing or repeated.
+        """
+        if not path.is_file():
+            return cls(ours)
+        text = path.read_text(encoding="utf-8")
+        for place in dict.fromkeys(places):
+            if text.count(place) != places.count(place):
+                raise NapoError(
+                    f"{path} has {text.count(place)} places {place} instead of "
+                    f"{places.count(place)}; it needs {', '.join(places)}."
+                )
+        return cls(text, path.name)
+
+    def __str__(self) -> str:
+        return f"{self.source} (sha256 {hashlib.sha256(self.text.encode()).hexdigest()[:16]})"
+
+
 class RuleJudge:
     """A function (item, answer) -> reply, such as the icon world's, which knows the scene."""
 
@@ -89,19 +151,20 @@ class OpenAIJudge:
         prompt: has four `{}`: contents, question, human answer, response. `PROMPT` has the official
             prompt's structure in other words, so its ratings are not the official judge's; the
             official text can be used instead.
+        extractor: the prompt of Object HalBench, which the same model answers.
     """
 
-    def __init__(self, chat: Chat, prompt: str = PROMPT) -> None:
-        if prompt.count("{}") != 4:
-            raise NapoError(
-                f"The judge's prompt has {prompt.count('{}')} places {{}} instead of 4: image "
-                "contents, question, human answer, response."
-            )
-        self.chat, self.prompt = chat, prompt
+    def __init__(
+        self,
+        chat: Chat,
+        prompt: Prompt = Prompt(PROMPT),
+        extractor: Prompt = Prompt(LIST_OBJECTS),
+    ) -> None:
+        self.chat, self.prompt, self.extractor = chat, prompt, extractor
 
     def requests(self, pairs: Iterable[Pair]) -> list[dict[str, Any]]:
         """The request for each (item, answer)."""
-        requests, parts = [], self.prompt.split("{}")  # no str.format: a text may hold braces
+        requests, parts = [], self.prompt.text.split("{}")  # no str.format: a text may hold braces
         for item, answer in pairs:
             contents = ", ".join(item["image_content"])
             values = (contents, item["question"], item["gt_answer"], answer, "")
@@ -126,7 +189,7 @@ class OpenAIJudge:
         return {
             "judge": "openai",
             "judge_model": self.chat.model,
-            "judge_prompt": "own" if self.prompt == PROMPT else "official or given",
+            "judge_prompt": str(self.prompt),
             "answered_by": sorted(self.chat.answered_by),
         }
 
@@ -139,11 +202,13 @@ def make(
 ) -> Judge:
     """The judge that the settings name.
 
-    `mmhal/judge_prompt.txt` in the folder of the benchmarks replaces `PROMPT`. The file of replies
-    lies beside that folder.
+    In the folder of the benchmarks `mmhal/judge_prompt.txt` replaces `PROMPT`, and
+    `object_halbench/extractor_prompt.txt` replaces `LIST_OBJECTS`. The file of replies lies beside
+    that folder.
 
     Raises:
-        NapoError: when the settings name the rule and the world has none.
+        NapoError: when the settings name the rule and the world has none, or a prompt lacks a place
+            for a value.
     """
     if settings.judge == "rule":
         if rule is None:
@@ -152,7 +217,9 @@ def make(
                 "evaluation.judge to openai and evaluation.judge_model to the judge's name."
             )
         return RuleJudge(rule)
-    path = Path(benchmarks) / "mmhal" / PROMPT_FILE
-    prompt = path.read_text(encoding="utf-8") if path.is_file() else PROMPT
-    chat = Chat(settings.judge_model, Path(benchmarks).parent / CACHE, dry_run=dry_run)
-    return OpenAIJudge(chat, prompt)
+    folder = Path(benchmarks)
+    prompt = Prompt.read(folder / "mmhal" / PROMPT_FILE, PROMPT, ["{}"] * 4)
+    path = folder / "object_halbench" / EXTRACTOR_FILE
+    extractor = Prompt.read(path, LIST_OBJECTS, ["{question}", "{answer}"])
+    chat = Chat(settings.judge_model, folder.parent / CACHE, dry_run=dry_run)
+    return OpenAIJudge(chat, prompt, extractor)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo.benchmarks import Options, Request, checked_answers, checked_images, expect_count
 from napo.benchmarks.judges import Judge, Rule, RuleJudge
+from napo.benchmarks.lenient import Reading, rating
 from napo.benchmarks.words import clean_answer
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
@@ -66,9 +67,13 @@ def read_rating(reply: str) -> int:
 
     No such digit, or several different ones, give 0, as in the official script.
     """
+    return _only_rating(reply) or 0
+
+
+def _only_rating(reply: str) -> int | None:
     reply = reply.lower()
     ratings = [score for score in range(7) if f"rating: {score}" in reply]
-    return ratings[0] if len(ratings) == 1 else 0
+    return ratings[0] if len(ratings) == 1 else None
 
 
 def items(replies: Sequence[str]) -> pd.DataFrame:
@@ -106,10 +111,10 @@ def score(replies: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def evaluate(
-    benchmark: Benchmark, answers: Mapping[str, str], *, judge: Judge | Rule | None
-) -> tuple[dict[str, float], pd.DataFrame]:
-    """Rate a model's answers with a judge, or with any function (item, answer) -> reply.
+def judge_replies(
+    benchmark: Benchmark, answers: Mapping[str, str], judge: Judge | Rule | None
+) -> list[str]:
+    """The judge's replies to a model's answers, in the order of the questions.
 
     Raises:
         NapoError: without a judge, or listing the ids without an answer.
@@ -121,6 +126,38 @@ def evaluate(
     if not isinstance(judge, Judge):
         judge = RuleJudge(judge)
     texts = [clean_answer(answers[name]) for name in ids]
-    replies = judge.replies(zip(benchmark.items, texts, strict=True))
+    return judge.replies(zip(benchmark.items, texts, strict=True))
+
+
+def readings(
+    benchmark: Benchmark, answers: Mapping[str, str], *, judge: Judge | Rule | None
+) -> list[Reading]:
+    """The rating in each of the judge's replies; officially None counts as 0."""
+    replies = judge_replies(benchmark, answers, judge)
+    return [Reading(_only_rating(reply), rating(reply)) for reply in replies]
+
+
+def evaluate(
+    benchmark: Benchmark,
+    answers: Mapping[str, str],
+    *,
+    judge: Judge | Rule | None,
+    lenient: bool = False,
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Rate a model's answers with a judge, or with any function (item, answer) -> reply.
+
+    `lenient` reads a reply by `napo.benchmarks.lenient.rating`, and officially only where that is
+    in doubt.
+
+    Raises:
+        NapoError: without a judge, or listing the ids without an answer.
+    """
+    replies = judge_replies(benchmark, answers, judge)
+    if lenient:
+        ratings = [rating(reply) for reply in replies]
+        replies = [
+            reply if number is None else f"Rating: {number}"
+            for reply, number in zip(replies, ratings, strict=True)
+        ]
     scores = score(replies)
     return {name: scores[name] for name in BENCHMARKS["mmhal"].ratios}, items(replies)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.benchmarks import Options, Request, checked_answers, expect_count, words
+from napo.benchmarks.judges import EXTRACTOR_FILE, LIST_OBJECTS
+from napo.benchmarks.lenient import Reading, objects
 from napo.benchmarks.object_words import Vocabulary, match_phrases, match_words
 from napo.benchmarks.words import clean_answer
 from napo.errors import NapoError
@@ -32,26 +34,6 @@ QUESTION_FILES = (
 )
 SHORT_ANSWER = 3  # words; the LLM gets no answer this short
 ATTEMPTS = 100  # to get a list from the LLM, as in the official script
-
-LIST_OBJECTS = """\
-You are an expert in finding the objects of an image in a question and its answer. An examiner \
-was asked about a picture.
-
-[Question]
-<image> {question}
-[End of question]
-
-[Examiner's answer]
-{answer}
-[End of examiner's answer]
-
-Take the answer to be correct and name all visible objects that it shows directly.
-1. Name only objects that the answer mentions explicitly.
-2. Name them without attributes.
-3. No property, such as color or material, is part of a name.
-4. Be precise, and reply with a JSON list of strings and nothing else.
-5. If there is no object, reply with an empty JSON list: []
-"""
 
 
 @dataclass(frozen=True)
@@ -74,8 +56,14 @@ def options(settings: Any, judge: Any = None) -> Options:
     chat = getattr(judge, "chat", None)
     if chat is None:
         raise NapoError("The extractor 'llm' needs a model; set evaluation.judge to openai.")
-    record = {**scoring, "extractor_model": settings.judge_model, "tagger": words.tagger()[1]}
-    return Options({}, {**scoring, "judge": chat}, record)
+    record = {
+        **scoring,
+        "extractor_model": settings.judge_model,
+        "extractor_prompt": str(judge.extractor),
+        "answered_by": sorted(chat.answered_by),
+        "tagger": words.tagger()[1],
+    }
+    return Options({}, {**scoring, "judge": chat, "prompt": judge.extractor.text}, record)
 
 
 def read_objects(reply: str) -> list[str]:
@@ -88,23 +76,36 @@ def read_objects(reply: str) -> list[str]:
     for text in lines:
         try:
             return list(json.loads(text))
-        except (ValueError, TypeError):  # TypeError: null or a number
+        except (ValueError, TypeError, RecursionError):  # TypeError: null or a number
             pass
     raise ValueError("the reply is no JSON list")
 
 
-def llm_objects(questions: Sequence[str], texts: Sequence[str], chat: Any) -> list[list[str]]:
-    """Objects of each response as a language model lists them; a short answer has none (LLM mode).
+def read_both(reply: str) -> Reading:
+    """A reply as `read_objects` and the lenient `objects` read it."""
+    try:
+        official = read_objects(reply)
+    except ValueError:
+        official = None
+    return Reading(official, objects(reply))
+
+
+def llm_replies(
+    questions: Sequence[str], texts: Sequence[str], chat: Any, prompt: str = LIST_OBJECTS
+) -> list[list[str]]:
+    """A language model's replies about each response, until the official reader reads a list.
+
+    A short answer is not sent and has no reply.
 
     Raises:
-        NapoError: when a reply is no list, `ATTEMPTS` times.
+        NapoError: when no reply is a list, `ATTEMPTS` times.
     """
-    objects: list[list[str]] = [[] for _ in texts]
+    replies: list[list[str]] = [[] for _ in texts]
     pending = [index for index, text in enumerate(texts) if len(text.split()) > SHORT_ANSWER]
     for attempt in range(ATTEMPTS):
         requests = []
         for index in pending:
-            content = LIST_OBJECTS.replace("{question}", questions[index])
+            content = prompt.replace("{question}", questions[index])
             content = content.replace("{answer}", texts[index])
             requests.append(
                 {
@@ -115,19 +116,39 @@ def llm_objects(questions: Sequence[str], texts: Sequence[str], chat: Any) -> li
                     "attempt": attempt,  # not sent: the kept reply of a failed attempt is not used
                 }
             )
-        failed = []
         for index, reply in zip(pending, chat.ask(requests), strict=True):
-            try:
-                objects[index] = read_objects(reply)
-            except ValueError:
-                failed.append(index)
-        if not failed:
-            return objects
-        pending = failed
+            replies[index].append(reply)
+        pending = [index for index in pending if read_both(replies[index][-1]).official is None]
+        if not pending:
+            return replies
     raise NapoError(
         f"Object HalBench: {chat.model!r} gave no list of objects for {len(pending)} responses "
-        f"({', '.join(map(str, pending[:10]))}) in {ATTEMPTS} attempts; name another judge_model."
+        f"({', '.join(map(str, pending[:10]))}) in {ATTEMPTS} attempts; name another judge_model, "
+        f"or give another prompt in object_halbench/{EXTRACTOR_FILE}."
     )
+
+
+def llm_objects(
+    questions: Sequence[str],
+    texts: Sequence[str],
+    chat: Any,
+    prompt: str = LIST_OBJECTS,
+    lenient: bool = False,
+) -> list[list[str]]:
+    """Objects of each response as a language model lists them; a short answer has none (LLM mode).
+
+    The list is that of the first reply that can be read: by `read_objects`, or, if `lenient`, by
+    `napo.benchmarks.lenient.objects` before it.
+
+    Raises:
+        NapoError: when no reply is a list, `ATTEMPTS` times.
+    """
+    lists = []
+    for replies in llm_replies(questions, texts, chat, prompt):
+        both = map(read_both, replies)
+        read = (r.lenient if lenient and r.lenient is not None else r.official for r in both)
+        lists.append(next((names for names in read if names is not None), []))
+    return lists
 
 
 def load(folder: Path) -> Benchmark:
@@ -210,7 +231,7 @@ def items(
                 "has_hallucination": int(wrong > 0),
                 "recalled": len({name for _, name in pairs if name in truth}),
                 "truth": len(truth),
-                "words": len(text.split(" ")),
+                "words": len(clean_answer(text).split(" ")),
                 "one": 1,
             }
         )
@@ -227,7 +248,7 @@ def score(
     Args:
         matched: the (word, class) pairs of each response.
         ground_truth: the classes of each response's image.
-        texts: the responses.
+        texts: the responses as the model gave them; words are counted after cleaning.
     """
     frame = items(matched, ground_truth, texts)
     total = frame.sum()
@@ -252,12 +273,31 @@ def score(
     }
 
 
+def readings(
+    benchmark: Benchmark,
+    answers: Mapping[str, str],
+    *,
+    extractor: str = "wordnet",
+    judge: Any = None,
+    prompt: str = LIST_OBJECTS,
+) -> list[Reading]:
+    """The list of objects in each reply of LLM mode; officially None is asked again."""
+    if extractor != "llm":
+        return []
+    questions = [question["question"] for question in benchmark.questions]
+    texts = [clean_answer(answers[str(number)]) for number in range(len(questions))]
+    replies = llm_replies(questions, texts, judge, prompt)
+    return [read_both(reply) for of_response in replies for reply in of_response]
+
+
 def evaluate(
     benchmark: Benchmark,
     answers: Mapping[str, str],
     *,
     extractor: str = "wordnet",
     judge: Any = None,
+    prompt: str = LIST_OBJECTS,
+    lenient: bool = False,
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """The official numbers of a model's descriptions, and one row a response.
 
@@ -266,19 +306,23 @@ def evaluate(
         answers: request id -> response.
         extractor: "wordnet", "vocabulary", or "llm" with `judge`.
         judge: a `napo.benchmarks.chat.Chat`.
+        prompt: what it is asked; holds `{question}` and `{answer}`.
+        lenient: read its replies by `napo.benchmarks.lenient.objects` first.
 
     Raises:
         NapoError: listing the ids without an answer, or when the LLM gives no list of objects.
     """
     ids = [str(number) for number in range(len(benchmark.questions))]
     checked_answers(answers, ids, "Object HalBench")
-    texts, vocabulary = [clean_answer(answers[name]) for name in ids], benchmark.vocabulary
+    responses, vocabulary = [answers[name] for name in ids], benchmark.vocabulary
+    texts = [clean_answer(response) for response in responses]
     if extractor == "llm":
         analyse, _ = words.tagger()
-        lists = llm_objects([q["question"] for q in benchmark.questions], texts, judge)
+        questions = [question["question"] for question in benchmark.questions]
+        lists = llm_objects(questions, texts, judge, prompt, lenient)
         matched = [match_phrases(phrases, vocabulary, analyse) for phrases in lists]
         extractor = "wordnet"  # of the captions
     else:
         matched = [match_words(text, vocabulary, extractor) for text in texts]
     truth = [ground_truth(benchmark, q["image_id"], extractor) for q in benchmark.questions]
-    return score(matched, truth, texts), items(matched, truth, texts)
+    return score(matched, truth, responses), items(matched, truth, responses)

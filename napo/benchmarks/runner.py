@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Request, judges, module, unreadable
+from napo.benchmarks import Request, judges, module, readings
 from napo.benchmarks import options as options_of
 from napo.benchmarks.chat import NothingSent, Plan
 from napo.benchmarks.intervals import bootstrap
+from napo.benchmarks.words import clean_answer, repeats
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 from napo.progress import Progress
@@ -80,23 +81,89 @@ def evaluate_run(
             with atomic_file(out / f"{name}.items.csv") as temporary:
                 items.to_csv(temporary, index=False, float_format="%.10g")
             record = options_of(name, settings, rater).record  # now it names the model that judged
+            scores = with_intervals(metrics, items, BENCHMARKS[name].ratios)
+            unreadable, lenient = read_again(name, benchmark, answers, options.scoring, scores)
             result = {
                 "benchmark": name,
                 "run": run,
                 "seed": seed,
-                "metrics": with_intervals(metrics, items, BENCHMARKS[name].ratios),
+                "metrics": scores,
                 "answers": {
-                    "count": len(entries),
-                    "mean_tokens": sum(entry["tokens"] for entry in entries) / len(entries),
-                    "cut": sum(entry["cut"] for entry in entries),
-                    "unreadable": unreadable(name, answers),
+                    **counts(entries),
+                    **counts_by_task(entries, requests),
+                    "unreadable": unreadable,
                 },
+                "lenient": lenient,
                 "settings": {"decoding": settings.decoding.model_dump(), **record},
                 "fingerprints": dict(fingerprints),
                 "versions": versions(),
             }
             write_json(out / f"{name}.json", result)
     return unsent
+
+
+def read_again(
+    name: str,
+    benchmark: Any,
+    answers: Mapping[str, str],
+    scoring: Mapping[str, Any],
+    official: Mapping[str, Any],
+) -> tuple[int, dict[str, Any]]:
+    """How many texts the official reader cannot read, and the lenient section of a result.
+
+    Args:
+        name: the benchmark's name.
+        benchmark: from its `load`.
+        answers: request id -> answer.
+        scoring: keyword arguments of its `evaluate`.
+        official: its official scores with intervals.
+
+    Returns:
+        The number, and `texts` (read), `differing` (texts that the lenient reader reads otherwise),
+        `unreadable` (by both readers), `metrics` (as `official`, from the lenient readings).
+    """
+    both = readings(name, benchmark, answers, scoring)
+    section = {
+        "texts": len(both),
+        "differing": sum(reading.differs for reading in both),
+        "unreadable": sum(reading.official is reading.lenient is None for reading in both),
+        "metrics": official if both else {},
+    }
+    if section["differing"]:
+        metrics, items = module(name).evaluate(benchmark, answers, **scoring, lenient=True)
+        section["metrics"] = with_intervals(metrics, items, BENCHMARKS[name].ratios)
+    return sum(reading.official is None for reading in both), section
+
+
+def counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The number of answers, their mean length, and how many are degenerate, for each reason.
+
+    Degenerate are answers that are empty, cut by the length limit, or that `repeats` finds.
+    """
+    reasons = {
+        "empty": [not clean_answer(entry["answer"]) for entry in entries],
+        "cut": [bool(entry["cut"]) for entry in entries],
+        "repeated": [repeats(entry["answer"]) for entry in entries],
+    }
+    degenerate = sum(map(any, zip(*reasons.values(), strict=True)))
+    return {
+        "count": len(entries),
+        "mean_tokens": sum(entry["tokens"] for entry in entries) / len(entries),
+        **{reason: sum(answers) for reason, answers in reasons.items()},
+        "degenerate": degenerate,
+        "degenerate_share": degenerate / len(entries),
+    }
+
+
+def counts_by_task(
+    entries: Sequence[Mapping[str, Any]], requests: Sequence[Request]
+) -> dict[str, Any]:
+    """The `counts` of each task, where the requests name several."""
+    tasks: dict[str, list[Mapping[str, Any]]] = {}
+    for entry, request in zip(entries, requests, strict=True):
+        tasks.setdefault(request.task, []).append(entry)
+    parts = {task: counts(part) for task, part in tasks.items()}
+    return {"tasks": parts} if len(parts) > 1 else {}
 
 
 def with_intervals(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.benchmarks import Options, Request, checked_answers, checked_images, expect_count
+from napo.benchmarks.lenient import Reading, true_or_false
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 from napo.workspace.files import read_json
@@ -64,9 +65,12 @@ def read_answer(text: str) -> str:
     return "NA"
 
 
-def unreadable(answers: Mapping[str, str]) -> int:
-    """How many answers are neither True nor False."""
-    return sum(read_answer(text) == "NA" for text in answers.values())
+def readings(benchmark: Benchmark, answers: Mapping[str, str], **_: Any) -> list[Reading]:
+    """True, False or None in each answer; officially None is NA, which is wrong."""
+    official = {"True": "True", "False": "False"}
+    return [
+        Reading(official.get(read_answer(text)), true_or_false(text)) for text in answers.values()
+    ]
 
 
 def good_images(instance: Mapping[str, Any], threshold: int = 2, style: str = "all") -> list[str]:
@@ -286,8 +290,11 @@ def evaluate(
     *,
     vote_threshold: int = 2,
     vlind_image: str = "best",
+    lenient: bool = False,
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """Score a model's answers; the arguments are those of `requests`.
+    """Score a model's answers; the other arguments are those of `requests`.
+
+    `lenient` reads an answer by `true_or_false`, and officially only where that is in doubt.
 
     Returns:
         The metrics of the benchmark's entry, and the items that they are ratios of.
@@ -297,6 +304,8 @@ def evaluate(
     """
     prompts = requests(benchmark, vote_threshold=vote_threshold, vlind_image=vlind_image)
     checked_answers(answers, (request.id for request in prompts), "VLind-Bench")
+    if lenient:
+        answers = {name: true_or_false(text) or text for name, text in answers.items()}
     filled = with_answers(benchmark, answers, threshold=vote_threshold)
     frame = items(filled, vote_threshold=vote_threshold)
     scores, names = _scores(frame), BENCHMARKS["vlind"].ratios

@@ -15,6 +15,15 @@ def clean_answer(answer: str) -> str:
     return answer.replace("Assistant:", "").strip()
 
 
+def repeats(text: str) -> bool:
+    """Whether the same three words stand twice in a row, as in "There is a car is a car."
+
+    Words are compared in lower case; punctuation between them does not count.
+    """
+    words = re.findall(r"\w[\w'-]*", text.lower())
+    return any(words[i : i + 3] == words[i + 3 : i + 6] for i in range(len(words) - 5))
+
+
 def plain_tokens(text: str) -> list[str]:
     """Words, numbers and punctuation marks of a text."""
     return re.findall(r"[\w'-]+|[^\w\s]", text)

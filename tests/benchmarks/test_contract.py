@@ -2,7 +2,7 @@
 
 import pytest
 
-from napo.benchmarks import checked_answers, module, options, unreadable
+from napo.benchmarks import checked_answers, module, options, readings
 from napo.benchmarks.judges import RuleJudge
 from napo.config.benchmarks import BENCHMARKS
 from napo.config.profile import Evaluation
@@ -64,6 +64,31 @@ def test_answers_of_other_requests_and_repeated_ids_are_named():
         checked_answers({"a": ""}, ["a", "a"], "X")
 
 
-def test_empty_answers_are_unreadable_unless_the_module_says_otherwise():
-    assert unreadable("amber", {"1": "No", "2": "Assistant: "}) == 1
-    assert unreadable("vlind", {"1": "No", "2": "True"}) == 1
+TEXTS = {"vlind": "**True**", "object_halbench": "A cow.", "amber": "Yes.", "mmhal": "A cow."}
+OFFICIAL = {"vlind": "True", "object_halbench": "A cow.", "amber": "Yes", "mmhal": "A cow."}
+
+
+@pytest.mark.kind("an unreadable reply counts as an answer")
+@pytest.mark.parametrize("name", NAMES)
+def test_lenient_scores_are_the_official_scores_of_texts_in_the_official_form(folder, name):
+    scorer, chosen = module(name), options(name, Evaluation(), JUDGE)
+    scoring = dict(chosen.scoring)
+    benchmark = scorer.load(folder / name)
+    requests = scorer.requests(benchmark, **chosen.asking)
+    loose = {r.id: TEXTS[name] if r.task != "generative" else "A cow." for r in requests}
+    strict = {r.id: OFFICIAL[name] if r.task != "generative" else "A cow." for r in requests}
+    expected, _ = scorer.evaluate(benchmark, strict, **scoring)
+    if name == "mmhal":
+        scoring["judge"] = RuleJudge(lambda item, answer: "**Rating:** 3")
+    official, _ = scorer.evaluate(benchmark, loose, **scoring)
+    again, _ = scorer.evaluate(benchmark, loose, **scoring, lenient=True)
+    both = readings(name, benchmark, loose, scoring)
+    assert again == expected
+    assert (official != expected) == any(reading.official is None for reading in both)
+    assert all(reading.differs for reading in both)
+    assert len(both) == {"vlind": len(requests), "object_halbench": 0, "amber": 4, "mmhal": 8}[name]
+
+
+def test_a_module_without_readers_reads_nothing(monkeypatch):
+    monkeypatch.delattr("napo.benchmarks.vlind.readings")
+    assert readings("vlind", None, {"1": ""}, {}) == []

@@ -1,10 +1,12 @@
 """Judges of MMHal-Bench: the rule, and the prompt for a model behind an endpoint."""
 
+import hashlib
+
 import pytest
 
-from napo.benchmarks import judges
+from napo.benchmarks import judges, options
 from napo.benchmarks.chat import Chat
-from napo.benchmarks.judges import OpenAIJudge, RuleJudge
+from napo.benchmarks.judges import OpenAIJudge, Prompt, RuleJudge
 from napo.config.profile import Evaluation
 from napo.errors import NapoError
 
@@ -30,14 +32,25 @@ def test_a_result_names_the_model_that_answered_and_the_model_requested(server, 
     judge = OpenAIJudge(Chat("judge", tmp_path / "x"))
     assert judge.replies([(ITEM, "My answer 4")]) == ["Because. Rating: 4"]
     assert judge.record == {
-        "judge": "openai", "judge_model": "judge", "judge_prompt": "own",
+        "judge": "openai", "judge_model": "judge", "judge_prompt": str(Prompt(judges.PROMPT)),
         "answered_by": ["judge-2024"],
     }  # fmt: skip
 
 
-def test_a_prompt_without_four_places_is_refused(tmp_path):
-    with pytest.raises(NapoError, match=r"has 1 places \{\} instead of 4"):
-        OpenAIJudge(Chat("judge", tmp_path / "x"), "Rate this: {}")
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        ("mmhal/judge_prompt.txt", "Rate this: {}", r"has 1 places \{\} instead of 4"),
+        ("object_halbench/extractor_prompt.txt", "{question}", r"has 0 places \{answer\} instead"),
+        ("object_halbench/extractor_prompt.txt", "{question} {answer} {answer}", "has 2 places"),
+    ],
+)
+def test_a_prompt_that_lacks_or_repeats_a_place_is_refused(tmp_path, file, text, sentence):
+    path = tmp_path / "benchmarks" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(NapoError, match=sentence):
+        judges.make(OPENAI, tmp_path / "benchmarks", None)
 
 
 def test_the_rule_of_the_world_is_the_judge_that_settings_call_rule(tmp_path):
@@ -61,4 +74,23 @@ def test_an_official_prompt_beside_the_benchmark_is_used_and_recorded(tmp_path):
     judge = judges.make(OPENAI, tmp_path / "benchmarks", None)
     [request] = judge.requests([(ITEM, "It.")])
     assert request["messages"][0]["content"] == "Official. Cat, Mat What {is} it? A cat. It."
-    assert judge.record["judge_prompt"] == "official or given"
+    assert judge.record["judge_prompt"] == (
+        f"judge_prompt.txt (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]})"
+    )
+
+
+def test_the_extractors_prompt_beside_the_benchmark_is_used_and_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr("napo.benchmarks.words.tagger", lambda: (None, "tagger"))
+    settings = OPENAI.model_copy(update={"extractor": "llm"})
+    ours = options("object_halbench", settings, judges.make(settings, tmp_path / "b", None))
+    assert ours.scoring["prompt"] == judges.LIST_OBJECTS
+    assert ours.record["extractor_prompt"] == str(Prompt(judges.LIST_OBJECTS))
+    assert ours.record["extractor_prompt"].startswith("ours (sha256 ")
+    path = tmp_path / "b/object_halbench" / judges.EXTRACTOR_FILE
+    path.parent.mkdir(parents=True)
+    path.write_text("List: {question} {answer}")
+    given = options("object_halbench", settings, judges.make(settings, tmp_path / "b", None))
+    assert given.scoring["prompt"] == "List: {question} {answer}"
+    assert given.record["extractor_prompt"] == (
+        f"extractor_prompt.txt (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]})"
+    )

@@ -64,6 +64,14 @@ def test_the_worked_example_gives_the_official_numbers():
     }
 
 
+def test_words_are_counted_after_the_official_cleaning():
+    raw = [f" Assistant: {ONE} ", f"Assistant:{TWO}\n"]
+    scores = halbench.score([matched(lemmas) for lemmas in LEMMAS], TRUTH, raw)
+    assert scores["avg_word_len"] == 19.0  # 26 and 12 pieces, as of the worked example
+    once = "AssistantAssistant:: one two"  # cleaning twice would take the rest away
+    assert halbench.score([[]], [{"dog"}], [once])["avg_word_len"] == 3.0
+
+
 @pytest.mark.parametrize(
     ("text", "classes"),
     [
@@ -157,6 +165,23 @@ def test_llm_mode_gives_the_numbers_of_the_worked_example():
     scores = halbench.score(found, TRUTH, [ONE, TWO])
     assert (scores["CHAIRs"], scores["CHAIRs_refine"]) == (0.5, 0.5)
     assert (scores["CHAIRi"], scores["obj_rec"]) == pytest.approx((1 / 3, 5 / 7))
+
+
+@pytest.mark.kind("an unreadable reply counts as an answer")
+def test_lenient_lists_are_those_of_the_first_reply_that_holds_one():
+    rounds = [['```json\n["dog"]\n```', '{"objects": ["cat"]}'], ['["puppy"]']]
+    questions, texts = ["Describe."] * 2, [ONE, ONE]
+    official = halbench.llm_objects(questions, texts, Lists(*rounds))
+    assert official == [["puppy"], ["objects"]]
+    again = halbench.llm_objects(questions, texts, Lists(*rounds), lenient=True)
+    assert again == [["dog"], ["cat"]]
+
+
+def test_a_given_prompt_is_filled_question_first():
+    model = Lists(["[]"])
+    halbench.llm_objects(["What {answer}?"], [ONE], model, "Q {question} A {answer}")
+    [[request]] = model.asked
+    assert request["messages"][0]["content"] == f"Q What {ONE}? A {ONE}"
 
 
 def test_a_retry_is_another_request_and_failing_for_ever_stops(monkeypatch):

@@ -79,6 +79,51 @@ def test_every_benchmark_leaves_its_answers_items_and_numbers(done, folder):
         assert set(BENCHMARKS[name].ratios) <= set(result["metrics"])
 
 
+def test_degenerate_answers_are_counted_for_each_reason_and_once_together():
+    answers = [("Assistant: ", 1, False), ("a b c A, b c", 6, True), ("a b a b a b", 6, False),
+               ("A dog.", 2, True), ("A dog.", 3, False)]  # fmt: skip
+    entries = [{"answer": text, "tokens": n, "cut": cut} for text, n, cut in answers]
+    assert runner.counts(entries) == {
+        "count": 5, "mean_tokens": 3.6, "empty": 1, "cut": 2, "repeated": 1, "degenerate": 3,
+        "degenerate_share": 0.6,
+    }  # fmt: skip
+
+
+def test_ambers_two_tasks_are_counted_apart(done):
+    counts = json.loads((done / "amber.json").read_text())["answers"]
+    tasks = counts["tasks"]
+    assert [tasks[name]["count"] for name in ("generative", "discriminative")] == [3, 4]
+    assert counts["degenerate"] == sum(task["degenerate"] for task in tasks.values())
+    assert "tasks" not in json.loads((done / "vlind.json").read_text())["answers"]
+
+
+@pytest.mark.kind("an unreadable reply counts as an answer")
+@pytest.mark.parametrize("name", ["vlind", "amber", "mmhal"])
+def test_a_result_has_official_and_lenient_scores_side_by_side(
+    engine, folder, tmp_path, monkeypatch, name, result
+):
+    texts = {"vlind": "**True**", "amber": "Yes, it is there", "mmhal": "A cow."}
+
+    def entries(model, processor, requests, *_):
+        return [{"id": r.id, "answer": texts[name], "tokens": 4, "cut": False} for r in requests]
+
+    monkeypatch.setattr(runner, "answer", entries)
+    runner.evaluate_run(
+        None, None, folder, tmp_path, settings=Evaluation(benchmarks=(name,)), run="base", seed=0,
+        fingerprints={}, judge=lambda item, answer: "**Rating:** 6",
+    )  # fmt: skip
+    content = json.loads((tmp_path / f"{name}.json").read_text())
+    unreadable = content["answers"]["unreadable"]
+    assert unreadable == content["lenient"]["differing"] == content["lenient"]["texts"] > 0
+    assert content["lenient"]["unreadable"] == 0
+    key = {"vlind": "d_true", "amber": "d_Accuracy", "mmhal": "score"}[name]
+    official, lenient = content["metrics"], content["lenient"]["metrics"]
+    assert official[key]["value"] == 0 and lenient[key]["value"] > 0
+    assert lenient.keys() == official.keys()
+    values = f"{key} official {official[key]['value']}, lenient {lenient[key]['value']}"
+    result(f"{texts[name]}: {unreadable} unreadable, {values}")
+
+
 def test_a_result_names_what_made_it(done):
     result = json.loads((done / "mmhal.json").read_text())
     assert (result["benchmark"], result["run"], result["seed"]) == ("mmhal", "A1/seed-0", 0)
