@@ -1,21 +1,18 @@
 # The whole reproduction: one rule for each notebook, each a papermill call.
 #
-#   snakemake -n                                   the plan
-#   snakemake --cores 2 --nolock --rerun-incomplete --keep-incomplete
-#                                                  run it (`napo reproduce` also shows progress)
-#   snakemake ... --config profile=smoke workspace=/some/folder
-#   snakemake ... --workflow-profile napo/commands/snakemake/slurm    GPUs, memory and time of each rule
+# `napo reproduce` runs it. It compares finished folders with the profile (napo/stages/plan.py), and
+# passes what is out of date in `again`. Times of files decide nothing.
 from pathlib import Path
 from shlex import quote
 
 from napo.config.profile import edition, load_profile, seeds
 from napo.errors import unknown
 from napo.config.settings import TUNES
-from napo.workspace.files import fingerprint
 
+KNOWN = ("profile", "workspace", "seeds", "tune", "variants", "figures4", "again")
 for name in config:
-    if name not in ("profile", "workspace", "seeds", "tune", "baselines"):
-        raise unknown("config", name, ("profile", "workspace", "seeds", "tune", "baselines"))
+    if name not in KNOWN:
+        raise unknown("config", name, KNOWN)
 PROFILE = config.get("profile", "tiny")
 settings = load_profile(PROFILE)
 workdir: config.get("workspace", workflow.basedir)
@@ -34,13 +31,11 @@ def runs(variant):
     return [f"{variant}{SUFFIX}/seed-{seed}" for seed in seeds(SEEDS)]
 
 
-def finished(variant):
-    return all(Path(DATA, "results", run, "manifest.json").is_file() for run in runs(variant))
-
-
-# Baselines are trained on request (`make baselines`). Finished ones stay in the report.
-BASELINES = [v for v in settings.baselines if config.get("baselines") or finished(v)]
-RUNS = [run for variant in (*settings.variants, *BASELINES) for run in runs(variant)]
+VARIANTS = config.get("variants", settings.variants)
+RESULTS = [f"{DATA}/results/base/manifest.json"]
+RESULTS += [f"{DATA}/results/{run}/manifest.json" for name in VARIANTS for run in runs(name)]
+FIGURES4 = config.get("figures4", {"fig4": ""})  # name -> annotator; none until samples are labelled
+AGAIN = config.get("again", [])
 TRAINED, EVALUATED = (
     [f"{DATA}/{kind}/{run}/manifest.json" for run in runs("{variant}")]
     for kind in ("runs", "results")
@@ -51,17 +46,22 @@ def drawn(*names):
     return [f"{FIGURES}/{name}.{kind}" for name in names for kind in ("pdf", "svg", "png", "csv")]
 
 
+def pending(*paths):
+    """The inputs of a rule that have to be made. One that exists is finished."""
+
+    def inputs(wildcards):
+        named = [path.format(**dict(wildcards.items())) for path in paths]
+        return [path for path in named if path in AGAIN or not Path(path).exists()]
+
+    return inputs
+
+
 TABLES = [f"table{n}.{kind}" for n in (1, 2, 3, 4) for kind in ("csv", "md", "tex")]
 REPORT = [
     f"{DATA}/{edition(settings, 'tables', SEEDS, TUNE)}/{name}"
     for name in ("manifest.json", "report.html", *TABLES)
 ]
 REPORT += drawn(edition(settings, "comparison", SEEDS, TUNE))
-
-
-def of(*sections):
-    """A hash of the profile's sections that a rule depends on; if they change, the rule reruns."""
-    return fingerprint(settings.model_dump(include={"world", "model", *sections}))
 
 
 def word(text):
@@ -72,14 +72,15 @@ def word(text):
 # The executed notebook is the log: Snakemake keeps and names it when a job fails.
 PAPERMILL = (
     f"papermill {word(NOTEBOOKS)}/{{params.notebook}}.ipynb {{log:q}} --log-output"
-    f" --no-progress-bar -p profile {word(PROFILE)} -p workspace . "
+    f" --no-progress-bar -k python3 -r profile {word(PROFILE)} -r workspace . "
 )
-TUNED = f"-p seeds {word(SEEDS)} -p tune {word(TUNE)}"
+TUNED = f"-r seeds {word(SEEDS)} -r tune {word(TUNE)}"
 
 # All outputs are `update(...)`: Snakemake would delete others before their job runs again. An output
 # that exists is complete; its stage keeps or replaces it, depending on the settings.
 wildcard_constraints:
     variant="[^/]+",
+    by="(-by-.+)?",
 
 
 # Files for the reader. A deleted one is made again. Weights and rows are not in the list, so
@@ -87,29 +88,25 @@ wildcard_constraints:
 rule all:
     localrule: True
     input:
-        REPORT,
-        expand(DATA + "/results/{run}/manifest.json", run=["base", *RUNS]),
-        drawn("fig3", "fig3-column", "fig4", "fig4-column"),
+        pending(*REPORT, *RESULTS, *drawn("fig3", "fig3-column", *FIGURES4)),
 
 
 rule report:
     input:
-        expand(DATA + "/results/{run}/manifest.json", run=["base", *RUNS]),
-        expand(FIGURES + "/fig{n}.png", n=[3, 4]),
+        pending(*RESULTS, *drawn("fig3", *FIGURES4)),
     output:
         update(REPORT),
     log:
         f"{DATA}/notebooks/{edition(settings, '07_results', SEEDS, TUNE)}.ipynb",
     params:
         notebook="07_results",
-        settings=fingerprint(settings.model_dump()),
     shell:
         PAPERMILL + TUNED
 
 
-# The profile's world makes rows and benchmarks, or they are downloaded and checked.
+# The profile's world makes rows and benchmarks. Downloads were checked before this file is read.
 MADE = [f"{DATA}/source/manifest.json", f"{DATA}/benchmarks/manifest.json"]
-ROWS, BENCHMARKS = MADE if settings.world.make_rows else [f"{DATA}/check.json"] * 2
+ROWS, BENCHMARKS = ([path] if settings.world.make_rows else [] for path in MADE)
 
 if settings.world.make_rows:
 
@@ -120,24 +117,13 @@ if settings.world.make_rows:
             DATA + "/notebooks/00_icon_world.ipynb",
         params:
             notebook="00_icon_world",
-            settings=of("data", "evaluation"),
         shell:
-            PAPERMILL
-
-else:
-
-    rule check:
-        output:
-            ROWS,
-        params:
-            settings=of("data", "evaluation"),
-        shell:
-            f"python -m napo check --profile {word(PROFILE)} --workspace ."
+            PAPERMILL + "-p pretrain False -p seed 0 -p threads 2"
 
 
 rule build_biased_data:
     input:
-        ROWS,
+        pending(*ROWS),
     output:
         update(DATA + "/rows/manifest.json"),
         update(DATA + "/reference/current.json"),
@@ -145,23 +131,21 @@ rule build_biased_data:
         DATA + "/notebooks/01_build_biased_data.ipynb",
     params:
         notebook="01_build_biased_data",
-        settings=of("data", "masks"),
     shell:
         PAPERMILL
 
 
 rule annotate_noise:
     input:
-        DATA + "/rows/manifest.json",
+        pending(DATA + "/rows/manifest.json"),
     output:
         update(DATA + "/annotations/manifest.json"),
     log:
         DATA + "/notebooks/02_annotate_noise.ipynb",
     params:
         notebook="02_annotate_noise",
-        settings=of("annotation"),
     shell:
-        PAPERMILL
+        PAPERMILL + "-r annotator '' -p interactive False"
 
 
 rule loss_curves:
@@ -172,62 +156,57 @@ rule loss_curves:
     params:
         notebook="03_loss_curves",
     shell:
-        PAPERMILL
+        PAPERMILL + "-r qs ''"
 
 
 rule margin_distributions:
     input:
-        DATA + "/reference/current.json",
-        DATA + "/annotations/manifest.json",
+        pending(DATA + "/reference/current.json", DATA + "/annotations/manifest.json"),
     output:
-        update(drawn("fig4", "fig4-column")),
+        update(drawn("fig4{by}")),
     log:
-        DATA + "/notebooks/04_margin_distributions.ipynb",
+        DATA + "/notebooks/04_margin_distributions{by}.ipynb",
     params:
         notebook="04_margin_distributions",
+        annotator=lambda wildcards: quote(FIGURES4[f"fig4{wildcards.by}"]),
     shell:
-        PAPERMILL
+        PAPERMILL + "-r annotator {params.annotator}"
 
 
 rule train:
     input:
-        DATA + "/rows/manifest.json",
-        DATA + "/reference/current.json",
+        pending(DATA + "/rows/manifest.json", DATA + "/reference/current.json"),
     output:
         update(TRAINED),
     log:
         DATA + "/notebooks/05_train-{variant}" + SUFFIX + ".ipynb",
     params:
         notebook="05_train",
-        settings=of("training"),
     shell:
-        PAPERMILL + "-p variant {wildcards.variant:q} " + TUNED
+        PAPERMILL + "-r variant {wildcards.variant:q} " + TUNED
 
 
 rule evaluate:
     input:
-        BENCHMARKS,
-        TRAINED,
+        pending(*BENCHMARKS, *TRAINED),
     output:
         update(EVALUATED),
     log:
         DATA + "/notebooks/06_evaluate-{variant}" + SUFFIX + ".ipynb",
     params:
         notebook="06_evaluate",
-        settings=of("evaluation"),
     shell:
-        PAPERMILL + "-p variant {wildcards.variant:q} " + TUNED
+        PAPERMILL + "-r variant {wildcards.variant:q} " + TUNED + " -r model '' -p dry_run False"
 
 
 rule evaluate_base:
     input:
-        BENCHMARKS,
+        pending(*BENCHMARKS),
     output:
         update(DATA + "/results/base/manifest.json"),
     log:
         DATA + "/notebooks/06_evaluate-base.ipynb",
     params:
         notebook="06_evaluate",
-        settings=of("evaluation"),
     shell:
-        PAPERMILL + "-p variant base"
+        PAPERMILL + "-r variant base -r seeds '' -r tune '' -r model '' -p dry_run False"

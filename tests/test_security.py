@@ -24,7 +24,8 @@ from napo.benchmarks.chat import Chat
 from napo.config.profile import Training, load_profile
 from napo.data import sources
 from napo.errors import NapoError, without_secrets
-from napo.models.load import add_adapter, load_adapter_weights, load_model, model_fingerprint
+from napo.models.fingerprint import model_fingerprint
+from napo.models.load import add_adapter, load_adapter_weights, load_model
 from napo.training import checkpoints
 from napo.training.run import train_run
 from napo.training.trainer import NaPOTrainer

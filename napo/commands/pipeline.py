@@ -15,14 +15,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from napo.commands import processes
-from napo.commands.jobs import Jobs
+from napo.commands.jobs import GOAL, Jobs
 from napo.commands.snakemake_events import SEPARATOR
-from napo.config.profile import edition, load_profile
-from napo.config.settings import TUNES
-from napo.errors import NapoError, unknown
+from napo.config.profile import load_profile
+from napo.errors import NapoError
 from napo.progress import PROGRESS_LINE, duration
 from napo.workspace.files import make_folder, write_json, writing
 from napo.workspace.folders import Workspace, checkout
+from napo.workspace.hashing import remember_in
 from napo.workspace.locks import hold
 from napo.workspace.manifests import MANIFEST, missing_files
 
@@ -57,12 +57,16 @@ def reproduce(
             "The Snakefile and the notebooks are missing; clone the repository and run "
             "pip install -e . in it."
         )
-    if tune and tune not in TUNES:
-        raise unknown("tune", tune, TUNES)
-    tables = edition(settings, "tables", seeds, tune)
+    from napo.stages import plan
+    from napo.stages.labels import figures4, unlabelled
+    from napo.stages.session import Session
+
     if profile.endswith((".yaml", ".yml")):
         profile = str(Path(profile).resolve())  # jobs run in the workspace
     workspace = Workspace.open(root, settings.name)
+    remember_in(workspace.hashes)
+    session = Session(settings, workspace)
+    tables = session.edition("tables", seeds, session.tune(tune))
     data, began = workspace.data, time.monotonic()
     if not settings.world.make_rows and not (data / "check.json").is_file():
         from napo.commands import check
@@ -80,12 +84,20 @@ def reproduce(
             shutil.rmtree(backup, ignore_errors=True)
         for path in () if dry_run else unseal_incomplete(workspace.results):
             print(f"{path} is missing; it is made again.")
-        config = {"profile": profile, "workspace": str(workspace.root), "seeds": seeds,
-                  "tune": tune, "baselines": baselines}  # fmt: skip
-        write_json(data / CONFIG_FILE, {name: value for name, value in config.items() if value})
-        # If notebook 02 waits for labels, jobs that do not depend on it continue.
-        going = ["--keep-going"] if settings.scale == "paper" else []
-        call = snakemake_call(data / CONFIG_FILE, cores, [*going, *["--dry-run"] * dry_run, *extra])
+        variants = plan.variants_of(session, seeds, tune, baselines)
+        plan.check_settings(session, variants, seeds, tune)
+        again = plan.outdated(session, seeds, tune)
+        config = {"profile": profile, "workspace": str(workspace.root), "variants": variants,
+                  "seeds": seeds, "tune": tune}  # fmt: skip
+        config = {name: value for name, value in config.items() if value}
+        config |= {"figures4": figures4(session), "again": again}
+        write_json(data / CONFIG_FILE, config)
+        # Files after --forcerun would replace the goal as targets.
+        options = [GOAL, "--forcerun", *again] if again else []
+        # At the paper's scale a run takes hours; one that fails does not stop the others.
+        options += ["--keep-going"] if settings.scale == "paper" else []
+        options += ["--dry-run"] if dry_run else []
+        call = snakemake_call(data / CONFIG_FILE, cores, [*options, *extra])
         with processes.stop_on_signals():
             try:
                 code = follow(call, data, jobs)
@@ -98,6 +110,8 @@ def reproduce(
                 raise
     if code:
         raise NapoError(reason(code, jobs, workspace))
+    if reason_of_fig4 := unlabelled(session):
+        print(f"Fig. 4 is not drawn: {reason_of_fig4}")
     if dry_run:
         print(f"Nothing was run; the plan is in {data / 'pipeline.log'}.")
         return 0
@@ -115,10 +129,11 @@ def snakemake_call(config: Path, cores: int, extra: Sequence[str]) -> list[str]:
     """
     return [
         *(sys.executable, "-m", "napo.commands.snakemake_events"),
-        *("--snakefile", f"{checkout()}/Snakefile", "--cores", str(cores)),
-        *("--nolock", "--nocolor", "--rerun-incomplete", "--keep-incomplete"),
-        *("--rerun-triggers", "mtime", "params", "input"),
-        *("--configfile", str(config)),
+        *("--configfile", str(config), "--snakefile", f"{checkout()}/Snakefile"),
+        *("--rerun-triggers", "mtime"),
+        # An output that exists is whole, whatever Snakemake remembers of a killed job.
+        *("--nolock", "--nocolor", "--ignore-incomplete", "--keep-incomplete"),
+        *("--cores", str(cores)),
         *extra,
     ]
 
@@ -130,7 +145,9 @@ def follow(call: Sequence[str], data: Path, jobs: Jobs) -> int:
     """
     programs = str(Path(sys.executable).parent)  # this environment's papermill comes first
     path = os.pathsep.join([programs, os.environ.get("PATH", "")])
-    environment = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    # This environment's kernel comes first, too: a user's kernel called python3 may be another's.
+    kernels = os.pathsep.join([f"{sys.prefix}/share/jupyter", os.environ.get("JUPYTER_PATH", "")])
+    environment = {**os.environ, "PATH": path, "JUPYTER_PATH": kernels, "PYTHONUNBUFFERED": "1"}
     log_path = data / "pipeline.log"
     with writing(log_path), open(log_path, "w", encoding="utf-8") as log:
         process = processes.start(call, data, environment)

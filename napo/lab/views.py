@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
+    from napo.results.collect import Results
+
 
 def pretraining(session: Session, pretrained: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The base model's training log and its scores; if `pretrained`, beside the package's scores.
@@ -141,6 +143,25 @@ def training_summary(records: pd.DataFrame) -> pd.DataFrame:
             row["accuracy"] = (part[f"{term}_psi_sum"] > 0).mean()
             rows.append(row)
     return pd.DataFrame(rows).set_index(["step", "term"])
+
+
+def settings(results: Results) -> pd.DataFrame:
+    """The settings that the runs had, and the profile's where they differ.
+
+    Returns:
+        Index `setting` (dotted names, those that differ first); columns `runs` and `profile`.
+    """
+    import pandas as pd
+
+    from napo.results.report import flatten
+
+    ours = flatten(results.settings)
+    theirs = {name: str(pair[1]) for name, pair in results.departures.items()}
+    names = sorted({*ours, *theirs}, key=lambda name: name not in theirs)
+    frame = pd.DataFrame({"setting": names})
+    frame["runs"] = [ours.get(name, "") for name in names]
+    frame["profile"] = [theirs.get(name, "") for name in names]
+    return frame.set_index("setting")
 
 
 def answer_examples(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import warnings
@@ -19,23 +18,12 @@ from napo.config.settings import Model
 from napo.errors import NapoError, unknown
 from napo.models import families
 from napo.models.conversation import render
-from napo.workspace.hashing import hash_files
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 DAMAGED = " (get its files again if they are damaged)"
-FINGERPRINTED = (
-    "config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*processor_config.json",
-    "chat_template*",
-    "*.safetensors",
-    "adapter_config.json",
-)
 
 
 def load_model(
@@ -261,23 +249,6 @@ def _refuse_weights(path: str, problem: str, names: Iterable[object]) -> None:
             f"{path} has {len(weights)} {problem} weight{'s' * (len(weights) > 1)} "
             f"({', '.join(weights[:3])}{' ...' * (len(weights) > 3)}); get its files again."
         )
-
-
-def model_fingerprint(path: str | Path) -> str:
-    """A short hash of the weights and processor files of a folder or a cached hub id.
-
-    Raises:
-        NapoError: when there are no weights.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        with _reported(f"{path} is neither a folder nor a model in the cache or hub"):
-            folder = Path(transformers.utils.cached_file(str(path), "config.json")).parent
-    files = sorted({file for name in FINGERPRINTED for file in folder.glob(name) if file.is_file()})
-    if not any(file.suffix == ".safetensors" for file in files):
-        raise NapoError(f"{path} holds no .safetensors weights; name a model's folder.")
-    lines = (f"{file.name}\0{digest}\n" for file, digest in hash_files(files).items())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 def freeze_vision_tower(model: PreTrainedModel) -> None:

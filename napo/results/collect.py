@@ -20,13 +20,14 @@ from napo.config.benchmarks import BENCHMARKS, Metric, metrics
 from napo.errors import NapoError
 from napo.workspace.files import read_json
 from napo.workspace.folders import run_name
-from napo.workspace.manifests import complete, require
+from napo.workspace.manifests import complete, differences, in_words, require
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NAN = float("nan")
 NUMBERS = ("value", "low", "high", "n")  # of a metric in a result file
+OWN = ("variant", "objective", "seed")  # settings of a run that others in its table do not share
 DUST = 1e-9  # rounding error of percentages that cancel; real differences are larger
 
 
@@ -70,10 +71,14 @@ class Results:
     Attributes:
         folder: the results folder.
         runs: variant -> names of its finished runs; "base" has one.
+        settings: the settings that all of them had, see `shared_settings`.
+        departures: settings that differ from the profile, by name, as (the runs', the profile's).
     """
 
     folder: Path
     runs: Mapping[str, Sequence[str]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    departures: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     # Files and bootstrap samples that were read or drawn before.
     cache: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -164,17 +169,42 @@ def collect(
     """The finished runs of these variants and seeds, and of the base.
 
     Raises:
-        NapoError: when files of a finished run are missing or damaged.
+        NapoError: when files of a finished run are missing or damaged, or when runs had different
+            settings.
     """
-    seeds, runs = list(seeds), {}
+    seeds, runs, settings = list(seeds), {}, {}
     for variant in dict.fromkeys(["base", *variants]):
         names = ["base"] if variant == "base" else [run_name(variant, n, tune) for n in seeds]
         finished = [run for run in names if complete(folder / run)]
-        for run in finished:
-            require(folder / run)
+        settings |= {run: require(folder / run)["settings"] for run in finished}
         if finished:
             runs[variant] = finished
-    return Results(folder, runs)
+    return Results(folder, runs, shared_settings(settings))
+
+
+def shared_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that all these runs had: sections `evaluation`, `training` and `rows`.
+
+    Raises:
+        NapoError: when they differ, naming two runs and the settings.
+    """
+    shared: dict[str, Any] = {}
+    first: dict[str, str] = {}  # section -> the run that its settings are from
+    for run, own in settings.items():
+        trained = own.get("run") or {}
+        sections = {"evaluation": (own, ("evaluated", "run"))}
+        if trained:
+            sections |= {"training": (trained, (*OWN, "data")), "rows": (trained["data"], ())}
+        for section, (values, left_out) in sections.items():
+            kept = {name: value for name, value in values.items() if name not in left_out}
+            other = first.setdefault(section, run)
+            if pairs := differences(shared.setdefault(section, kept), kept):
+                raise NapoError(
+                    f"The {section} settings of {other} and {run} differ ({in_words(pairs)}), so "
+                    "they cannot share a table; delete the results of one of them and evaluate "
+                    "again."
+                )
+    return shared
 
 
 def summary(results: Results, columns: Sequence[Metric]) -> pd.DataFrame:

@@ -57,7 +57,19 @@ def notes(table: int | str, results: Results, scale: str = "tiny") -> list[str]:
     if table != EXTRA:
         columns = [note for benchmark in benchmarks for note in benchmark.notes]
         general = [f"{OURS} {DIFFERENCE[scale]}", *columns]
-    return [*general, *TABLES[table], *scoring(results, benchmarks)]
+    scored = scoring(results, benchmarks)
+    return [*general, *TABLES[table], *scored, *departures_in_words(results)]
+
+
+def departures_in_words(results: Results) -> list[str]:
+    """A sentence about the settings of the runs that differ from the profile; none if all agree."""
+    if not results.departures:
+        return []
+    listed = "; ".join(
+        f"{name} is {ours!r} in the runs and {theirs!r} in the profile"
+        for name, (ours, theirs) in sorted(results.departures.items())
+    )
+    return [f"These runs differ from the profile: {listed}."]
 
 
 def scoring(results: Results, benchmarks: Sequence[Benchmark]) -> list[str]:

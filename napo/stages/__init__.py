@@ -19,6 +19,7 @@ from napo.stages.labels import (
     labelled,
     margins,
     samples,
+    save_fig4,
 )
 from napo.stages.report import all_results, write_report
 from napo.stages.runs import evaluate, evaluate_all, records, requests, train
@@ -44,6 +45,7 @@ __all__ = [
     "reference_folder",
     "requests",
     "samples",
+    "save_fig4",
     "score_reference",
     "source_folder",
     "train",

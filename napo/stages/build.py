@@ -16,9 +16,10 @@ from napo.data.rows import Build, shards, write_rows, write_scores
 from napo.errors import NapoError
 from napo.progress import Progress
 from napo.stages import launch
-from napo.stages.inputs import CURRENT, base_model, model_settings, source_folder
+from napo.stages.inputs import CURRENT, base_fingerprint, base_model, source_folder
 from napo.stages.ranks import worker
 from napo.stages.session import Session
+from napo.stages.settings import of_reference, of_rows
 from napo.workspace.files import fingerprint, finished_files, write_json
 from napo.workspace.hashing import content_hash
 from napo.workspace.locks import work_on
@@ -36,12 +37,7 @@ def build_rows(session: Session) -> Path:
         source_hash = content_hash(sources.files(source), source)
     else:
         source_hash = manifest_fingerprint(require(source))
-    settings = {
-        "source": source_hash,
-        **profile.data.model_dump(include={"count", "bad_rows", "shard_rows", "seed"}),
-        **profile.masks.model_dump(),
-        **model_settings(profile),
-    }
+    settings = of_rows(profile, base_fingerprint(profile), source_hash)
     with work_on(folder, settings) as todo:
         if todo:
             launch.shared(session, build_share)
@@ -140,12 +136,8 @@ def score_reference(session: Session) -> Path:
         NapoError: if the rows are missing or cannot be scored, or a part is missing.
     """
     profile, workspace = session.profile, session.workspace
-    settings = {
-        "rows": manifest_fingerprint(require(workspace.rows)),
-        "responses": [*RESPONSES, CORRUPTED],
-        "max_length": profile.training.max_length,
-        **model_settings(profile),
-    }
+    rows = manifest_fingerprint(require(workspace.rows))
+    settings = of_reference(profile, base_fingerprint(profile), rows)
     folder = workspace.reference(fingerprint(settings))
     with work_on(folder, settings) as todo:
         if todo:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from napo.config.profile import Profile
 from napo.data.rows import load_rows
 from napo.errors import NapoError
+from napo.models.fingerprint import model_fingerprint
+from napo.stages import settings
 from napo.stages.session import Session
-from napo.workspace.files import read_json
+from napo.workspace.files import json_value, read_json
+from napo.workspace.folders import Workspace
 from napo.workspace.hashing import content_hash
-from napo.workspace.manifests import manifest_fingerprint, require
+from napo.workspace.manifests import differences, in_words, manifest_fingerprint, require
 
 if TYPE_CHECKING:
     import datasets
@@ -28,15 +31,9 @@ def base_model(profile: Profile) -> tuple[Any, Any]:
     return load_model(profile.model.location, **profile.model.model_dump(include=LOADING))
 
 
-def model_settings(profile: Profile) -> dict[str, Any]:
-    """Model settings that a stage's output depends on."""
-    from napo.models.load import model_fingerprint
-
-    return {
-        "model": model_fingerprint(profile.model.location),
-        **profile.model.model_dump(exclude={"path", "architecture"}),
-        "threads": profile.threads,
-    }
+def base_fingerprint(profile: Profile) -> str:
+    """The fingerprint of the base model's files."""
+    return model_fingerprint(profile.model.location)
 
 
 def source_folder(session: Session) -> Path:
@@ -66,6 +63,27 @@ def benchmarks_fingerprint(session: Session) -> str:
     return content_hash(files, folder)
 
 
+def current_reference(workspace: Workspace) -> str:
+    """The name of the folder of the current reference.
+
+    Raises:
+        NapoError: when there is none.
+    """
+    path = workspace.data / "reference" / CURRENT
+    if not path.is_file():
+        raise NapoError(
+            f"{path.parent} holds no reference log-probs; "
+            "run notebooks/01_build_biased_data.ipynb first."
+        )
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("folder"), str):
+        raise NapoError(
+            f"{path} is damaged (it names no folder); delete it and run "
+            "notebooks/01_build_biased_data.ipynb again."
+        )
+    return content["folder"]
+
+
 def reference_folder(session: Session) -> Path:
     """The reference log-probs of these rows, this model and this preprocessing.
 
@@ -73,25 +91,12 @@ def reference_folder(session: Session) -> Path:
         NapoError: when there are none, or when they were made from other inputs, naming these.
     """
     profile, workspace = session.profile, session.workspace
-    current = workspace.data / "reference" / CURRENT
-    if not current.is_file():
+    folder = workspace.reference(current_reference(workspace))
+    rows = manifest_fingerprint(require(workspace.rows))
+    now = settings.of_reference(profile, base_fingerprint(profile), rows)
+    if pairs := differences(require(folder)["settings"], json_value(now)):
         raise NapoError(
-            f"{current.parent} holds no reference log-probs; "
-            "run notebooks/01_build_biased_data.ipynb first."
-        )
-    content = read_json(current)
-    if not isinstance(content, dict) or not isinstance(content.get("folder"), str):
-        raise NapoError(
-            f"{current} is damaged (it names no folder); delete it and run "
-            "notebooks/01_build_biased_data.ipynb again."
-        )
-    folder = workspace.reference(content["folder"])
-    settings = require(folder)["settings"]
-    now = {"rows": manifest_fingerprint(require(workspace.rows)), **model_settings(profile)}
-    changed = sorted(key for key, value in now.items() if settings.get(key) != value)
-    if changed:
-        raise NapoError(
-            f"The reference log-probs in {folder} are stale ({', '.join(changed)} changed since); "
+            f"The reference log-probs in {folder} are stale ({in_words(pairs)}); "
             "run notebooks/01_build_biased_data.ipynb again."
         )
     return folder

@@ -28,10 +28,20 @@ from napo.noise.samples import (
     sampled_rows,
     without_images,
 )
-from napo.stages.inputs import biased_rows
+from napo.stages.inputs import biased_rows, current_reference
 from napo.stages.session import Session
+from napo.stages.settings import of_labels
 from napo.workspace.files import finished_files
-from napo.workspace.manifests import begin, complete, finish, manifest_fingerprint, require
+from napo.workspace.hashing import content_hash
+from napo.workspace.manifests import (
+    GONE,
+    begin,
+    complete,
+    finish,
+    manifest_fingerprint,
+    require,
+    sealed,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -41,34 +51,22 @@ _HOW = "in JupyterLab, in notebooks/02_annotate_noise.ipynb with `interactive` s
 def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     """The labels of the 100 samples, by the scenes' truth ("oracle") or by people.
 
-    Without a name here and in the profile, the one person who labelled; of several people, their
-    consensus ("adjudicated"). Where the truth is known, people's labels get its groups.
+    Where the truth is known, people's labels get its groups.
 
     Raises:
-        NapoError: when there are no labels of that name yet, naming how to label; when items are
-            still disputed.
+        NapoError: as `annotator_of`.
     """
-    annotator = annotator or session.profile.annotation.annotator
-    if not annotator:
-        biased_rows(session, reference=False)  # without rows there is nothing to label
-        names = sorted(set(people(everyones_labels(session))["annotator"]))
-        if not names:
-            raise NapoError(
-                f"Nobody has labelled the samples yet; label them {_HOW} and `annotator` to your "
-                "name, then run this again."
-            )
-        annotator = names[0] if len(names) == 1 else ADJUDICATED
+    biased_rows(session, reference=False)  # without rows there is nothing to label
+    annotator = annotator_of(session, annotator)
     rows, samples, path = to_label(session, annotator)
     truth = _truth(session)
     if annotator == ADJUDICATED:
-        labels = _adjudicated(session, samples)
+        place = {id: index for index, id in enumerate(samples)}
+        labels = consensus(everyones_labels(session))
+        labels = labels.sort_values("id", key=lambda ids: ids.map(place), kind="stable")
+        labels = labels.reset_index(drop=True)
     else:
         if annotator == ORACLE:
-            if truth is None:
-                raise NapoError(
-                    f"Profile {session.profile.name} has no truth to label by; label the samples "
-                    f"{_HOW} and `annotator` to your name, then give that name here."
-                )
             by_id = sampled_rows(without_images(rows), samples)
             write_labels(path, oracle_labels(by_id.values(), truth))
         labels = read_labels(path)
@@ -79,6 +77,71 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     by_id = sampled_rows(without_images(rows), list(labels["id"].unique()))
     items = zip(labels["id"], labels["kind"], strict=True)
     return labels.assign(group=[truth(by_id[id], kind)[1] for id, kind in items])
+
+
+def annotator_of(session: Session, annotator: str = "") -> str:
+    """The annotator by name; without a name here and in the profile, the people who labelled.
+
+    One person's labels are taken as they are; of several people, it is "adjudicated".
+
+    Raises:
+        NapoError: when there are no labels of that name yet, naming how to label; when items are
+            still disputed.
+    """
+    profile = session.profile
+    annotator = annotator or profile.annotation.annotator
+    if annotator == ORACLE:
+        if profile.data.source or not profile.world.label_by_truth:
+            raise NapoError(
+                f"Profile {profile.name} has no truth to label by; label the samples "
+                f"{_HOW} and `annotator` to your name, then give that name here."
+            )
+        return ORACLE
+    labels = everyones_labels(session)
+    names = sorted(set(people(labels)["annotator"]))
+    if not annotator and not names:
+        raise NapoError(
+            f"Nobody has labelled the samples yet; label them {_HOW} and `annotator` to your "
+            "name, then run this again."
+        )
+    annotator = annotator or (names[0] if len(names) == 1 else ADJUDICATED)
+    if annotator == ADJUDICATED:
+        labels = labels_of_several(session)
+        disputed = len(people(labels).drop_duplicates(["id", "kind"])) - len(consensus(labels))
+        if disputed:
+            raise NapoError(
+                f"{disputed} {'responses are' if disputed > 1 else 'response is'} still disputed; "
+                f'adjudicate {_HOW} and `annotator` to "{ADJUDICATED}".'
+            )
+    elif read_labels(labels_file(session.workspace.annotations, annotator)).empty:
+        raise NapoError(f"{annotator} has labelled no sample yet; label the samples {_HOW}.")
+    return annotator
+
+
+def figures4(session: Session) -> dict[str, str]:
+    """The Figs. 4 that can be drawn now, by the names of their files, each with its annotator.
+
+    `fig4` is by the profile's annotator (an empty name); `fig4-by-NAME` by each other person.
+    """
+    figures, own = {}, ""
+    if not unlabelled(session):
+        figures["fig4"] = ""
+        own = annotator_of(session)
+    try:
+        names = sorted(set(people(everyones_labels(session))["annotator"]) - {own})
+    except NapoError:  # `unlabelled` says it
+        names = []
+    return {**figures, **{f"fig4-by-{name}": name for name in names}}
+
+
+def unlabelled(session: Session) -> str:
+    """Why Fig. 4 cannot be drawn yet, and how to label; empty if it can."""
+    try:
+        annotator_of(session)
+        everyones_labels(session)
+    except NapoError as error:
+        return str(error)
+    return ""
 
 
 def samples(session: Session) -> tuple[datasets.Dataset, list[str]]:
@@ -135,12 +198,9 @@ def to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[s
     folder, settings = session.workspace.annotations, session.profile.annotation
     path = labels_file(folder, annotator)
     rows = biased_rows(session, reference=False)
-    made_from = {
-        "rows": manifest_fingerprint(require(session.workspace.rows)),
-        **settings.model_dump(include={"samples", "seed"}),
-    }
+    fingerprint = manifest_fingerprint(require(session.workspace.rows))
     drawn = sample(rows, settings.samples, settings.seed)  # before the folder is claimed
-    begin(folder, made_from)
+    begin(folder, of_labels(session.profile, fingerprint))
     return rows, drawn, path
 
 
@@ -151,6 +211,32 @@ def margins(session: Session, annotator: str = "") -> pd.DataFrame:
         NapoError: as `annotate`.
     """
     return response_margins(biased_rows(session), annotate(session, annotator))
+
+
+def margin_inputs(session: Session, annotator: str = "") -> dict[str, str]:
+    """Fingerprints of the rows, the reference and the labels that a Fig. 4 is drawn from."""
+    workspace, name = session.workspace, annotator_of(session, annotator)
+    folder, label_files = workspace.annotations, [labels_file(workspace.annotations, name)]
+    if name == ADJUDICATED:
+        label_files = finished_files(folder, "*.csv")
+    labelled = all(path.is_file() for path in label_files)
+    return {
+        "annotator": name,
+        "rows": sealed(workspace.rows),
+        "reference": current_reference(workspace),
+        "labels": content_hash(label_files, folder) if labelled else GONE,
+    }
+
+
+def save_fig4(session: Session, margins: pd.DataFrame, annotator: str = "") -> list[Path]:
+    """Write Fig. 4 for a page and for a column, as `fig4` or `fig4-by-NAME`; gives the paths."""
+    from napo.results import figures
+
+    name = f"fig4-by-{annotator}" if annotator else "fig4"
+    inputs, folder = margin_inputs(session, annotator), session.workspace.figures
+    page, column = figures.fig4(margins), figures.fig4(margins, width=figures.COLUMN)
+    paths = figures.save(page, folder, name, margins, inputs)
+    return paths + figures.save(column, folder, f"{name}-column", margins, inputs)
 
 
 def all_margins(session: Session) -> pd.DataFrame | None:
@@ -166,19 +252,3 @@ def _truth(session: Session) -> LabelByTruth | None:
     """The profile's label by truth; only rows that the world made have one."""
     profile = session.profile
     return None if profile.data.source else profile.world.function("label_by_truth")
-
-
-def _adjudicated(session: Session, samples: list[str]) -> pd.DataFrame:
-    """The consensus of several people, in the order of the samples."""
-    labels = labels_of_several(session)
-    agreed = consensus(labels)
-    disputed = len(people(labels).drop_duplicates(["id", "kind"])) - len(agreed)
-    if disputed:
-        raise NapoError(
-            f"{disputed} {'responses are' if disputed > 1 else 'response is'} still disputed; "
-            f'adjudicate {_HOW} and `annotator` to "{ADJUDICATED}".'
-        )
-    place = {id: index for index, id in enumerate(samples)}
-    return agreed.sort_values("id", key=lambda ids: ids.map(place), kind="stable").reset_index(
-        drop=True
-    )

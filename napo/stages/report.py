@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napo.config.benchmarks import BENCHMARKS, details, metrics
 from napo.errors import NapoError
-from napo.stages.labels import all_margins
+from napo.stages.labels import all_margins, figures4, unlabelled
 from napo.stages.session import Session
+from napo.stages.settings import of_result, of_rows, of_run
 from napo.workspace import provenance
-from napo.workspace.files import atomic_file, read_json
+from napo.workspace.files import atomic_file, json_value, read_json
+from napo.workspace.hashing import hash_files
 from napo.workspace.locks import work_on
-from napo.workspace.manifests import keep_only, manifest_fingerprint, require
+from napo.workspace.manifests import GONE, differences, keep_only, require, sealed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +31,8 @@ def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
     """The finished runs of the profile's variants and baselines.
 
     Raises:
-        NapoError: when nothing has run, or no variant of the requested seeds or tune.
+        NapoError: when nothing has run, or no variant of the requested seeds or tune; when runs had
+            different settings.
     """
     from napo.results.collect import collect
 
@@ -40,7 +44,50 @@ def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
         raise NapoError(
             f"{folder} holds no finished results{request}; run notebooks/06_evaluate.ipynb first."
         )
-    return results
+    return replace(results, departures=departures(session, results, tune))
+
+
+def departures(session: Session, results: Results, tune: str = "") -> dict[str, tuple[Any, Any]]:
+    """Settings of the runs that differ from the profile, by name, as (the runs', the profile's).
+
+    Fingerprints of inputs are not compared.
+    """
+    from napo.results.collect import shared_settings
+
+    profile, pairs = session.profile, {}
+    gone = {"model": GONE, "rows": GONE, "reference": GONE}
+    data = of_rows(profile, GONE, GONE)
+    for variant, runs in results.runs.items():
+        trained = None
+        if variant != "base":
+            trained = of_run(profile, variant, 0, session.tune(tune), data=data, **gone)
+            for run in runs:
+                objective = require(results.folder / run)["settings"]["run"]["objective"]
+                own = differences(objective, json_value(trained["objective"]))
+                pairs |= {f"{variant}.{name}": pair for name, pair in own.items()}
+        result = of_result(profile, model=GONE, evaluated=GONE, benchmarks=GONE, run=trained)
+        expected = shared_settings({variant: json_value(result)})
+        pairs |= differences({name: results.settings[name] for name in expected}, expected)
+    return pairs
+
+
+def report_settings(session: Session, results: Results, tune: str) -> dict[str, Any]:
+    """Everything that the tables and the report depend on."""
+    profile, folder = session.profile, session.workspace.figures
+    shown = {"name", "title", "variants", "scale", "paper_model"}
+    runs = [run for names in results.runs.values() for run in names]
+    pictures = [folder / f"{name}.svg" for name in captions(session, results, tune)]
+    pictures = [path for path in pictures if path.is_file()]
+    return {
+        "profile": profile.model_dump(include=shown),
+        "tune": tune,
+        "settings": results.settings,
+        "departures": results.departures,
+        "results": {run: sealed(session.workspace.result(run)) for run in runs},
+        "figures": {path.name: digest for path, digest in hash_files(pictures).items()},
+        "unlabelled": unlabelled(session),
+        "rows": sealed(session.workspace.rows),  # the words about all rows' margins
+    }
 
 
 def write_report(session: Session, results: Results, seeds: str = "", tune: str = "") -> Path:
@@ -55,12 +102,7 @@ def write_report(session: Session, results: Results, seeds: str = "", tune: str 
     profile, workspace = session.profile, session.workspace
     folder = workspace.data / session.edition("tables", seeds, tune)
     tune = session.tune(tune)
-    runs = [run for names in results.runs.values() for run in names]
-    settings = {
-        "profile": profile.model_dump(),
-        "tune": tune,
-        "results": {run: manifest_fingerprint(require(workspace.result(run))) for run in runs},
-    }
+    settings = report_settings(session, results, tune)
     with work_on(folder, settings, remake=True) as todo:  # takes seconds, so it is made anew
         if todo:
             of_paper = results.only(profile.variants)
@@ -91,6 +133,7 @@ def report_content(
     from napo.noise.separation import describe, separation
     from napo.results import figures
     from napo.results.collect import claims_to_read, comparison, summary, summary_to_read
+    from napo.results.notes import departures_in_words
     from napo.results.report import Picture, ReportContent, Section, Sheet
 
     profile, workspace = session.profile, session.workspace
@@ -98,13 +141,14 @@ def report_content(
     seeds = sorted({len(results.runs[name]) for name in variants})
     count = " to ".join(map(str, dict.fromkeys((*seeds[:1], *seeds[-1:]))))
 
-    def pictures(captions: dict[str, tuple[str, str]]) -> list[Picture]:
-        paths = {name: workspace.figures / f"{name}.svg" for name in captions}
-        drawn = [name for name in captions if paths[name].is_file()]
-        return [Picture(captions[name][0], paths[name], captions[name][1]) for name in drawn]
-
+    drawn: dict[bool, list[Picture]] = {True: [], False: []}
+    for name, (title, caption) in captions(session, results, tune).items():
+        if (path := workspace.figures / f"{name}.svg").is_file():
+            drawn[name.startswith("training-")].append(Picture(title, path, caption))
     margins = all_margins(session) if workspace.rows.is_dir() else None
-    words = "" if margins is None else describe(separation(margins))
+    words = [] if margins is None else describe(separation(margins)).split("\n\n")
+    if reason := unlabelled(session):
+        words.append(f"Fig. 4: not labelled. {reason}")
     sections = [
         Section(
             "The paper's claims, tested on these runs",
@@ -127,26 +171,46 @@ def report_content(
         ),
         Section("Tables 1 to 4 and the extra table", [], [],
                 [Sheet(table.heading, table.frame, table.notes) for table in tables]),
-        Section("Figures", words.split("\n\n") if words else [], pictures({
-            "fig3": ("Fig. 3. From BCE to MAE", "Left: NaPO's loss for several q, between BCE and "
-                     "MAE. Right: the weight of a pair in the gradient."),
-            "fig4": ("Fig. 4. Margins of noise and noise-free responses", "Log-prob margins under "
-                     "the base model, summed and per token. AUROC: the probability that a "
-                     "noise-free response has the larger margin."),
-        })),
-        Section("Training", [], pictures(
-            {f"training-{name}-{tune}": (f"{name} over training", "") for name in variants})),
+        Section("Figures", words, drawn[False]),
+        Section("Training", [], drawn[True]),
     ]  # fmt: skip
     of_each = f", {count} seed{'' if count == '1' else 's'} each" if variants else ""
     return ReportContent(
         title="NaPO, reproduced",
         subtitle=profile.title or profile.name,
-        summary=[f"{len(variants)} of {len(profile.variants)} variants ran{of_each}."],
+        summary=[f"{len(variants)} of {len(profile.variants)} variants ran{of_each}.",
+                 *departures_in_words(results)],
         sections=sections,
-        settings=profile.model_dump(),
-        versions=require(workspace.result("base"))["versions"] if "base" in results.runs else {},
+        settings=results.settings,
+        versions=versions(workspace, results),
         code=commits(workspace, results),
-    )
+    )  # fmt: skip
+
+
+def captions(session: Session, results: Results, tune: str) -> dict[str, tuple[str, str]]:
+    """The saved figures that the report shows, if they are drawn: file name -> title, caption."""
+    names = {
+        "fig3": ("Fig. 3. From BCE to MAE", "Left: NaPO's loss for several q, between BCE and "
+                 "MAE. Right: the weight of a pair in the gradient."),
+    }  # fmt: skip
+    for name, annotator in figures4(session).items():
+        by = f", labelled by {annotator}" if annotator else ""
+        names[name] = (
+            f"Fig. 4. Margins of noise and noise-free responses{by}",
+            "Log-prob margins under the base model, summed and per token. AUROC: the probability "
+            "that a noise-free response has the larger margin.",
+        )
+    variants = [name for name in results.runs if name != "base"]
+    return names | {f"training-{name}-{tune}": (f"{name} over training", "") for name in variants}
+
+
+def versions(workspace: Workspace, results: Results) -> dict[str, str]:
+    """Versions of the packages that made the results; if runs differ, all of them."""
+    made: dict[str, set[str]] = {}
+    for run in [run for names in results.runs.values() for run in names]:
+        for name, number in require(workspace.result(run))["versions"].items():
+            made.setdefault(name, set()).add(number)
+    return {name: " and ".join(sorted(numbers)) for name, numbers in made.items()}
 
 
 def commits(workspace: Workspace, results: Results) -> dict[str, str]:

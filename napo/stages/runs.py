@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napo.config.variants import VARIANTS
+from napo.models.fingerprint import model_fingerprint
 from napo.stages import launch
 from napo.stages.inputs import (
     LOADING,
+    base_fingerprint,
     benchmarks_fingerprint,
     benchmarks_folder,
     biased_rows,
-    model_settings,
     reference_folder,
 )
 from napo.stages.session import Session
+from napo.stages.settings import of_result, of_run
 from napo.workspace.folders import run_name
 from napo.workspace.locks import work_on
 from napo.workspace.manifests import manifest_fingerprint, require
@@ -32,20 +34,20 @@ def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
     Raises:
         NapoError: if inputs are missing, or the folder was made with other settings.
     """
-    entry = VARIANTS[variant]
     profile, workspace = session.profile, session.workspace
     tune = session.tune(tune)
     folder = workspace.run(variant, seed, tune)
-    settings = {
-        "variant": variant,
-        "objective": entry.definition(),
-        "seed": seed,
-        "reference": reference_folder(session).name,
-        "rows": manifest_fingerprint(require(workspace.rows)),
-        **profile.training.model_dump(),
-        "tune": tune,
-        **model_settings(profile),
-    }
+    rows = require(workspace.rows)
+    settings = of_run(
+        profile,
+        variant,
+        seed,
+        tune,
+        model=base_fingerprint(profile),
+        rows=manifest_fingerprint(rows),
+        reference=reference_folder(session).name,
+        data=rows["settings"],
+    )
     with work_on(folder, settings) as todo:
         if todo:
             run = {"variant": variant, "seed": seed, "tune": tune}
@@ -145,26 +147,27 @@ def evaluate(
     """
     from napo.benchmarks import runner
     from napo.benchmarks.chat import NothingSent
-    from napo.models.load import load_model, model_fingerprint
+    from napo.models.load import load_model
 
     profile, workspace = session.profile, session.workspace
-    path, adapter, name = profile.model.location, None, "base"
+    path, adapter, name, trained = profile.model.location, None, "base", None
     if model:
         path, name = model, f"model-{Path(model).name}-{model_fingerprint(model)[:8]}"
     elif variant != "base":
         VARIANTS[variant]  # raises for an unknown name
         tune = session.tune(tune)
         run = workspace.run(variant, seed, tune)
-        require(run)
+        trained = require(run)["settings"]
         name = run_name(variant, seed, tune)
         path, adapter = (run / "model", None) if tune == "full" else (path, run / "adapter")
     folder = workspace.result(name)
-    settings = {
-        **profile.evaluation.model_dump(),
-        "evaluated": model_fingerprint(adapter or path),
-        "benchmarks_data": benchmarks_fingerprint(session),
-        **model_settings(profile),
-    }
+    settings = of_result(
+        profile,
+        model=base_fingerprint(profile),
+        evaluated=model_fingerprint(adapter or path),
+        benchmarks=benchmarks_fingerprint(session),
+        run=trained,
+    )
     with work_on(folder, settings) as todo:
         if not todo:
             return folder

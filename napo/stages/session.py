@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from napo.config.profile import Profile, edition, load_profile, seeds
 from napo.config.settings import TUNES
@@ -19,6 +19,7 @@ from napo.workspace.folders import Workspace
 from napo.workspace.hashing import remember_in
 
 INJECTED = "# Parameters"  # the first line of the cell that papermill adds
+LISTS = ("seeds", "qs")  # text parameters that hold numbers, and may be given as such
 TYPE_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
 
 
@@ -109,16 +110,25 @@ def check_parameters(
     types = {kind.__name__: kind for kind in TYPE_WORDS}
     values = {}
     for name, kind in declared.items():
-        kind = types.get(kind, kind)
-        # papermill turns `-p seeds 0` into a number: text parameters take numbers as text.
-        adapter = TypeAdapter(kind, config=ConfigDict(coerce_numbers_to_str=True))
+        kind, value = types.get(kind, kind), namespace[name]
+        if name in LISTS:
+            value = numbers_as_text(value)
         try:
-            values[name] = adapter.validate_python(namespace[name])
+            values[name] = TypeAdapter(kind).validate_python(value)
         except ValidationError:
+            # papermill's -p reads 007 as the number 7, and None or Nan as no text at all.
+            remedy = f" (on papermill's command line: -r {name} VALUE)" if kind is str else ""
             raise NapoError(
-                f"Parameter {name} is {namespace[name]!r}; give {TYPE_WORDS[kind]}."
+                f"Parameter {name} is {value!r}; give {TYPE_WORDS[kind]}{remedy}."
             ) from None
     return values
+
+
+def numbers_as_text(value: Any) -> Any:
+    """Numbers such as [0, 1] or 0 as the text "0,1"; any other value as it is."""
+    items = value if isinstance(value, list | tuple) else [value]
+    whole = all(isinstance(item, int | float) and not isinstance(item, bool) for item in items)
+    return ",".join(map(str, items)) if items and whole else value
 
 
 def numbers(name: str, text: str) -> list[float]:

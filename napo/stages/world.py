@@ -8,8 +8,9 @@ from napo.benchmarks import module
 from napo.data.rows import image_bytes, write_shard
 from napo.errors import NapoError
 from napo.progress import Progress
-from napo.stages.inputs import base_model, model_settings
+from napo.stages.inputs import base_fingerprint, base_model
 from napo.stages.session import Session
+from napo.stages.settings import of_benchmarks, of_source
 from napo.workspace.files import make_folder
 from napo.workspace.locks import work_on
 
@@ -43,7 +44,7 @@ def make_rows(session: Session) -> Path:
             f"Profile {profile.name} has no world.make_rows: its rows are downloaded, "
             "so set data.source to their folder and run 01_build_biased_data."
         )
-    settings = {**profile.data.model_dump(), **model_settings(profile)}
+    settings = of_source(profile, base_fingerprint(profile))
     count, size = profile.data.count, profile.data.shard_rows
     with work_on(folder, settings) as todo:
         if not todo:
@@ -72,15 +73,12 @@ def make_benchmarks(session: Session) -> Path:
             f"Profile {profile.name} has no world.make_benchmarks: its benchmarks are downloaded "
             f"to {folder}."
         )
-    settings = profile.evaluation.model_dump(include={"sizes", "seed", "split"})
-    # A benchmark of a plugin may have a function that makes its data.
-    makers = {name: getattr(module(name), "make", None) for name in profile.evaluation.benchmarks}
-    makers = {name: maker for name, maker in makers.items() if maker}
-    plugins = {"plugins": sorted(makers)} if makers else {}
-    with work_on(folder, {**settings, **plugins}) as todo:
+    settings = of_benchmarks(profile)
+    with work_on(folder, settings) as todo:
         if todo:
+            own = settings.pop("plugins", ())  # benchmarks that make their data themselves
             make(folder, **settings)
-            for name, maker in makers.items():
+            for name in own:
                 make_folder(folder / name)
-                maker(folder / name)
+                module(name).make(folder / name)
     return folder

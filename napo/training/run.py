@@ -18,7 +18,8 @@ from napo.data.rows import checked_fingerprint, load_rows
 from napo.errors import NapoError, unknown
 from napo.method.objective import Objective
 from napo.models import families
-from napo.models.load import load_model, model_fingerprint
+from napo.models.fingerprint import model_fingerprint
+from napo.models.load import load_model
 from napo.progress import Progress
 from napo.training import checkpoints
 from napo.training.trainer import NaPOConfig, NaPOTrainer

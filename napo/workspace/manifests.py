@@ -7,6 +7,7 @@ folder of its own that has other settings. Commit and machine are in a file besi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,9 @@ from napo.workspace.hashing import hash_files
 MANIFEST = "manifest.json"
 SETTINGS = "settings.json"  # written first; the manifest is written last
 UNHASHED = (MANIFEST, SETTINGS, provenance.FILE)
+GONE = "an input that is gone"  # in place of its fingerprint, where settings are only compared
+HASH = re.compile(r"[0-9a-f]{16}|[0-9a-f]{40}|[0-9a-f]{64}")
+SHOWN = 60  # characters of a value in an error message
 
 # The notebook that makes a folder, for the error message about a missing input
 MADE_BY = {
@@ -83,12 +87,58 @@ def complete(folder: Path) -> bool:
 
 def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a folder is complete and has these settings."""
-    return complete(folder) and read_settings(folder) == json_value(settings)
+    return complete(folder) and not differences(read_settings(folder), json_value(settings))
 
 
 def missing_files(folder: Path) -> list[str]:
     """The files of a complete folder that do not exist any more."""
     return [name for name in read_manifest(folder)["files"] if not (folder / name).is_file()]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ, by dotted name, each as (old, new); None where one has none.
+
+    An input that is `GONE` equals any other.
+    """
+    pairs: dict[str, tuple[Any, Any]] = {}
+    for name in {**old, **new}:
+        before, now = old.get(name), new.get(name)
+        if before == now or GONE in (before, now):
+            continue
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            inner = differences(before, now)
+            pairs |= {f"{name}.{key}": values for key, values in inner.items()}
+        else:
+            pairs[name] = (before, now)
+    return pairs
+
+
+def in_words(pairs: Mapping[str, tuple[Any, Any]]) -> str:
+    """Settings that differ, such as "learning_rate: 0.001 there, 0.002 now; rows"."""
+
+    def value(setting: Any) -> str:
+        return repr(setting)[:SHOWN] if setting is not None else "not set"
+
+    texts = []
+    for name in sorted(pairs):
+        plain = all(isinstance(each, str | int | float | None) for each in pairs[name])
+        hashed = any(isinstance(each, str) and HASH.fullmatch(each) for each in pairs[name])
+        before, now = map(value, pairs[name])
+        texts.append(f"{name}: {before} there, {now} now" if plain and not hashed else name)
+    return "; ".join(texts)
+
+
+def conflicts(folder: Path, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The `differences` that keep a stage with these settings out of a folder.
+
+    There are none where nothing was made yet.
+    """
+    if not complete(folder):
+        files = (path for path in folder.rglob("*") if path.is_file())
+        empty = all(path.name == SETTINGS or path.name.startswith(".") for path in files)
+        if empty or not (folder / SETTINGS).is_file():
+            return {}
+    return differences(read_settings(folder), json_value(settings))
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
@@ -102,22 +152,17 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
     Raises:
         NapoError: when the folder has other settings, naming those that differ.
     """
-    new = json_value(settings)
     if not complete(folder):
         sweep(folder)
-        files = (path for path in folder.rglob("*") if path.is_file())
-        empty = all(path.name == SETTINGS or path.name.startswith(".") for path in files)
-        if empty or not (folder / SETTINGS).is_file():  # nothing was made with other settings
-            write_json(folder / SETTINGS, new)
-            return True
-    old = read_settings(folder)
-    if old != new:
-        keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    if pairs := conflicts(folder, settings):
         raise NapoError(
-            f"{folder} was made with other settings ({', '.join(keys)} differ); "
+            f"{folder} was made with other settings ({in_words(pairs)}); "
             "use another workspace, or delete that folder to make it again."
         )
-    return not complete(folder)
+    if complete(folder):
+        return False
+    write_json(folder / SETTINGS, json_value(settings))
+    return True
 
 
 def restart(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -188,6 +233,11 @@ def require(folder: Path) -> dict[str, Any]:
                 f"{folder / name} is damaged (its hash differs from its record); {again}"
             )
     return manifest
+
+
+def sealed(folder: Path) -> str:
+    """The fingerprint of a complete folder, its files unread; `GONE` if it is not complete."""
+    return manifest_fingerprint(read_manifest(folder)) if complete(folder) else GONE
 
 
 def _maker(folder: Path) -> str:

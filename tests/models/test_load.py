@@ -1,4 +1,4 @@
-"""Loading is strict, and a fingerprint depends on content only."""
+"""Loading is strict."""
 
 import json
 import os
@@ -17,7 +17,6 @@ from napo.models.load import (
     add_adapter,
     load_model,
     merge_adapter,
-    model_fingerprint,
 )
 
 
@@ -86,18 +85,6 @@ def test_a_processor_of_another_model_is_refused(copy):
 def test_a_folder_without_a_model_is_one_sentence(tmp_path):
     with pytest.raises(NapoError, match="does not load"):
         load_model(tmp_path)
-    with pytest.raises(NapoError, match=r"no \.safetensors weights"):
-        model_fingerprint(tmp_path)
-
-
-def test_the_fingerprint_depends_on_content_and_not_on_place(saved, copy):
-    assert model_fingerprint(saved) == model_fingerprint(copy)
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config))  # other bytes
-    changed = model_fingerprint(copy)
-    assert changed != model_fingerprint(saved) and len(changed) == 16
-    (copy / "notes.txt").write_text("not part of a model")
-    assert model_fingerprint(copy) == changed
 
 
 def test_an_adapter_loads_by_its_folder_alone_and_with_plain_peft(saved, adapter):

@@ -7,7 +7,18 @@ import pytest
 from napo.errors import NapoError
 from napo.workspace.files import finished_files, write_json
 from napo.workspace.folders import Workspace
-from napo.workspace.manifests import begin, complete, finish, finished, missing_files, require
+from napo.workspace.manifests import (
+    GONE,
+    begin,
+    complete,
+    conflicts,
+    differences,
+    finish,
+    finished,
+    in_words,
+    missing_files,
+    require,
+)
 
 
 def test_a_folder_is_claimed_continued_and_sealed(tmp_path):
@@ -25,7 +36,7 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(tmp_path):
     folder = tmp_path / "rows"
     begin(folder, {"seed": 1, "beta": 2})
     (folder / "part-00000.parquet").touch()
-    with pytest.raises(NapoError, match=r"made with other settings \(seed differ\)"):
+    with pytest.raises(NapoError, match=r"made with other settings \(seed: 1 there, 2 now\)"):
         begin(folder, {"seed": 2, "beta": 2})
 
 
@@ -127,5 +138,23 @@ def test_a_claimed_but_empty_folder_takes_other_settings(tmp_path):
     (tmp_path / ".labels.lock").touch()
     assert begin(tmp_path, {"samples": 30})
     (tmp_path / "ann.csv").write_text("x")
-    with pytest.raises(NapoError, match="samples differ"):
+    with pytest.raises(NapoError, match="samples: 30 there, 10 now"):
         begin(tmp_path, {"samples": 10})
+
+
+def test_settings_that_differ_are_named_with_their_values_but_not_with_hashes():
+    old = {"seed": 1, "decoding": {"beams": 1, "top_p": 1.0}, "rows": "0" * 16, "lost": "x"}
+    new = {"seed": 1, "decoding": {"beams": 3, "top_p": 1.0}, "rows": "1" * 16, "new": None}
+    pairs = differences(old, new)
+    assert pairs == {
+        "decoding.beams": (1, 3), "rows": ("0" * 16, "1" * 16), "lost": ("x", None),
+    }  # fmt: skip
+    assert in_words(pairs) == "decoding.beams: 1 there, 3 now; lost: 'x' there, not set now; rows"
+
+
+def test_an_input_that_is_gone_is_not_compared(tmp_path):
+    begin(tmp_path, {"rows": "0" * 16, "seed": 1})
+    finish(tmp_path)
+    assert not conflicts(tmp_path, {"rows": GONE, "seed": 1})
+    assert list(conflicts(tmp_path, {"rows": GONE, "seed": 2})) == ["seed"]
+    assert list(conflicts(tmp_path, {"rows": "1" * 16, "seed": 1})) == ["rows"]

@@ -11,6 +11,8 @@ from napo.errors import NapoError, unknown
 from napo.results.figures.losses import fig3, loss_curves
 from napo.results.figures.margins import fig4
 from napo.results.figures.style import COLUMN, PAGE, save
+from napo.workspace import provenance
+from napo.workspace.files import read_json
 
 DRAWN = {"fig3": fig3, "fig4": fig4}
 
@@ -33,8 +35,10 @@ def redraw(folder: Path, names: Sequence[str] = ()) -> list[Path]:
     paths = []
     for name in names:
         data = loss_curves() if name == "fig3" else stored_margins(folder)
+        record = folder / f"{name}.{provenance.FILE}"
+        inputs = read_json(record).get("inputs") if record.is_file() else None
         for suffix, width in (("", PAGE), ("-column", COLUMN)):
-            paths += save(DRAWN[name](data, width=width), folder, name + suffix, data)
+            paths += save(DRAWN[name](data, width=width), folder, name + suffix, data, inputs)
     return paths
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,10 +115,17 @@ def settle(figure: Figure) -> Figure:
     return figure
 
 
-def save(figure: Figure, folder: Path, name: str, data: pd.DataFrame) -> list[Path]:
+def save(
+    figure: Figure,
+    folder: Path,
+    name: str,
+    data: pd.DataFrame,
+    inputs: Mapping[str, str] | None = None,
+) -> list[Path]:
     """Write a figure as pdf, svg and png, and its data as csv; same figure, same bytes.
 
-    Provenance and hashes of the files go to `<name>.provenance.json`. Returns the four paths.
+    Provenance, hashes of the files and the fingerprints of the figure's `inputs` go to
+    `<name>.provenance.json`. Returns the four paths.
     """
     paths = [Path(folder) / f"{name}.{suffix}" for suffix in (*METADATA, "csv")]
     for path in paths[:-1]:
@@ -128,5 +135,6 @@ def save(figure: Figure, folder: Path, name: str, data: pd.DataFrame) -> list[Pa
     with atomic_file(paths[-1]) as temporary:
         data.to_csv(temporary, index=False, lineterminator="\n")
     hashes = {path.name: hash_file(path) for path in paths}
-    write_json(Path(folder) / f"{name}.{provenance.FILE}", {**provenance.record(), "files": hashes})
+    record = {**provenance.record(), "files": hashes, "inputs": dict(inputs or {})}
+    write_json(Path(folder) / f"{name}.{provenance.FILE}", record)
     return paths

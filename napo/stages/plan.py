@@ -1,0 +1,197 @@
+"""What a pipeline would find: folders made with other settings, and outputs that are out of date.
+
+It compares the settings that a profile gives each folder with those that the folder was made with.
+Nothing is written, and no torch is imported. An input that was deleted to save space is not
+compared: results hold the settings of their run, and runs those of their rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from napo.config.profile import Profile
+from napo.data import sources
+from napo.errors import NapoError
+from napo.models.fingerprint import model_fingerprint
+from napo.stages import settings
+from napo.stages.inputs import (
+    CURRENT,
+    base_fingerprint,
+    benchmarks_fingerprint,
+    current_reference,
+    source_folder,
+)
+from napo.stages.labels import figures4, margin_inputs
+from napo.stages.report import all_results, report_settings
+from napo.stages.session import Session
+from napo.workspace import provenance
+from napo.workspace.files import fingerprint, read_json
+from napo.workspace.folders import run_name
+from napo.workspace.hashing import content_hash
+from napo.workspace.manifests import (
+    GONE,
+    MANIFEST,
+    complete,
+    conflicts,
+    differences,
+    in_words,
+    sealed,
+)
+
+NAMED = 6  # folders in an error message
+
+
+def check_settings(session: Session, variants: Iterable[str], seeds: str, tune: str) -> None:
+    """Refuse a profile whose settings differ from those of the folders it would use.
+
+    Raises:
+        NapoError: naming the folders and the settings.
+    """
+    refused = list(refusals(session, variants, seeds, tune))
+    if not refused:
+        return
+    folder, words = refused[0]
+    root = session.workspace.root
+    others = [path.relative_to(root).as_posix() for path, _ in refused[1:]]
+    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    also = f" So were {', '.join(others[:NAMED])}{more}." if others else ""
+    raise NapoError(
+        f"{folder} was made with other settings ({words}).{also} Use another workspace, give the "
+        "profile another name, or delete these folders to make them again."
+    )
+
+
+def refusals(
+    session: Session, variants: Iterable[str], seeds: str = "", tune: str = ""
+) -> Iterator[tuple[Path, str]]:
+    """The folders that were made with other settings, each with the settings in words."""
+    for folder, expected in folders(session, variants, seeds, tune):
+        if pairs := conflicts(folder, expected):
+            yield folder, in_words(pairs)
+
+
+def folders(
+    session: Session, variants: Iterable[str], seeds: str = "", tune: str = ""
+) -> Iterator[tuple[Path, settings.Settings]]:
+    """The folders of a pipeline, each with the settings that the profile gives it."""
+    profile, workspace, tune = session.profile, session.workspace, session.tune(tune)
+    model = known(base_fingerprint, profile)
+    if profile.world.make_rows:
+        yield workspace.source, settings.of_source(profile, model)
+        yield workspace.benchmarks, settings.of_benchmarks(profile)
+    data = settings.of_rows(profile, model, source_fingerprint(session))
+    yield workspace.rows, data
+    rows = sealed(workspace.rows)
+    yield workspace.annotations, settings.of_labels(profile, rows)
+    benchmarks = known(benchmarks_fingerprint, session)
+    shared = {"model": model, "benchmarks": benchmarks}
+    base = settings.of_result(profile, evaluated=model, **shared)
+    yield workspace.result("base"), base
+    reference = expected_reference(profile, model, rows)
+    for variant in variants:
+        for seed in session.seeds(seeds):
+            folder = workspace.run(variant, seed, tune)
+            run = settings.of_run(
+                profile, variant, seed, tune, model=model, rows=rows, reference=reference, data=data
+            )
+            yield folder, run
+            weights = folder / ("model" if tune == "full" else "adapter")
+            evaluated = known(model_fingerprint, weights) if weights.is_dir() else GONE
+            result = settings.of_result(profile, evaluated=evaluated, run=run, **shared)
+            yield workspace.result(run_name(variant, seed, tune)), result
+
+
+def known(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The fingerprint that a function gives; `GONE` where its files are missing."""
+    try:
+        return function(*arguments)
+    except NapoError:
+        return GONE
+
+
+def source_fingerprint(session: Session) -> str:
+    """The fingerprint of the preference rows."""
+    folder = source_folder(session)
+    if not session.profile.data.source:
+        return sealed(folder)
+    return known(lambda path: content_hash(sources.files(path), path), folder)
+
+
+def expected_reference(profile: Profile, model: str, rows: str) -> str:
+    """The name of the reference's folder."""
+    if GONE in (model, rows):
+        return GONE
+    return fingerprint(settings.of_reference(profile, model, rows))
+
+
+def outdated_reference(session: Session) -> bool:
+    """Whether there is a reference, and it is not that of these rows and this profile."""
+    current = known(current_reference, session.workspace)
+    model, rows = known(base_fingerprint, session.profile), sealed(session.workspace.rows)
+    expected = expected_reference(session.profile, model, rows)
+    if GONE in (current, expected):
+        return False
+    return current != expected or not complete(session.workspace.reference(current))
+
+
+def outdated_figure(session: Session, name: str, annotator: str) -> bool:
+    """Whether a Fig. 4 lacks a file, or is not that of these rows and labels."""
+    now, folder = known(margin_inputs, session, annotator), session.workspace.figures
+    for path in (folder / f"{each}.{provenance.FILE}" for each in (name, f"{name}-column")):
+        record = read_json(path) if path.is_file() else None
+        if not isinstance(record, Mapping) or not isinstance(record.get("inputs"), Mapping):
+            return True
+        if not all((folder / file).is_file() for file in record.get("files", ())):
+            return True
+        if now != GONE and differences(record["inputs"], now):
+            return True
+    return False
+
+
+def outdated_report(session: Session, seeds: str, tune: str) -> bool:
+    """Whether the tables and the report are there and not those of these results and figures.
+
+    Raises:
+        NapoError: when results with different settings would share a table.
+    """
+    folder = session.workspace.data / session.edition("tables", seeds, tune)
+    if not complete(folder):
+        return False
+    expected = report_settings(session, all_results(session, seeds, tune), session.tune(tune))
+    return bool(conflicts(folder, expected))
+
+
+def outdated(session: Session, seeds: str = "", tune: str = "") -> list[str]:
+    """The outputs that are there and have to be made again, as paths below the workspace.
+
+    Raises:
+        NapoError: when results with different settings would share a table.
+    """
+    workspace, paths = session.workspace, []
+    if outdated_reference(session):
+        paths.append(workspace.data / "reference" / CURRENT)
+    figures = [
+        workspace.figures / f"{name}.png"
+        for name, annotator in figures4(session).items()
+        if outdated_figure(session, name, annotator)
+    ]
+    if figures:  # notebook 02 shows the labels and how far their annotators agree
+        paths += [workspace.annotations / MANIFEST, *figures]
+    if figures or outdated_report(session, seeds, tune):
+        paths.append(workspace.data / session.edition("tables", seeds, tune) / MANIFEST)
+    return [path.relative_to(workspace.root).as_posix() for path in paths if path.is_file()]
+
+
+def variants_of(session: Session, seeds: str, tune: str, baselines: bool) -> list[str]:
+    """The variants of a pipeline: the profile's, and baselines if wanted or already evaluated."""
+    results, tune = session.workspace.results, session.tune(tune)
+
+    def evaluated(variant: str) -> bool:
+        runs = [run_name(variant, seed, tune) for seed in session.seeds(seeds)]
+        return all(complete(results / run) for run in runs)
+
+    profile = session.profile
+    extra = [name for name in profile.baselines if baselines or evaluated(name)]
+    return list(dict.fromkeys((*profile.variants, *extra)))

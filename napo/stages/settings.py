@@ -1,0 +1,114 @@
+"""Settings of each stage's folder: everything that its content depends on.
+
+A stage claims its folder with them (`napo.workspace.manifests.begin`). The plan of the pipeline and
+`napo verify` compare them with those of the folders that exist. Results hold the settings of their
+run and of its rows, so that a table can say what its runs had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from napo.benchmarks import module
+from napo.config.profile import Profile
+from napo.config.variants import CORRUPTED, RESPONSES, VARIANTS
+
+Settings = dict[str, Any]
+
+
+def of_model(profile: Profile, model: str) -> Settings:
+    """Model settings that a stage's output depends on; `model` is the weights' fingerprint."""
+    return {
+        "model": model,
+        **profile.model.model_dump(exclude={"path", "architecture"}),
+        "threads": profile.threads,
+    }
+
+
+def of_source(profile: Profile, model: str) -> Settings:
+    """Of preference rows that a world makes."""
+    return {**profile.data.model_dump(), **of_model(profile, model)}
+
+
+def of_benchmarks(profile: Profile) -> Settings:
+    """Of benchmarks that a world makes."""
+    settings = profile.evaluation.model_dump(include={"sizes", "seed", "split"})
+    own = sorted(name for name in profile.evaluation.benchmarks if hasattr(module(name), "make"))
+    return {**settings, **({"plugins": own} if own else {})}
+
+
+def of_rows(profile: Profile, model: str, source: str) -> Settings:
+    """Of RLAIF-V-Bias; `source` is the fingerprint of the preference rows."""
+    return {
+        "source": source,
+        **profile.data.model_dump(include={"count", "bad_rows", "shard_rows", "seed"}),
+        **profile.masks.model_dump(),
+        **of_model(profile, model),
+    }
+
+
+def of_reference(profile: Profile, model: str, rows: str) -> Settings:
+    """Of the reference's log-probs; `rows` is the fingerprint of RLAIF-V-Bias."""
+    return {
+        "rows": rows,
+        "responses": [*RESPONSES, CORRUPTED],
+        "max_length": profile.training.max_length,
+        **of_model(profile, model),
+    }
+
+
+def of_labels(profile: Profile, rows: str) -> Settings:
+    """Of the samples and their labels."""
+    return {"rows": rows, **profile.annotation.model_dump(include={"samples", "seed"})}
+
+
+def of_run(
+    profile: Profile,
+    variant: str,
+    seed: int,
+    tune: str,
+    *,
+    model: str,
+    rows: str,
+    reference: str,
+    data: Mapping[str, Any],
+) -> Settings:
+    """Of a training run; `data` holds the settings of its rows (`of_rows`)."""
+    return {
+        "variant": variant,
+        "objective": VARIANTS[variant].definition(),
+        "seed": seed,
+        "reference": reference,
+        "rows": rows,
+        **profile.training.model_dump(),
+        "tune": tune,
+        **of_model(profile, model),
+        "data": dict(data),
+    }
+
+
+def of_result(
+    profile: Profile,
+    *,
+    model: str,
+    evaluated: str,
+    benchmarks: str,
+    run: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Of a result.
+
+    Args:
+        profile: the profile.
+        model: fingerprint of the base model.
+        evaluated: fingerprint of the model that answers.
+        benchmarks: fingerprint of the benchmarks.
+        run: the settings of the run that is evaluated; None for the base and other models.
+    """
+    return {
+        **profile.evaluation.model_dump(),
+        "evaluated": evaluated,
+        "benchmarks_data": benchmarks,
+        **of_model(profile, model),
+        "run": dict(run or {}),
+    }
