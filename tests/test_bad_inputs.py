@@ -89,6 +89,14 @@ ROW = {
 }  # fmt: skip
 ROWS = {
     "an empty response": ({"chosen": " "}, "chosen"),
+    "a response of no width": ({"rejected": "\u200b\ufeff"}, "empty rejected"),
+    "a question of fixed spaces": ({"question": "\u00a0\u3000"}, "empty question"),
+    "a response of special tokens": ({"chosen": "<s> </s>"}, "empty chosen"),
+    "a biased response of special tokens": ({"vision_biased": "</s>"}, "empty vision_biased"),
+    "a question of special tokens": ({"question": "<image>"}, "question holds special tokens"),
+    "a prompt beyond max_length": ({"question": "what " * 600}, "its prompt alone has"),
+    "a cut that is a word": ({"chosen_cut": "False"}, "chosen_cut that is neither true nor"),
+    "an id of no width": ({"idx": "\u200b"}, "single spaces"),
     "a response that is a number": ({"language_biased": 5}, "language_biased that is no"),
     "no such image": ({"image": "b.png"}, "its file 'b.png' is not there"),
     "bytes that are text": ({"image": {"bytes": "/etc/hostname"}}, "its bytes are no bytes"),

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from napo.config.variants import BIASED
 from napo.data import sources
-from napo.data.source_files import ParquetFile, encodable, reading
-from napo.data.sources import BadRow
+from napo.data.source_files import ParquetFile, blank, encodable, reading, shown
+from napo.data.sources import CUTS, BadRow
 from napo.errors import NapoError
 from napo.workspace.files import atomic_file, finished_files, read_json, write_json
 from napo.workspace.hashing import content_hash
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "idx", "image", "question", "chosen", "rejected", "origin_dataset",
            "origin_split", "image_path")  # fmt: skip
-CUTS = tuple(f"{name}_cut" for name in BIASED)  # whether the length limit ended the response
 IN_MEMORY_BYTES = 2**30  # Parquet up to this size is loaded; larger data is mapped from disk
 PART = "part-{:05d}.parquet"
 SKIPPED = "skipped"  # folder of the rows that were left out
 
 Build = Callable[[list[dict[str, Any]]], Mapping[str, Sequence[Any]]]
+Check = Callable[[Mapping[str, Any], Sequence[str]], None]
 
 
 def shards(folder: Path) -> list[Path]:
@@ -94,6 +94,7 @@ def write_rows(
     generate: Build,
     *,
     size: int,
+    check: Check = lambda row, responses: None,
     count: int = 0,
     bad_rows: str = "stop",
     worker: tuple[int, int] = (0, 1),
@@ -109,9 +110,12 @@ def write_rows(
         generate: rows (images decoded) -> for each of `BIASED`, one `Generated` a row.
             Rows that come with both biased responses (the released RLAIF-V-Bias) keep them.
         size: rows a part.
+        check: (row, names of responses) -> raises `BadRow` if scoring would refuse them. It sees a
+            row before anything is generated for it, and each generated response (without image).
         count: rows used, from the first on; 0: all.
         bad_rows: "stop" at a row that cannot be used, or "skip" it: it is then left out and listed
-            in `skipped/`.
+            in `skipped/`. A model that answers a row with nothing but white space makes it such a
+            row: a second answer would come from other settings than the profile's.
         worker: number of this process and how many there are; each makes parts of its own.
         done: called with the number of rows after each part.
 
@@ -129,44 +133,67 @@ def write_rows(
         return number % world == rank and not (folder / PART.format(number)).is_file()
 
     for number, batch in sources.batches(source, size, count, is_mine):
-        rows, decoded, left_out = [], [], []
+        rows: dict[int, dict[str, Any]] = {}  # by their number in the source
+        bare: dict[int, dict[str, Any]] = {}  # decoded rows without both biased responses
+        problems: dict[int, str] = {}
         for place, row in batch:
             try:
                 if place in known.bad:
                     raise BadRow(known.bad[place])
                 row = sources.with_bytes(row)
-                decoded.append(sources.decode(row))
-                rows.append({k: v for k, v in row.items() if k not in sources.PLACE})
+                decoded, has_both = sources.decode(row), _has_both(row)
+                check(decoded, ("chosen", "rejected", *(BIASED if has_both else ())))
+                rows[place] = {k: v for k, v in row.items() if k not in sources.PLACE}
+                if not has_both:
+                    bare[place] = decoded
             except BadRow as problem:
                 if bad_rows == "stop":
                     raise
-                id = encodable(row["id"])
-                left_out.append({"id": id, "row": str(place), "reason": str(problem)})
-        new = _with_biased(rows, decoded, generate)
-        if left_out:
+                problems[place] = str(problem)
+        generated = generate(list(bare.values())) if bare else {}
+        for index, place in enumerate(bare):
+            for name in BIASED:
+                response = generated[name][index]
+                rows[place] |= {name: response.text, f"{name}_cut": response.cut}
+            try:
+                _check_generated(rows[place], check)
+            except BadRow as problem:
+                if bad_rows == "stop":
+                    raise
+                problems[place] = str(problem)
+                del rows[place]
+        for name in BIASED:
+            for row in rows.values():
+                row[name], row[f"{name}_cut"] = row[name].strip(), bool(row.get(f"{name}_cut"))
+        if problems:
+            left_out = [
+                {"id": encodable(row["id"]), "row": str(place), "reason": problems[place]}
+                for place, row in batch
+                if place in problems
+            ]
             write_json((folder / SKIPPED / PART.format(number)).with_suffix(".json"), left_out)
         added = [column for name in BIASED for column in (name, f"{name}_cut")]
-        write_shard(folder / PART.format(number), new, added)
+        write_shard(folder / PART.format(number), list(rows.values()), added)
         done(len(batch))
 
 
-def _with_biased(
-    rows: Sequence[dict[str, Any]], decoded: Sequence[dict[str, Any]], generate: Build
-) -> list[dict[str, Any]]:
-    """The rows with both biased responses: their own, or generated from the decoded rows."""
-    have_both = [all((row.get(name) or "").strip() for name in BIASED) for row in rows]
-    bare = [row for row, has_both in zip(decoded, have_both, strict=True) if not has_both]
-    generated = generate(bare) if bare else {}
-    added = [dict(row) for row in rows]
+def _has_both(row: Mapping[str, Any]) -> bool:
+    """Whether a row comes with both biased responses, as in the released RLAIF-V-Bias."""
+    return not any(blank(row.get(name) or "") for name in BIASED)
+
+
+def _check_generated(row: Mapping[str, Any], check: Check) -> None:
+    """Refuse a response of the model that shows nothing, or that scoring would refuse."""
     for name in BIASED:
-        responses = iter(generated.get(name, ()))
-        for row, has_both in zip(added, have_both, strict=True):
-            if has_both:
-                row[name], row[f"{name}_cut"] = row[name].strip(), bool(row.get(f"{name}_cut"))
-            else:
-                response = next(responses)
-                row[name], row[f"{name}_cut"] = response.text, response.cut
-    return added
+        try:
+            if blank(row[name]):
+                raise BadRow
+            check({**row, "image": None}, (name,))
+        except BadRow:
+            raise BadRow(
+                f"Row {shown(row['id'])}: the model's {name} is empty ({shown(repr(row[name]))}); "
+                "drop the row, set data.bad_rows to skip, or change masks.decoding."
+            ) from None
 
 
 def skipped(folder: Path) -> list[dict[str, str]]:

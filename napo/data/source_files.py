@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from napo.errors import NapoError
 from napo.workspace.files import finished_files
@@ -18,6 +19,9 @@ RELEASED_NAMES = {
     "image_only": "vision_biased",
 }
 REQUIRED = ("image", "question", "chosen", "rejected")
+# Characters that show nothing by themselves: their categories in Unicode, and letters of no width.
+HIDDEN = ("Cc", "Cf", "Zs", "Zl", "Zp", "Mn", "Me")
+FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
 READ_ROWS = 64  # rows of Parquet decoded at a time
 
 Row = dict[str, Any]
@@ -35,6 +39,11 @@ def shown(text: str, most: int = 80) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in encodable(text)[:most]
     )
+
+
+def blank(text: str) -> bool:
+    """Whether no character shows: white space of any script, zero width, control, fillers."""
+    return all(category(letter) in HIDDEN or letter in FILLERS for letter in text)
 
 
 @contextmanager

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 from unicodedata import category
 
-from napo.config.variants import BIASED
-from napo.data.source_files import Row, Wanted, encodable, open_files, shown
+from napo.config.variants import BIASED, RESPONSES
+from napo.data.source_files import Row, Wanted, blank, encodable, open_files, shown
 from napo.errors import NapoError
 from napo.workspace.pictures import BadPicture, open_rgb
 
 PLACE = ("file", "folder")  # where a row comes from: beside its columns while it is read
 TEXTS = ("question", "chosen", "rejected")
+CUTS = tuple(f"{name}_cut" for name in RESPONSES)  # whether the length limit ended the response
 
 
 class BadRow(NapoError):
@@ -166,16 +167,19 @@ def _image_file(row: Mapping[str, Any], name: Any) -> Path:
 def _text_problem(row: Mapping[str, Any]) -> str:
     """Why the id or a text of a row cannot be used; empty if all can."""
     id = row["id"]
-    if not id or id != " ".join(id.split()) or any(category(letter) == "Cc" for letter in id):
+    if blank(id) or id != " ".join(id.split()) or any(category(letter) == "Cc" for letter in id):
         return "has an id that is not words with single spaces between them; give another"
     for name in ("id", *TEXTS, *BIASED):
         text = row.get(name)
         if text is not None and not isinstance(text, str):
             return f"has a {name} that is no text"
-        if name in TEXTS and not (text or "").strip():
+        if name in TEXTS and blank(text or ""):
             return f"has an empty {name}; write one or drop the row"
         if "\0" in (text or ""):
             return f"has a null character in its {name}; take it out"
+    for name in CUTS:
+        if row.get(name) not in (None, False, True):
+            return f"has a {name} that is neither true nor false; correct it or leave it out"
     for name, text in row.items():
         if isinstance(text, str) and text != encodable(text):
             return f"has half a character (a lone surrogate) in its {name}; take it out"

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from napo.config.variants import CORRUPTED, RESPONSES
-from napo.errors import NapoError
-from napo.models.conversation import render
+from napo.data.source_files import blank
+from napo.data.sources import BadRow
+from napo.models.conversation import plain, render
 from napo.models.prompts import (
     PromptInputs,
     corrupt_image,
@@ -116,27 +117,40 @@ def encode(
         pixels: the image as inputs of the vision tower, if known.
 
     Raises:
-        NapoError: for an empty response, or a prompt longer than `max_length`; names the row.
+        BadRow: for a response that shows nothing or has no tokens, a prompt longer than
+            `max_length`, or an image that the model's processor refuses; names the row.
     """
     name, question, image = str(row["id"]), row["question"], row["image"]
-    prompts = [prompt_inputs(processor, question, image, pixels=pixels)]
-    if CORRUPTED in responses:
-        prompts.append(prompt_inputs(processor, question, corrupt_image(image, name)))
     columns = ["chosen" if response == CORRUPTED else response for response in responses]
     for column in columns:
-        if not (row.get(column) or "").strip():
-            raise NapoError(f"Row {name} has an empty {column}; write one or drop the row.")
+        if blank(plain(processor, row.get(column) or "")):
+            raise BadRow(f"Row {name} has an empty {column}; write one or drop the row.")
+    try:
+        prompts = [prompt_inputs(processor, question, image, pixels=pixels)]
+        if CORRUPTED in responses:
+            prompts.append(prompt_inputs(processor, question, corrupt_image(image, name)))
+    except (ValueError, ZeroDivisionError) as error:  # as for sides that are too unequal
+        problem = " ".join(str(error).split())
+        raise BadRow(
+            f"Row {name}: the model's processor refuses its image ({problem}); replace or drop the "
+            "row."
+        ) from None
     text = render(processor, question, image=image is not None)
     ids = response_ids(processor, text, [row[column] for column in columns])
     answers = {}
     for response, column, tokens in zip(responses, columns, ids, strict=True):
+        if not tokens:
+            raise BadRow(
+                f"Row {name} has a {column} without tokens in this model's vocabulary; write "
+                "another or drop the row."
+            )
         if not row.get(f"{column}_cut"):
             tokens = [*tokens, processor.tokenizer.eos_token_id]
         prompt = 1 if response == CORRUPTED else 0
         prompt_length = len(prompts[prompt].ids)
         room = len(tokens) if max_length is None else max_length - prompt_length
         if room < 1:
-            raise NapoError(
+            raise BadRow(
                 f"Row {name}: its prompt alone has {prompt_length} tokens, and max_length is "
                 f"{max_length}; raise max_length or drop the row."
             )

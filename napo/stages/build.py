@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from napo.config.profile import Profile
 from napo.config.variants import BIASED, CORRUPTED, RESPONSES
 from napo.data import sources
-from napo.data.rows import Build, shards, write_rows, write_scores
+from napo.data.rows import Build, Check, shards, skipped, write_rows, write_scores
+from napo.data.source_files import ParquetFile, blank
+from napo.data.sources import BadRow
 from napo.errors import NapoError
 from napo.progress import Progress
 from napo.stages import launch
@@ -43,6 +47,8 @@ def build_rows(session: Session) -> Path:
             launch.shared(session, build_share)
             total = sources.number_of_rows(source, profile.data.count)
             require_parts(folder, -(-total // profile.data.shard_rows))
+            if not sum(ParquetFile(path).count for path in shards(folder)):
+                raise BadRow(f"No row can be used; the first: {skipped(folder)[0]['reason']}")
     return folder
 
 
@@ -59,11 +65,41 @@ def build_share(session: Session) -> None:
             folder,
             lambda rows: generator()(rows),
             size=data.shard_rows,
+            check=load_check(session.profile),
             count=data.count,
             bad_rows=data.bad_rows,
             worker=worker(),
             done=update,
         )
+
+
+def load_check(profile: Profile) -> Check:
+    """A check of a row and some of its responses by the very function that encodes for scoring.
+
+    If all images have equally many tokens, no image is preprocessed for it.
+    """
+    from napo.method.layout import encode
+    from napo.models.conversation import plain
+    from napo.models.load import load_processor
+    from napo.models.prompts import image_pixels, same_length_for_all_images
+
+    model, max_length = profile.model, profile.training.max_length
+    processor = load_processor(model.location, **model.preprocessing)
+    pixels = None
+    if same_length_for_all_images(processor):
+        pixels = image_pixels(processor, Image.new("RGB", (24, 24)))
+
+    def check(row: Mapping[str, Any], responses: Sequence[str]) -> None:
+        if blank(plain(processor, row["question"])):
+            raise BadRow(
+                f"Row {row['id']}: its question holds special tokens only; write one or drop the "
+                "row."
+            )
+        if pixels is None and row["image"] is not None:  # mDPO's crop may have another length
+            responses = (*responses, CORRUPTED)
+        encode(row, processor, responses, max_length, pixels)
+
+    return check
 
 
 def load_generator(profile: Profile) -> Build:

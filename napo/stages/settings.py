@@ -44,6 +44,7 @@ def of_rows(profile: Profile, model: str, source: str) -> Settings:
         "source": source,
         **profile.data.model_dump(include={"count", "bad_rows", "shard_rows", "seed"}),
         **profile.masks.model_dump(),
+        "max_length": profile.training.max_length,  # a row with a longer prompt is refused
         **of_model(profile, model),
     }
 

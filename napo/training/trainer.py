@@ -7,6 +7,7 @@ schedule, precision and processes are those of `transformers` and `accelerate`.
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -241,7 +242,7 @@ class NaPOTrainer(Trainer):
                 f"use a longer warm-up, in another run folder ({rest})."
             ) from None
         except NapoError as error:  # a data worker's message contains its traceback
-            raise NapoError(str(error).rpartition("NapoError: ")[2].strip()) from None
+            raise NapoError(re.sub(r"(?s).*\nnapo\.[\w.]+: ", "", str(error)).strip()) from None
         except UnpicklingError:  # Trainer reads its state with `weights_only=True`
             raise NapoError(
                 f"The optimiser, scheduler or random state in {resume_from_checkpoint} holds more "

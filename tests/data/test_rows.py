@@ -126,6 +126,44 @@ def test_released_biased_responses_are_kept_and_only_the_others_made(tmp_path):
     assert data["vision_biased_cut"][:] == [True, False, True, True]
 
 
+@pytest.mark.kind("a stage seals what the next one refuses")
+@pytest.mark.parametrize(
+    "text", ["", " ", "\n\t", "\u200b", "\u00a0\u2060", "\ufeff", "\u3164"], ids=ascii
+)
+def test_a_blank_answer_stops_the_build_or_its_row_is_left_out(tmp_path, text, result):
+    source = write(tmp_path / "source", [published(n) for n in range(5)])
+
+    def make(rows):
+        made = answers(rows)
+        for index, row in enumerate(rows):
+            if row["id"] == "4":
+                made["vision_biased"][index] = Generated(text, 1, False)
+        return made
+
+    with pytest.raises(NapoError, match=r"^Row 4: the model's vision_biased is empty \(") as caught:
+        write_rows(source, tmp_path / "stopped", make, size=3)
+    assert str(caught.value).isprintable()
+    assert len(shards(tmp_path / "stopped")) == 1  # the part before it is kept
+    write_rows(source, tmp_path / "rows", make, size=3, bad_rows="skip")
+    assert load_rows(tmp_path / "rows")["id"][:] == ["0", "1", "2", "3"]
+    (left_out,) = skipped(tmp_path / "rows")
+    assert left_out == {"id": "4", "row": "4", "reason": str(caught.value)}
+    result(caught.value)
+
+
+@pytest.mark.kind("a stage seals what the next one refuses")
+def test_a_released_response_of_no_width_is_made_anew(tmp_path):
+    rows = [published(n, question_only="Red.", image_only="\u200b") for n in range(2)]
+    data = build(write(tmp_path / "source", rows), tmp_path / "rows")
+    assert data["vision_biased"][:] == ["What is 0? Yes.", "What is 1? Yes."]
+
+
+def test_a_cut_of_any_response_keeps_its_truth_value(tmp_path):
+    rows = [published(n, chosen_cut=n == 1) for n in range(2)]
+    data = build(write(tmp_path / "source", rows), tmp_path / "rows")
+    assert data["chosen_cut"][:] == [False, True]
+
+
 def test_rows_left_out_do_not_move_the_others_to_other_parts(tmp_path):
     build(write(tmp_path / "all", [published(n) for n in range(8)]), tmp_path / "a")
     build(spoilt(tmp_path, {"question": ""}), tmp_path / "b", bad_rows="skip")

@@ -1,8 +1,12 @@
 import engine_fixtures as engine
+import family_fixtures as fixtures
 import pytest
 import torch
+from PIL import Image
+from tokenizers import normalizers
 
 from napo.config.variants import CORRUPTED, RESPONSES
+from napo.errors import NapoError
 from napo.method.layout import PADDING, PROMPT, assemble, encode
 from napo.models.prompts import pad_id
 
@@ -33,3 +37,29 @@ def test_padded_rows_and_a_corrupted_image_open_sequences_of_their_own(processor
     assert len(shared.input_ids) == 2 * 2 and len(padded.input_ids) == 2 * 5
     assert torch.equal(shared.targets, padded.targets)
     assert padded.input_ids[padded.segments == PADDING].eq(pad_id(processor)).all()
+
+
+@pytest.mark.kind("zero tokens")
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_response_without_tokens_is_refused_by_name(cut, result):
+    processor = engine.processor()
+    processor.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("☃", "")
+    row = {**engine.rows(1)[0], "chosen": "☃", "chosen_cut": cut}
+    with pytest.raises(NapoError, match="Row row-0 has a chosen without tokens in this") as error:
+        encode(row, processor)
+    result(error.value)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\u200b", "</s>", "<pad> <unk>", None])
+def test_a_response_that_shows_nothing_is_refused_by_name(processor, text):
+    with pytest.raises(NapoError, match="Row row-0 has an empty rejected; write one or drop"):
+        encode({**engine.rows(1)[0], "rejected": text}, processor)
+
+
+@pytest.mark.kind("a stage seals what the next one refuses")
+def test_an_image_that_the_models_processor_refuses_is_a_sentence(result):
+    row = {**engine.rows(1)[0], "image": Image.new("RGB", (2, 500))}
+    with pytest.raises(NapoError, match=r"^Row row-0: the model's processor refuses its") as error:
+        encode(row, fixtures.processor("qwen2_5_vl"))
+    assert str(error.value).count("\n") == 0
+    result(error.value)

@@ -7,6 +7,7 @@ import torch
 from trainer_fixtures import base, rows, trainer
 
 from napo.config.variants import VARIANTS
+from napo.data.sources import BadRow
 from napo.errors import NapoError
 from napo.models.load import load_processor
 from napo.training.rows import EncodedRows, EpochSampler
@@ -49,9 +50,12 @@ def test_rows_too_large_for_memory_are_checked_first(
         trainer(base, wrong, tmp_path, max_length=60)
 
 
-def test_an_error_in_a_data_worker_is_one_sentence(base, rows, tmp_path, monkeypatch, large_data):
+@pytest.mark.parametrize("kind", [NapoError, BadRow])
+def test_an_error_in_a_data_worker_is_one_sentence(
+    base, rows, tmp_path, monkeypatch, large_data, kind
+):
     def encode(index):
-        raise NapoError(f"Row {index}: its image cannot be used.")
+        raise kind(f"Row {index}: its image cannot be used.")
 
     made = trainer(base, rows, tmp_path, dataloader_num_workers=1)
     monkeypatch.setattr(made.train_dataset, "encode", encode)
