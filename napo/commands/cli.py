@@ -143,10 +143,11 @@ def verify(profile: ProfileOption = "tiny", workspace: WorkspaceOption = "") -> 
 
     Example: napo verify --profile tiny
     """
+    settings = load_profile(profile)
     from napo.commands import verify
+    from napo.stages.session import Session
 
-    name = load_profile(profile).name
-    return verify.report(Workspace.open(workspace, name, write=False))
+    return verify.report(Session(settings, Workspace.open(workspace, settings.name, write=False)))
 
 
 @app.command()

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from napo.errors import NapoError
+from napo.stages import plan
+from napo.stages.session import Session
 from napo.workspace import provenance
 from napo.workspace.files import read_json
-from napo.workspace.folders import Workspace
 from napo.workspace.hashing import hash_file
 from napo.workspace.manifests import (
     MANIFEST,
@@ -29,22 +31,32 @@ class Difference:
         path: the file.
         problem: "missing", "changed", "unlisted" (in no manifest), or "unfinished" (a folder that
             was begun and has no manifest). For the rows' folder, "missing" or "changed": other
-            folders were made from rows that are not there, or from other rows.
+            folders were made from rows that are not there, or from other rows. For a result,
+            "other run": the run in `runs` is not the one that was evaluated. For tables,
+            "outdated": they were made from other results.
     """
 
     path: Path
     problem: str
 
 
-def report(workspace: Workspace) -> int:
+def report(session: Session) -> int:
     """Print what differs, what made the folders, and the count; return 1 if anything differs."""
+    profile, workspace = session.profile, session.workspace
     count, differences = verify(workspace.data, workspace.figures)
     for difference in differences:
         print(f"{difference.problem:<10} {difference.path}")
+    variants = (*profile.variants, *profile.baselines)
+    others = list(plan.refusals(session, variants))
+    for folder, words in others:
+        print(f"settings   {folder} was made with others than the profile's ({words})")
     for maker, folders in sorted(makers(workspace.data).items()):
         print(f"{folders} folder{'s' * (folders != 1)} made by {maker}")
-    print(f"{count} files hashed, {len(differences)} not as they were written.")
-    return 1 if differences else 0
+    print(
+        f"{count} files hashed, {len(differences)} not as they were written; {len(others)} folders "
+        "with other settings than the profile's."
+    )
+    return 1 if differences or others else 0
 
 
 def verify(data: Path, figures: Path | None = None) -> tuple[int, list[Difference]]:
@@ -81,6 +93,7 @@ def verify(data: Path, figures: Path | None = None) -> tuple[int, list[Differenc
     rows, sources = data / "rows", {each["settings"].get("rows") for each in manifests.values()}
     if sources - {None} - {manifest_fingerprint(each) for each in manifests.values()}:
         differences.append(Difference(rows, "changed" if rows in manifests else "missing"))
+    differences += stale(data, manifests)
     begun = {path.parent for path in data.rglob(SETTINGS)} - manifests.keys()
     # Annotations get their manifest when their labels are read.
     differences += [
@@ -95,6 +108,22 @@ def verify(data: Path, figures: Path | None = None) -> tuple[int, list[Differenc
         count += len(files)
         differences += compare(path.parent, files)
     return count, differences
+
+
+def stale(data: Path, manifests: Mapping[Path, Mapping[str, Any]]) -> Iterator[Difference]:
+    """Results whose run was made again since, and tables whose results were."""
+    for folder, manifest in manifests.items():
+        settings, place = manifest["settings"], folder.relative_to(data).parts
+        if place[0] == "results":
+            run = manifests.get(data.joinpath("runs", *place[1:]))
+            if run and settings.get("run") and settings["run"] != run["settings"]:
+                yield Difference(folder, "other run")
+        elif place[0].startswith("tables"):
+            for name, made_from in settings.get("results", {}).items():
+                result = manifests.get(data / "results" / name)
+                if result and manifest_fingerprint(result) != made_from:
+                    yield Difference(folder, "outdated")
+                    break
 
 
 def compare(folder: Path, files: Mapping[str, str]) -> Iterator[Difference]:

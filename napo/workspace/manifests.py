@@ -114,18 +114,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
 
 
 def in_words(pairs: Mapping[str, tuple[Any, Any]]) -> str:
-    """Settings that differ, such as "learning_rate: 0.001 there, 0.002 now; rows"."""
-
-    def value(setting: Any) -> str:
-        return repr(setting)[:SHOWN] if setting is not None else "not set"
-
-    texts = []
-    for name in sorted(pairs):
-        plain = all(isinstance(each, str | int | float | None) for each in pairs[name])
-        hashed = any(isinstance(each, str) and HASH.fullmatch(each) for each in pairs[name])
-        before, now = map(value, pairs[name])
-        texts.append(f"{name}: {before} there, {now} now" if plain and not hashed else name)
-    return "; ".join(texts)
+    """Settings that differ, such as "beta: 0.1 there, 0.2 now; rows, source differ"."""
+    texts, names = [], []
+    for name, pair in sorted(pairs.items()):
+        plain = all(isinstance(each, str | int | float | None) for each in pair)
+        if plain and not any(isinstance(each, str) and HASH.fullmatch(each) for each in pair):
+            before, now = ("not set" if each is None else repr(each)[:SHOWN] for each in pair)
+            texts.append(f"{name}: {before} there, {now} now")
+        else:
+            names.append(name)
+    return "; ".join([*texts, *([f"{', '.join(names)} differ"] if names else [])])
 
 
 def conflicts(folder: Path, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -4,21 +4,26 @@ import pytest
 
 from napo.commands.cli import main
 from napo.commands.verify import makers, verify
+from napo.config.profile import load_profile
 from napo.errors import NapoError
 from napo.results import figures
+from napo.stages import plan
+from napo.stages.session import Session
+from napo.workspace.folders import Workspace
 from napo.workspace.manifests import begin, finish, manifest_fingerprint, read_manifest
 
 
 @pytest.fixture
 def data(tmp_path):
     """Two finished stages; the labels of one may still grow."""
-    folder = tmp_path / "data" / "tiny"
-    for name in ("rows", "annotations"):
-        begin(folder / name, {"stage": name})
-        (folder / name / "content.parquet").write_bytes(name.encode())
-        (folder / name / "ada.csv").write_text("id\n")
-        finish(folder / name, keep_open="ada.csv" if name == "annotations" else "")
-    return folder
+    workspace = Workspace(tmp_path, "tiny")
+    for folder, settings in plan.folders(Session(load_profile("tiny"), workspace), ()):
+        if folder.name in ("rows", "annotations"):
+            begin(folder, settings)
+            (folder / "content.parquet").write_bytes(folder.name.encode())
+            (folder / "ada.csv").write_text("id\n")
+            finish(folder, keep_open="ada.csv" if folder.name == "annotations" else "")
+    return workspace.data
 
 
 def problems(data, figures=None):
@@ -63,6 +68,37 @@ def test_rows_that_are_missing_or_differ_from_those_used_are_named(data):
     (data / "rows" / "content.parquet").write_bytes(b"others")
     finish(data / "rows")
     assert problems(data) == {("rows", "changed")}
+
+
+def sealed(folder, settings):
+    begin(folder, settings)
+    finish(folder)
+
+
+@pytest.mark.kind("A. A report may only say what its runs had")
+def test_a_run_made_again_and_tables_of_other_results_are_named(data):
+    sealed(data / "runs" / "A1" / "seed-0", {"beta": 0.2})
+    sealed(data / "results" / "A1" / "seed-0", {"run": {"beta": 0.2}})
+    sealed(data / "results" / "base", {"run": {}})
+    made_from = manifest_fingerprint(read_manifest(data / "results" / "base"))
+    sealed(data / "tables", {"results": {"base": made_from}})
+    assert problems(data) == set()
+    shutil.rmtree(data / "runs" / "A1" / "seed-0")
+    assert problems(data) == set()  # weights were deleted to save space
+    sealed(data / "runs" / "A1" / "seed-0", {"beta": 0.1})
+    (data / "results" / "base" / "vlind.json").write_text("{}")
+    finish(data / "results" / "base")
+    assert problems(data) == {("seed-0", "other run"), ("tables", "outdated")}
+
+
+@pytest.mark.kind("A. A report may only say what its runs had")
+def test_folders_with_other_settings_than_the_profiles_are_named(data, tmp_path, capsys, result):
+    (tmp_path / "mine.yaml").write_text("extends: tiny\nname: tiny\nmasks: {image: drop}")
+    profile = str(tmp_path / "mine.yaml")
+    assert main(["verify", "--workspace", str(tmp_path), "--profile", profile]) == 1
+    line = capsys.readouterr().out.splitlines()[0]
+    result(line.replace(str(tmp_path), "..."))
+    assert line.startswith("settings") and "(image: 'mask_token' there, 'drop' now)" in line
 
 
 def test_a_damaged_provenance_is_a_sentence(data):

@@ -26,7 +26,7 @@ def test_a_variant_is_trained_once_and_an_edited_one_is_refused(tmp_path, monkey
     assert stages.train(session, "mine", 0) == session.workspace.run("mine", 0, "full")
     edited = replace(MINE, terms=(Term("rejected", "napo", alpha=0.02),))
     monkeypatch.setitem(VARIANTS, "mine", edited)
-    with pytest.raises(NapoError, match=r"other settings \(objective\.terms\)"):
+    with pytest.raises(NapoError, match=r"other settings \(objective\.terms differ\)"):
         stages.train(session, "mine", 0)
     with pytest.raises(NapoError, match=r"runs/A2/seed-5 is missing or unfinished"):
         stages.records(session, "A2", "5")

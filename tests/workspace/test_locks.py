@@ -79,7 +79,7 @@ def test_work_is_sealed_if_it_succeeds_and_is_not_repeated(tmp_path):
     assert b'"part"' in sealed and b".lock" not in sealed
     with work_on(place, {"a": 1}) as todo:
         assert not todo
-    with pytest.raises(NapoError, match="a differ"), work_on(place, {"a": 2}):
+    with pytest.raises(NapoError, match="a: 1 there, 2 now"), work_on(place, {"a": 2}):
         pass
 
 

@@ -149,7 +149,10 @@ def test_settings_that_differ_are_named_with_their_values_but_not_with_hashes():
     assert pairs == {
         "decoding.beams": (1, 3), "rows": ("0" * 16, "1" * 16), "lost": ("x", None),
     }  # fmt: skip
-    assert in_words(pairs) == "decoding.beams: 1 there, 3 now; lost: 'x' there, not set now; rows"
+    assert (
+        in_words(pairs)
+        == "decoding.beams: 1 there, 3 now; lost: 'x' there, not set now; rows differ"
+    )
 
 
 def test_an_input_that_is_gone_is_not_compared(tmp_path):
