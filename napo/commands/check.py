@@ -21,8 +21,10 @@ from transformers import AutoModelForImageTextToText, ProcessorMixin
 from napo import stages
 from napo.benchmarks import amber, judges, module, options, words
 from napo.data import fetch, sources
+from napo.data.rows import own_responses
 from napo.data.source_files import READ_ROWS
 from napo.errors import NapoError
+from napo.method.layout import row_check
 from napo.models import families
 from napo.models.conversation import plain, render
 from napo.models.load import add_adapter, config_of, load_processor
@@ -118,6 +120,7 @@ def rows(session: Session, processor: ProcessorMixin | None, quick: bool) -> Ite
         yield Finding("fault", f"{folder} holds {survey.rows} rows where {expected} are expected.")
     problems = list(survey.bad.values())
     special, roles, long = [], [], []  # ids
+    row_problem = row_check(processor, limit) if processor else None
     with Progress(survey.rows, "look at the rows") as progress:
         for _, batch in sources.batches(folder, READ_ROWS, data.count):
             for index, row in batch:
@@ -126,6 +129,8 @@ def rows(session: Session, processor: ProcessorMixin | None, quick: bool) -> Ite
                 if not quick or index % QUICK == 0:
                     try:
                         row = sources.decode(row)
+                        if row_problem:
+                            row_problem(row, own_responses(row))
                     except sources.BadRow as error:
                         problems.append(str(error))
                         continue
@@ -156,17 +161,8 @@ def rows(session: Session, processor: ProcessorMixin | None, quick: bool) -> Ite
 
 
 def is_long(processor: ProcessorMixin, row: dict[str, Any], limit: int) -> bool:
-    """Whether a response of a row ends beyond the limit, in tokens with the prompt.
-
-    Raises:
-        NapoError: when the prompt alone is as long as the limit.
-    """
+    """Whether a response of a row ends beyond the limit, in tokens with the prompt."""
     prompt_tokens = len(prompt_inputs(processor, row["question"], row["image"]).ids)
-    if prompt_tokens >= limit:
-        raise NapoError(
-            f"Row {row['id']}: its prompt alone has {prompt_tokens} tokens, and "
-            f"training.max_length is {limit}; raise it or drop the row."
-        )
     prompt = render(processor, row["question"], image=True)
     responses = response_ids(processor, prompt, [row["chosen"], row["rejected"]])
     return prompt_tokens + max(map(len, responses)) + 1 > limit

@@ -141,10 +141,10 @@ def write_rows(
                 if place in known.bad:
                     raise BadRow(known.bad[place])
                 row = sources.with_bytes(row)
-                decoded, has_both = sources.decode(row), _has_both(row)
-                check(decoded, ("chosen", "rejected", *(BIASED if has_both else ())))
+                decoded, responses = sources.decode(row), own_responses(row)
+                check(decoded, responses)
                 rows[place] = {k: v for k, v in row.items() if k not in sources.PLACE}
-                if not has_both:
+                if not set(BIASED) <= set(responses):
                     bare[place] = decoded
             except BadRow as problem:
                 if bad_rows == "stop":
@@ -177,9 +177,10 @@ def write_rows(
         done(len(batch))
 
 
-def _has_both(row: Mapping[str, Any]) -> bool:
-    """Whether a row comes with both biased responses, as in the released RLAIF-V-Bias."""
-    return not any(blank(row.get(name) or "") for name in BIASED)
+def own_responses(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The responses that a row comes with: in the released RLAIF-V-Bias also both biased ones."""
+    both = not any(blank(row.get(name) or "") for name in BIASED)
+    return ("chosen", "rejected", *(BIASED if both else ()))
 
 
 def _check_generated(row: Mapping[str, Any], check: Check) -> None:

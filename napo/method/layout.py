@@ -6,11 +6,12 @@ continue from the end of the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from napo.config.variants import CORRUPTED, RESPONSES
@@ -20,8 +21,10 @@ from napo.models.conversation import plain, render
 from napo.models.prompts import (
     PromptInputs,
     corrupt_image,
+    image_pixels,
     prompt_inputs,
     response_ids,
+    same_length_for_all_images,
     stack_pixels,
 )
 
@@ -156,6 +159,30 @@ def encode(
             )
         answers[response] = (prompt, tokens[:room])
     return EncodedRow(name, tuple(prompts), answers)
+
+
+def row_check(
+    processor: ProcessorMixin, max_length: int
+) -> Callable[[Mapping[str, Any], Sequence[str]], None]:
+    """A check that raises `BadRow` for a row and responses that scoring would refuse.
+
+    If all images have equally many tokens, it preprocesses none; else also mDPO's crop of each.
+    """
+    pixels = None
+    if same_length_for_all_images(processor):
+        pixels = image_pixels(processor, Image.new("RGB", (24, 24)))
+
+    def check(row: Mapping[str, Any], responses: Sequence[str]) -> None:
+        if blank(plain(processor, row["question"])):
+            raise BadRow(
+                f"Row {row['id']}: its question holds special tokens only; write one or drop the "
+                "row."
+            )
+        if pixels is None and row["image"] is not None:
+            responses = (*responses, CORRUPTED)
+        encode(row, processor, responses, max_length, pixels)
+
+    return check
 
 
 def assemble(

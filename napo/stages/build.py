@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from napo.config.profile import Profile
 from napo.config.variants import BIASED, CORRUPTED, RESPONSES
 from napo.data import sources
-from napo.data.rows import Build, Check, shards, skipped, write_rows, write_scores
-from napo.data.source_files import ParquetFile, blank
+from napo.data.rows import Build, shards, skipped, write_rows, write_scores
+from napo.data.source_files import ParquetFile
 from napo.data.sources import BadRow
 from napo.errors import NapoError
 from napo.progress import Progress
@@ -54,7 +52,11 @@ def build_rows(session: Session) -> Path:
 
 def build_share(session: Session) -> None:
     """One process's share of `build_rows`."""
+    from napo.method.layout import row_check
+    from napo.models.load import load_processor
+
     data, folder = session.profile.data, session.workspace.rows
+    model, max_length = session.profile.model, session.profile.training.max_length
     source = source_folder(session)
     total = sources.number_of_rows(source, data.count)
     # Loaded when the first row needs it: rows of the released RLAIF-V-Bias need no model.
@@ -65,41 +67,12 @@ def build_share(session: Session) -> None:
             folder,
             lambda rows: generator()(rows),
             size=data.shard_rows,
-            check=load_check(session.profile),
+            check=row_check(load_processor(model.location, **model.preprocessing), max_length),
             count=data.count,
             bad_rows=data.bad_rows,
             worker=worker(),
             done=update,
         )
-
-
-def load_check(profile: Profile) -> Check:
-    """A check of a row and some of its responses by the very function that encodes for scoring.
-
-    If all images have equally many tokens, no image is preprocessed for it.
-    """
-    from napo.method.layout import encode
-    from napo.models.conversation import plain
-    from napo.models.load import load_processor
-    from napo.models.prompts import image_pixels, same_length_for_all_images
-
-    model, max_length = profile.model, profile.training.max_length
-    processor = load_processor(model.location, **model.preprocessing)
-    pixels = None
-    if same_length_for_all_images(processor):
-        pixels = image_pixels(processor, Image.new("RGB", (24, 24)))
-
-    def check(row: Mapping[str, Any], responses: Sequence[str]) -> None:
-        if blank(plain(processor, row["question"])):
-            raise BadRow(
-                f"Row {row['id']}: its question holds special tokens only; write one or drop the "
-                "row."
-            )
-        if pixels is None and row["image"] is not None:  # mDPO's crop may have another length
-            responses = (*responses, CORRUPTED)
-        encode(row, processor, responses, max_length, pixels)
-
-    return check
 
 
 def load_generator(profile: Profile) -> Build:
