@@ -1,6 +1,8 @@
 """The real notebooks, executed at smoke scale by the real pipeline."""
 
 import os
+import random
+import shutil
 import subprocess
 import sys
 import time
@@ -154,6 +156,84 @@ def test_baselines_are_trained_on_demand_and_then_belong_to_the_plan(made):
     sealed = (workspace.tables / "manifest.json").stat().st_mtime
     assert pipeline(workspace.root).returncode == 0
     assert (workspace.tables / "manifest.json").stat().st_mtime == sealed
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    """The workspace copied as people copy: other times of files, no memory of Snakemake."""
+    rng, root = random.Random(0), tmp_path / "copy"
+    ignored = shutil.ignore_patterns(".snakemake", "checkpoints")
+    shutil.copytree(made[0].root, root, ignore=ignored)
+    for path in root.rglob("*"):
+        os.utime(path, (time.time() - rng.uniform(0, 1e6),) * 2)
+    return Workspace(root, "smoke")
+
+
+def changed(folder, text):
+    """The path of a profile that changes the smoke profile."""
+    path = folder / "changed.yaml"
+    path.write_text(f"extends: smoke\nname: smoke\n{text}")
+    return str(path)
+
+
+@pytest.mark.kind("A. It plans what has to be done")
+def test_in_a_copied_workspace_nothing_is_planned(copy):
+    (copy.notebooks / "05_train-A1.ipynb").unlink()  # as if notebooks had run by hand
+    done = pipeline(copy.root, "-n")
+    assert "Nothing was run" in done.stdout, done.stdout + done.stderr
+    assert "Job stats" not in (copy.data / "pipeline.log").read_text()
+
+
+@pytest.mark.kind("A. A report may only say what its runs had")
+@pytest.mark.parametrize("change", ["training: {learning_rate: 0.01}", "masks: {image: drop}"])
+def test_a_changed_profile_is_refused_every_time_and_writes_no_report(copy, tmp_path, change):
+    report = (copy.tables / "report.html").read_bytes()
+    profile = changed(tmp_path, change)
+    for _ in range(2):
+        done = pipeline(copy.root, "--profile", profile)
+        assert done.returncode == 1 and "made with other settings" in done.stderr
+    assert (copy.tables / "report.html").read_bytes() == report
+
+
+@pytest.mark.kind("A. A report may only say what its runs had")
+def test_notebook_07_says_what_its_runs_had_under_a_changed_profile(copy, tmp_path):
+    profile = changed(tmp_path, "training: {beta: 0.25, epochs: 9}\nmasks: {image: drop}")
+    where = ("-p", "workspace", str(copy.root), "-p", "profile", profile)
+    done = papermill("07_results", tmp_path, *where)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = (copy.tables / "report.html").read_text()
+    for text in (
+        "training.beta is 0.1 in the runs and 0.25 in the profile",
+        "rows.image is &#39;mask_token&#39; in the runs and &#39;drop&#39; in the profile",
+        "<dt>training.beta</dt><dd>0.1</dd>",
+        "<dt>rows.image</dt><dd>mask_token</dd>",
+    ):
+        assert text in report, text
+    assert "training.epochs is 2 in the runs" in (copy.tables / "table1.md").read_text()
+    assert "training.beta" in (tmp_path / "out.ipynb").read_text()
+
+
+@pytest.mark.kind("A. Without labels everything else is made")
+def test_a_persons_labels_get_a_figure_of_their_own_and_without_labels_all_else_is_made(
+    copy, tmp_path
+):
+    truth = pd.read_csv(copy.annotations / "oracle.csv", dtype=str, keep_default_na=False)
+    truth.assign(annotator="007").to_csv(copy.annotations / "007.csv", index=False)
+    own = (copy.figures / "fig4.png").read_bytes()
+    done = pipeline(copy.root)
+    assert done.returncode == 0 and "[3/3] report done" in done.stdout, done.stdout + done.stderr
+    assert (copy.figures / "fig4-by-007.png").read_bytes() == own
+    assert (copy.figures / "fig4.png").read_bytes() == own
+    assert "labelled by 007" in (copy.tables / "report.html").read_text()
+    for path in copy.annotations.glob("*.csv"):
+        path.unlink()
+    by_hand = changed(tmp_path, "annotation: {annotator: ''}")
+    done = pipeline(copy.root, "--profile", by_hand)
+    assert done.returncode == 0 and "[1/1] report done" in done.stdout, done.stdout + done.stderr
+    assert "Fig. 4 is not drawn: Nobody has labelled the samples yet" in done.stdout
+    report = (copy.tables / "report.html").read_text()
+    assert "Fig. 4: not labelled. Nobody has labelled the samples yet; label them" in report
+    assert "labelled by" not in report and "Table 4" in report
 
 
 def test_a_notebook_runs_alone_from_any_folder(made, tmp_path):

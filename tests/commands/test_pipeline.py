@@ -1,4 +1,5 @@
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -136,13 +137,50 @@ def test_a_log_that_cannot_be_written_ends_all_processes(tmp_path, monkeypatch):
     assert pipeline.processes.end(data) == 0
 
 
-@pytest.mark.long
-def test_at_the_papers_scale_a_report_waits_for_labels_and_other_jobs_run(tmp_path, capsys):
+SCRIPTS = Path(__file__).parents[2] / "notebooks"
+
+
+@pytest.mark.kind("A. No edit of a parameters cell changes the pipeline")
+def test_the_pipeline_passes_every_parameter_of_every_notebook(tmp_path):
+    assert reproduce(tmp_path, "-n", "--printshellcmds") == 0
+    log = (tmp_path / "data" / "smoke" / "pipeline.log").read_text()
+    commands = [shlex.split(line) for line in log.splitlines() if "papermill /" in line]
+    names = [Path(words[3]).stem for words in commands]
+    assert len(set(names)) == 8
+    for name, words in zip(names, commands, strict=True):
+        cells = json.loads((SCRIPTS / f"{name}.ipynb").read_text())["cells"]
+        (cell,) = (cell for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
+        declared = {line.split(":")[0] for line in cell["source"]}
+        passed = {words[i + 1]: word for i, word in enumerate(words) if word in ("-p", "-r")}
+        assert set(passed) == declared, name
+        texts = {line.split(":")[0] for line in cell["source"] if ": str" in line}
+        assert texts == {each for each in passed if passed[each] == "-r"}, name
+
+
+@pytest.mark.kind("A. Without labels everything else is made")
+def test_without_labels_the_plan_has_everything_but_fig4(tmp_path, capsys, result):
     profile = tmp_path / "byhand.yaml"
     profile.write_text("extends: smoke\nname: byhand\nscale: paper\nannotation: {annotator: ''}")
-    until = ["--until", "annotate_noise", "loss_curves"]
-    assert reproduce(tmp_path, *until, profile=str(profile)) == 1
-    output = capsys.readouterr()
-    assert "annotate_noise failed; see" in output.out and "loss_curves done" in output.out
-    assert output.err.startswith("napo: Nobody has labelled the samples yet; label them in Jupyter")
-    assert (tmp_path / "figures" / "byhand" / "fig3.png").is_file()
+    assert reproduce(tmp_path, "-n", profile=str(profile)) == 0
+    plan = (tmp_path / "data" / "byhand" / "pipeline.log").read_text()
+    assert "07_results" in plan and "fig3.png" in plan
+    assert "fig4" not in plan and "02_annotate_noise" not in plan
+    sentence = capsys.readouterr().out.splitlines()[-2]
+    result(sentence)
+    assert sentence.startswith("Fig. 4 is not drawn: Nobody has labelled the samples yet; label")
+
+
+@pytest.mark.kind("the machine's surroundings")
+def test_jobs_find_this_environments_kernel_before_a_users_kernel_of_the_same_name(
+    tmp_path, monkeypatch
+):
+    foreign = tmp_path / "user" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text('{"argv": ["/none/python"], "display_name": "other"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(foreign.parents[1]))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(foreign.parents[1]))
+    code = "from jupyter_client.kernelspec import get_kernel_spec as spec; "
+    code += "print(spec('python3').resource_dir)"
+    assert pipeline.follow([sys.executable, "-c", code], tmp_path, Jobs(cores=1)) == 0
+    place = (tmp_path / "pipeline.log").read_text().strip()
+    assert Path(place).is_relative_to(sys.prefix)
