@@ -210,7 +210,7 @@ class Chat:
                 "The judge needs OPENAI_API_KEY, in ASCII letters (and OPENAI_BASE_URL for another "
                 "endpoint than OpenAI's), in the environment; a local server takes any key."
             )
-        if not _is_address(os.environ.get("OPENAI_BASE_URL", "https://api.openai.com")):
+        if not is_address(os.environ.get("OPENAI_BASE_URL", "https://api.openai.com")):
             raise NapoError(BAD_ADDRESS)
         with self._lock:
             try:
@@ -224,7 +224,8 @@ class Chat:
         return self._client
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether a text is the address of a server."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

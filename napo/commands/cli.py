@@ -114,7 +114,7 @@ def check(
     from napo.commands import check
     from napo.stages.session import open_session
 
-    check.report(open_session(profile, workspace), quick)
+    check.report(open_session(profile, workspace, write=False), quick)
 
 
 @app.command()

@@ -110,7 +110,9 @@ class Run:
         self.full, self.four_bit = tune == "full", tune == "qlora"
         self.strategy, self.gpus, self.attention = strategy, gpus, profile.model.attention
         names = training.lora_targets or families.Family.lora_targets
-        self.targets = () if self.full else tuple(name.strip() for name in names.split(","))
+        self.targets = (
+            () if self.full else tuple(name.strip().rpartition(".")[2] for name in names.split(","))
+        )
         for name in self.targets:
             if name not in shape.linear:
                 raise unknown("LoRA target", name, shape.linear)

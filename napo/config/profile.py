@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from napo.config import strict_yaml
 from napo.config.settings import (
@@ -84,6 +84,13 @@ class Profile(Settings):
     scale: Literal["tiny", "paper"] = "paper"  # decides which differences the tables show
     paper_model: Literal["7B", "13B"] = "7B"  # the paper's model to compare with
 
+    _file: str = PrivateAttr("")  # empty for a profile of `PROFILES`
+
+    @property
+    def argument(self) -> str:
+        """What commands call this profile: its name, or the path of its file."""
+        return self._file or self.name
+
     @field_validator("name")
     @classmethod
     def _free(cls, value: str) -> str:
@@ -152,7 +159,10 @@ def load_profile(name: str) -> Profile:
         NapoError: for an unknown profile or key, or a value out of its range, naming file and key.
     """
     path, content = _read(name, {})
-    return _validated(Profile, path.name, {"name": path.stem, **content})
+    profile = _validated(Profile, path.name, {"name": path.stem, **content})
+    profile._file = str(path) if path.parent != PROFILES else ""
+    profile.model._profile = profile.argument
+    return profile
 
 
 def load_run(path: Path) -> Run:

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from napo.config.registry import look_up
 from napo.config.values import (
@@ -73,6 +81,7 @@ class Model(Settings):
     image_mode: ImageMode = "crop"  # one switch for all stages
     system: str = ""  # text at the start of every prompt, never masked; empty: none
     architecture: dict[str, JsonValue] = {}  # from its config.json, for the budget before download
+    _profile: str = PrivateAttr("PROFILE")  # the profile's name or file, for messages
 
     @model_validator(mode="after")
     def _only_the_hub_has_revisions(self) -> Model:
@@ -109,7 +118,7 @@ class Model(Settings):
             if not isinstance(config, str):
                 raise NapoError(
                     f"{self.path} at {self.revision[:8]} is not in the hub's cache; "
-                    "fetch it with make fetch PROFILE=... YES=1."
+                    f"fetch it with make fetch PROFILE={self._profile} YES=1."
                 )
             return str(Path(config).parent)
         package, colon, folder = self.path.partition(":")

@@ -57,7 +57,8 @@ def benchmarks_fingerprint(session: Session) -> str:
     for path in downloads:
         if not path.is_dir():
             raise NapoError(
-                f"{path} is missing; fetch it (make fetch PROFILE={session.profile.name} YES=1)."
+                f"{path} is missing; fetch it "
+                f"(make fetch PROFILE={session.profile.argument} YES=1)."
             )
     files = sorted(file for path in downloads for file in path.rglob("*") if file.is_file())
     return content_hash(files, folder)

@@ -37,16 +37,19 @@ from napo.workspace.hashing import remember_in
 STRATEGIES = Path(str(files("napo.training"))) / "accelerate"
 
 
-def processes(session: Session) -> int:
+def processes(session: Session, gpus: int | None = None) -> int:
     """Number of processes of a stage: the profile's, or by default one for each GPU.
+
+    `gpus` is the number of visible GPUs where the caller knows it.
 
     Raises:
         NapoError: if the profile sets more than the visible GPUs.
     """
     import torch
 
-    count, gpus = session.profile.launch.processes, torch.cuda.device_count()
-    if torch.cuda.is_available() and count > gpus:
+    count = session.profile.launch.processes
+    gpus = torch.cuda.device_count() if gpus is None else gpus
+    if gpus and count > gpus:
         raise NapoError(
             f"launch.processes is {count}, and {gpus} GPUs are visible; "
             "lower it, or set it to 0 for one process a GPU."

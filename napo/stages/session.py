@@ -72,12 +72,15 @@ def start() -> Session:
     return open_session(**parameters)
 
 
-def open_session(profile: str, workspace: str = "", **parameters: Any) -> Session:
+def open_session(
+    profile: str, workspace: str = "", *, write: bool = True, **parameters: Any
+) -> Session:
     """The session of a profile and a workspace folder, for use in scripts.
 
     Args:
         profile: its name, or the path of its file.
         workspace: the folder; empty: the checkout.
+        write: refuse a read-only workspace.
         parameters: a notebook's other parameters, recorded in the provenance of its results.
     """
     settings = load_profile(profile)
@@ -86,7 +89,7 @@ def open_session(profile: str, workspace: str = "", **parameters: Any) -> Sessio
     for name in type(settings.world).model_fields:
         settings.world.function(name)  # a wrong name fails now, not after hours
     provenance.set_session(settings.name, fingerprint(settings.model_dump()), parameters)
-    folders = Workspace.open(workspace, settings.name)
+    folders = Workspace.open(workspace, settings.name, write=write)
     remember_in(folders.hashes)
     return Session(settings, folders)
 

@@ -1,143 +1,190 @@
-"""What `napo check` finds before a GPU hour is spent."""
+"""`napo check` as a whole: it goes on after any damage, and opens the pipeline."""
 
-import importlib.util
 import json
+import os
 import shutil
 
 import pytest
 import source_fixtures as web
 
-from napo import stages
 from napo.commands import check
+from napo.commands.check_machine import Machine
 from napo.commands.cli import main
-from napo.noise.labels import store_label
+from napo.config.profile import load_profile
+from napo.errors import NapoError
 from napo.stages.session import open_session
 from napo.workspace.files import read_json
 
-SHAPE = {"max_length": 512, "batch_size": 4, "micro_batch_size": 4}
+GOES_ON = pytest.mark.kind("raw tracebacks from damaged inputs")
+TRUE = pytest.mark.kind("napo check says what is true, all at once")
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
+HTML = b"<!doctype html><title>404</title>"
 
 
-@pytest.fixture(scope="module")
-def benchmarks(tmp_path_factory):
-    return stages.make_benchmarks(open_session("smoke", str(tmp_path_factory.mktemp("smoke"))))
+def command(tmp_path, *options):
+    call = ["check", "--profile", str(tmp_path / "mine.yaml"), "--workspace", str(tmp_path)]
+    return main([*call, *options])
 
 
-@pytest.fixture
-def profile(tmp_path, benchmarks):
-    """Rows and changed settings -> a session with downloads, the tiny model, and its workspace."""
-    shutil.copytree(benchmarks, tmp_path / "benchmarks")
-
-    def make(rows, **changes):
-        web.write(tmp_path / "in" / "rows", rows)
-        settings = {
-            "seeds": "0",
-            "data": {"source": "in/rows", "expected": len(rows), "bad_rows": "skip"},
-            "evaluation": {"source": "benchmarks"},
-            "world": {"judge_by_truth": "napo.icon_world.judge:judge_by_truth"},
-            **changes,
-            "training": SHAPE | changes.get("training", {}),
-        }
-        path = tmp_path / "mine.yaml"
-        path.write_text(json.dumps(settings))
-        return open_session(str(path), str(tmp_path))
-
-    return make
+def without_key(path, key):
+    """A JSON list of objects, of which the first lacks a key."""
+    first, *others = json.loads(path.read_bytes())
+    del first[key]
+    return json.dumps([first, *others]).encode()
 
 
-def rows(**changes):
-    """Eight rows, the fifth of them changed."""
-    return [web.published(number) | (changes if number == 4 else {}) for number in range(8)]
-
-
-def texts(session, state):
-    return [finding.text for finding in check.check(session) if finding.state == state]
-
-
-def command(tmp_path):
-    return main(["check", "--profile", str(tmp_path / "mine.yaml"), "--workspace", str(tmp_path)])
+@TRUE
+def test_a_fresh_tiny_workspace_has_no_fault(tmp_path, result):
+    findings = check.check(open_session("tiny", str(tmp_path)))
+    assert [finding for finding in findings if finding.state != "ok"] == []
+    made = [finding.text for finding in findings if finding.text.startswith("Notebook 00 makes")]
+    assert len(made) == 5  # rows and four benchmarks
+    result(made[0])
 
 
 def test_good_data_has_no_fault_and_opens_the_pipeline(tmp_path, profile, capsys):
-    session = profile(rows(), training={"lora_targets": "q_proj, self_attn.v_proj"})
-    assert texts(session, "fault") == []
+    session = profile(training={"lora_targets": "q_proj, self_attn.v_proj"})
+    assert not check.passed(session)
     assert command(tmp_path) == 0
     assert "8 rows can be used" in capsys.readouterr().out
+    assert check.passed(session)
     assert read_json(session.workspace.data / "check.json")["findings"]
 
 
-def test_samples_wait_for_labels_until_a_person_has_given_one(profile):
-    session = profile(rows(), annotation={"annotator": "", "samples": 4})
-    (note,) = (text for text in texts(session, "note") if "labelled" in text)
-    assert "wait until somebody has labelled 4 samples" in note
-    label = {"id": "1", "kind": "language_biased", "label": "biased", "annotator": "ann"}
-    store_label(session.workspace.annotations / "ann.csv", label)
-    assert "The samples were labelled by ann." in texts(session, "ok")
+@TRUE
+@pytest.mark.parametrize("change", ["profile", "rows", "benchmark", "check.json"])
+def test_after_a_change_the_check_has_to_be_repeated(tmp_path, profile, change):
+    session = profile()
+    check.report(session)
+    if change == "profile":
+        session = profile(training={"learning_rate": 1e-5})
+    elif change == "rows":
+        session = profile([web.published(number, chosen="No.") for number in range(8)])
+    elif change == "benchmark":
+        picture = next((tmp_path / "benchmarks" / "vlind").rglob("*.jpg"))
+        picture.write_bytes(web.encoded(web.picture(), "JPEG"))
+    else:
+        (session.workspace.data / "check.json").write_bytes(HTML)
+    assert not check.passed(session)
 
 
-@pytest.mark.parametrize("name", web.SPOILT)
-def test_a_bad_row_is_named_before_anything_runs(tmp_path, profile, name):
-    changes, why = web.SPOILT[name]
-    (tmp_path / "secret.png").write_bytes(web.encoded(web.picture()))
-    note = texts(profile(rows(**changes)), "note")[0]
-    assert "1 rows cannot be used (they will be left out)" in note
-    assert "4" in note and why.split(r"\(")[0].split(" (")[0] in note
-    strict = profile(rows(**changes), data={"source": "in/rows"})
-    assert "the build would stop" in texts(strict, "fault")[0]
+def test_a_check_with_faults_closes_the_pipeline_again(tmp_path, profile):
+    session = profile()
+    check.report(session)
+    shutil.rmtree(tmp_path / "benchmarks" / "amber")
+    with pytest.raises(NapoError, match=r"^1 fault; correct them"):
+        check.report(session)
+    assert not (session.workspace.data / "check.json").exists()
 
 
-@pytest.mark.kind("a stage seals what the next one refuses")
-def test_rows_that_the_build_would_leave_out_are_counted(profile, result):
-    data = rows(chosen="</s>")
-    data[2] |= {"question": "what " * 600}
-    (note,) = (text for text in texts(profile(data), "note") if "left out" in text)
-    assert note.startswith("2 rows cannot be used (they will be left out): Row 2: its prompt alone")
-    assert "Row 4 has an empty chosen" in note
-    result(note)
-
-
-def test_special_tokens_and_template_words_are_counted(profile):
-    session = profile(rows(question="What <image> is 4? USER: hi </s>"))
-    notes = " ".join(texts(session, "note"))
-    assert "1 rows hold a special token, which is taken out: ids 4" in notes
-    assert "1 questions hold a word of a chat template" in notes
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"data": {"source": "in/rows", "expected": 9}}, "holds 8 rows where 9 are expected"),
-        ({"training": {"max_length": 20}}, "its prompt alone has"),
-        ({"training": {"batch_size": 8}, "launch": {"processes": 4}}, "not a multiple"),
-        ({"training": {"tune": "qlora"}}, "tune is qlora, which needs bitsandbytes: pip install"),
-        ({"masks": {"engine": "vllm"}}, "engine is vllm, which is not installed: pip install vllm"),
-        ({"training": {"lora_targets": "q_prj"}}, "LoRA target 'q_prj'. Did you mean 'q_proj'?"),
-        (
-            {"training": {"lora_targets": "input_layernorm"}},
-            "training.lora_targets is 'input_layernorm', and",
-        ),
-        ({"world": {}}, "MMHal-Bench needs a judge and this profile's world has no rule; set"),
-    ],
-    ids=str,
-)
-def test_a_setting_that_would_fail_later_is_a_fault(profile, monkeypatch, changes, sentence):
-    find = importlib.util.find_spec
-    absent = ("bitsandbytes", "vllm")  # whatever this machine has
-    spec = lambda name, *rest: None if name in absent else find(name, *rest)  # noqa: E731
-    monkeypatch.setattr(check.importlib.util, "find_spec", spec)
-    (fault,) = texts(profile(rows(), **changes), "fault")
-    assert sentence in fault and fault.endswith(".") and "\n" not in fault
+def test_a_quick_check_does_not_open_the_pipeline(tmp_path, profile):
+    session = profile()
+    assert command(tmp_path, "--quick") == 0
+    assert not check.passed(session)
 
 
 def test_missing_things_are_faults_and_everything_else_is_checked(tmp_path, profile, capsys):
-    session = profile(rows(), model={"path": "nobody/nothing", "revision": "abc"})
+    session = profile(model={"path": "nobody/nothing", "revision": "abc"})
     next((tmp_path / "benchmarks" / "vlind").rglob("*.jpg")).unlink()
     template = tmp_path / "benchmarks" / "mmhal" / "response_template.json"
     template.write_text(json.dumps(json.loads(template.read_text())[1:]))
     assert command(tmp_path) == 1
     output = capsys.readouterr()
-    assert "nobody/nothing at abc is not in the hub's cache; fetch it" in output.out
+    assert f"fetch it with make fetch PROFILE={tmp_path / 'mine.yaml'} YES=1" in output.out
     faults = [line for line in output.out.splitlines() if line.startswith("fault")]
     assert any("vlind" in line.lower() and "no image" in line for line in faults)
     assert any("mmhal" in line and "are expected" in line for line in faults)
+    assert "what disk and memory have to hold is not known" in output.out
     assert "3 faults" in output.err
     assert not (session.workspace.data / "check.json").exists()
+
+
+DAMAGES = {
+    "HTML for JSON": ("vlind", "benchmarks/vlind/data.json", HTML),
+    "a git-lfs pointer": ("mmhal", "benchmarks/mmhal/response_template.json", POINTER),
+    "cut JSON": ("amber", "benchmarks/amber/annotations.json", b'[{"id": 1, "ty'),
+    "null for a list": ("amber", "benchmarks/amber/query_generative.json", b"null"),
+    "Latin-1": ("amber", "benchmarks/amber/safe_words.txt", b"caf\xe9\n"),
+    "a list of numbers": ("vlind", "benchmarks/vlind/data.json", b"[1, 2, 3]"),
+    "JSONL of HTML": ("object_halbench", "benchmarks/object_halbench/questions.jsonl", HTML),
+    "Parquet of HTML": ("rows", "in/rows/RLAIF-V-Dataset_000.parquet", HTML),
+    "labels in Latin-1": ("labels", "data/mine/annotations/ann.csv", b"id,kind\n1,caf\xe9\n"),
+    "damaged record of downloads": ("downloads", "data/downloads/fetched.json", b"[1"),
+}
+
+
+@GOES_ON
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_a_fault_of_its_part_and_the_check_goes_on(
+    tmp_path, profile, damage, result
+):
+    part, name, content = DAMAGES[damage]
+    session = profile(annotation={"annotator": ""})
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    assert part in ("labels", "downloads") or (tmp_path / name).is_file()
+    (tmp_path / name).write_bytes(content)
+    findings = check.check(session)
+    faults = [finding for finding in findings if finding.state == "fault"]
+    assert {finding.part for finding in faults} == {part}
+    assert all("\n" not in finding.text for finding in faults)
+    assert str(tmp_path / name).rpartition("/")[0] in faults[0].text
+    fine = {finding.part for finding in findings if finding.state in ("ok", "note")}
+    assert {"model", "rows", "vlind", "mmhal", "tools", "disk", "memory"} - {part} <= fine
+    result(faults[0].text)
+
+
+@GOES_ON
+@pytest.mark.parametrize(
+    ("part", "file", "key"),
+    [
+        ("vlind", "vlind/data.json", "context"),
+        ("amber", "amber/query_generative.json", "image"),
+        ("mmhal", "mmhal/response_template.json", "question"),
+    ],
+)
+def test_a_key_that_is_missing_is_a_fault_of_its_part(tmp_path, profile, part, file, key):
+    session = profile()
+    path = tmp_path / "benchmarks" / file
+    path.write_bytes(without_key(path, key))
+    faults = [finding for finding in check.check(session) if finding.state == "fault"]
+    assert {finding.part for finding in faults} == {part}
+
+
+@GOES_ON
+def test_all_damages_together_are_all_reported(tmp_path, profile):
+    session = profile(annotation={"annotator": ""})
+    for _, name, content in DAMAGES.values():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    faults = [finding for finding in check.check(session) if finding.state == "fault"]
+    assert {finding.part for finding in faults} == {part for part, *_ in DAMAGES.values()}
+
+
+@TRUE
+def test_gpus_that_do_not_answer_are_a_fault_and_the_check_goes_on(profile, monkeypatch):
+    def broken():
+        raise NapoError("The GPUs do not answer (no driver); see what nvidia-smi says.")
+
+    monkeypatch.setattr(Machine, "here", broken)
+    findings = check.check(profile())
+    assert [finding.part for finding in findings if finding.state == "fault"] == ["machine"]
+    assert {"rows", "tools", "disk"} <= {finding.part for finding in findings}
+
+
+@TRUE
+def test_a_read_only_workspace_is_a_fault_and_the_check_goes_on(tmp_path, profile, monkeypatch):
+    profile()
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    session = open_session(str(tmp_path / "mine.yaml"), str(tmp_path), write=False)
+    findings = check.check(session)
+    (fault,) = (finding for finding in findings if finding.state == "fault")
+    assert fault.text == f"{tmp_path} is read-only; name another workspace."
+    assert any("8 rows can be used" in finding.text for finding in findings)
+
+
+def test_a_profile_is_called_as_the_user_called_it(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: llava-1.5-7b")
+    assert load_profile(str(path)).argument == str(path)
+    with pytest.raises(NapoError, match=r"make fetch PROFILE=llava-1\.5-7b YES=1"):
+        _ = load_profile("llava-1.5-7b").model.location

@@ -1,0 +1,289 @@
+"""What `napo check` reads: a profile's model, downloads, rows, benchmarks and labels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import get_token
+from PIL import Image
+from safetensors import safe_open
+from transformers import AutoModelForImageTextToText, ProcessorMixin
+
+from napo import stages
+from napo.benchmarks import module, options
+from napo.commands.footprint import Lengths
+from napo.data import fetch, sources
+from napo.data.source_files import READ_ROWS, JsonlFile, ParquetFile
+from napo.errors import NapoError
+from napo.models import families
+from napo.models.conversation import render
+from napo.models.load import add_adapter, config_of, load_processor
+from napo.models.prompts import mask_token_id, plain, prompt_inputs, response_ids
+from napo.noise.labels import ORACLE
+from napo.progress import Progress
+from napo.stages.session import Session
+from napo.training.run import lora_config
+from napo.workspace.files import finished_files, read_json
+from napo.workspace.manifests import complete
+
+SHOWN = 5  # examples of each kind of problem
+QUICK = 100  # a quick check decodes one image in so many
+ROLES = ("USER:", "ASSISTANT:", "Human:", "###")  # words of chat templates, which text may hold
+WHOLE = {"F64", "F32", "F16", "BF16"}  # types of weights that are not quantised
+BY_WORLD = "Notebook 00 makes them: "
+
+Remark = tuple[str, str]  # its state, and a sentence
+
+
+class Inputs:
+    """A profile's inputs. Each part is a generator of remarks, which may also raise.
+
+    Attributes:
+        session: the profile and its workspace.
+        quick: decode only every hundredth image.
+        processor: the model's, once `model` has loaded it.
+        rows_used: number of rows that the stages will use, as far as it is known.
+        longest: most tokens of a part of the rows that were read; None before.
+    """
+
+    def __init__(self, session: Session, quick: bool = False) -> None:
+        self.session, self.quick, self.profile = session, quick, session.profile
+        self.processor: ProcessorMixin | None = None
+        self.rows_used = self.profile.data.count or self.profile.data.expected
+        self.longest: Lengths | None = None
+
+    def model(self) -> Iterator[Remark]:
+        """The model's processor, and the headers of its weights."""
+        model, masks = self.profile.model, self.profile.masks
+        location = model.location
+        processor = load_processor(location, **model.preprocessing)
+        if "mask_token" in (masks.image, masks.text):
+            mask_token_id(processor)
+        self.processor = processor
+        stored = weight_types(location)
+        quantised = sorted(stored - WHOLE - {"I64", "I32", "BOOL"})
+        if quantised:
+            yield (
+                "fault",
+                f"{model.path} holds quantised weights ({', '.join(quantised)}); name the model "
+                "that they were made from.",
+            )
+        types = ", ".join(sorted(stored & WHOLE))
+        yield "ok", f"{model.path} is there; its {types} weights are loaded as {model.dtype}."
+
+    def downloads(self) -> Iterator[Remark]:
+        """The profile's sources that are not complete."""
+        for item in fetch.status(self.profile, self.session.workspace):
+            if item.source.to and item.lacks:  # the model is checked apart
+                lacks = ", ".join(item.lacks[:SHOWN])
+                hand = ", which also says what to do by hand" if item.source.manual else ""
+                call = f"make fetch PROFILE={self.profile.argument} YES=1"
+                token = ""
+                if item.source.repo and not get_token():
+                    token = " A gated repository also needs HF_TOKEN, which is not set."
+                yield "fault", f"{item.source.name}: {item} ({lacks}); {call}{hand}.{token}"
+
+    def rows(self) -> Iterator[Remark]:
+        """The preference rows: number, images, texts, lengths."""
+        data, world = self.profile.data, self.profile.world
+        folder, limit = stages.source_folder(self.session), self.profile.training.max_length
+        if not data.source and world.make_rows and not complete(folder):
+            yield "ok", f"{BY_WORLD}{data.count:,} rows."
+            return
+        if not data.source and not world.make_rows:
+            raise NapoError("data.source is empty and the world makes no rows; name their folder.")
+        if not folder.is_dir():
+            raise NapoError(f"{folder} is not there; make fetch says how to get it.")
+        try:
+            survey = sources.survey(folder, data.count)
+        except Exception:
+            problems = list(damaged_files(folder))  # of every file, not of the first only
+            yield from (("fault", problem) for problem in problems)
+            if not problems:
+                raise
+            return
+        expected = min(data.count or data.expected, data.expected)
+        if expected and survey.rows != expected:
+            yield "fault", f"{folder} holds {survey.rows} rows where {expected} are expected."
+        problems = list(survey.bad.values())
+        special, roles, long, too_long = [], [], [], []  # ids
+        try:
+            for row, problem in self.decoded(folder, survey):
+                if problem:
+                    problems.append(problem)
+                if problem or self.processor is None:
+                    continue
+                texts = [row[name] for name in ("question", "chosen", "rejected")]
+                if any(plain(self.processor, text) != text.strip() for text in texts):
+                    special.append(row["id"])
+                if any(role in row["question"] for role in ROLES):
+                    roles.append(row["id"])
+                if isinstance(row["image"], Image.Image):
+                    visual, prompt, response = row_lengths(self.processor, row)
+                    lengths = (visual, prompt - visual, response)
+                    self.longest = Lengths(*map(max, self.longest or lengths, lengths))
+                    if prompt >= limit:
+                        too_long.append(row["id"])
+                    elif prompt + response > limit:
+                        long.append(row["id"])
+        except Exception as error:  # the findings so far are kept
+            yield (
+                "fault",
+                str(error) if isinstance(error, NapoError) else f"{folder}: {raw(error)}.",
+            )
+        skip = data.bad_rows == "skip"
+        if problems:
+            state = "note" if skip and len(problems) < survey.rows else "fault"
+            end = "they will be left out" if skip else "the build would stop at the first"
+            yield state, f"{len(problems)} rows cannot be used ({end}): {examples(problems)}"
+        role_words = f"({', '.join(ROLES)}), which is kept"
+        for state, ids, text in (
+            ("fault", too_long, f"rows have a prompt of {limit} tokens or more, so that "
+             "training.max_length leaves no response; raise it, or drop the rows"),
+            ("note", special, "rows hold a special token, which is taken out"),
+            ("note", roles, f"questions hold a word of a chat template {role_words}"),
+            ("note", long, f"rows have a response that max_length {limit} cuts short"),
+        ):  # fmt: skip
+            if ids:
+                yield state, f"{len(ids)} {text}: ids {examples(ids)}"
+        self.rows_used = survey.rows - len(problems)
+        yield "ok", f"{self.rows_used} rows can be used."
+
+    def decoded(self, folder: Path, survey: sources.Survey) -> Iterator[tuple[dict[str, Any], str]]:
+        """Each row whose texts can be used, its image decoded, and what is wrong with the image.
+
+        A quick check leaves most images as they are.
+        """
+        with Progress(survey.rows, "look at the rows") as progress:
+            for _, batch in sources.batches(folder, READ_ROWS, self.profile.data.count):
+                for index, row in batch:
+                    problem = ""
+                    if index not in survey.bad and not (self.quick and index % QUICK):
+                        try:
+                            row = sources.decode(row)
+                        except NapoError as error:
+                            problem = str(error)
+                        except Exception as error:  # one image more that cannot be used
+                            problem = f"Row {row['id']}: {raw(error)}."
+                    if index not in survey.bad:
+                        yield row, problem
+                progress.advance(len(batch))
+
+    def benchmark(self, name: str) -> Iterator[Remark]:
+        """One benchmark: its files, its count, its images."""
+        profile = self.profile
+        scorer, parent = module(name), stages.benchmarks_folder(self.session)
+        if not profile.evaluation.source and profile.world.make_benchmarks and not complete(parent):
+            yield "ok", f"{BY_WORLD}questions and images."
+            return
+        if not (parent / name).is_dir():
+            raise NapoError(f"{parent / name} is not there; make fetch says how to get it.")
+        asking = options(name, profile.evaluation).asking
+        requests = scorer.requests(scorer.load(parent / name), **asking)
+        images = {request.image: request for request in requests}
+        problems = []
+        for request in list(images.values())[:: QUICK if self.quick else 1]:
+            try:
+                request.open()
+            except NapoError as error:
+                problems.append(str(error))
+            except Exception as error:
+                problems.append(f"The image of {request.id} cannot be used, {raw(error)}.")
+        if problems:
+            count = f"{len(problems)} images cannot be used; get them again"
+            yield "fault", f"{count}: {examples(problems)}"
+        yield "ok", f"{len(requests)} requests about {len(images)} images."
+
+    def labels(self) -> Iterator[Remark]:
+        """Whether people have labelled the samples, if the world's truth does not."""
+        annotation = self.profile.annotation
+        if annotation.annotator == ORACLE:
+            return
+        names = sorted(stages.everyones_labels(self.session)["annotator"].unique())
+        if names:
+            yield "ok", f"The samples were labelled by {', '.join(names)}."
+            return
+        yield (
+            "note",
+            f"Fig. 4 waits until somebody has labelled {annotation.samples} samples, in JupyterLab "
+            "once notebook 01 has run (notebooks/02_annotate_noise.ipynb); everything else runs.",
+        )
+
+    def adapter(self) -> Iterator[Remark]:
+        """LoRA's targets are layers of the model, if the profile names its own."""
+        training = self.profile.training
+        if not training.lora_targets or self.processor is None:  # the model is a fault already
+            return
+        config = config_of(self.profile.model.location)
+        with torch.device("meta"), warnings.catch_warnings():  # no memory for weights
+            warnings.simplefilter("ignore")
+            model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+            add_adapter(model, lora_config(training, families.of_config(config)), seed=0)
+        yield "ok", f"all LoRA target layers exist: {training.lora_targets}."
+
+
+def weight_types(path: str) -> set[str]:
+    """The types of a model's weights, from the headers of its files; nothing is loaded.
+
+    Raises:
+        NapoError: when a file is missing, cut short or damaged.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        folder = Path(transformers.utils.cached_file(path, "config.json")).parent
+    files = {file.name for file in folder.glob("*.safetensors")}
+    index = folder / "model.safetensors.index.json"
+    named = set(read_json(index)["weight_map"].values()) if index.is_file() else files
+    lost = sorted(named - files)
+    if lost or not files:
+        raise NapoError(f"{folder} lacks {examples(lost or ['*.safetensors'])}; get it again.")
+    types = set()
+    for name in sorted(named):
+        try:
+            with safe_open(str(folder / name), "pt") as weights:
+                types |= {weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118
+        except Exception as error:  # safetensors derives its own from Exception
+            raise NapoError(
+                f"{folder / name} is cut short or damaged ({error}); get it again."
+            ) from None
+    return types
+
+
+def row_lengths(processor: ProcessorMixin, row: dict[str, Any]) -> tuple[int, int, int]:
+    """Tokens of a row: of its image, of its whole prompt, of its longer response with its end."""
+    ids = prompt_inputs(processor, row["question"], row["image"]).ids
+    prompt = render(processor, row["question"], image=True)
+    responses = response_ids(processor, prompt, [row["chosen"], row["rejected"]])
+    return ids.count(processor.image_token_id), len(ids), max(map(len, responses)) + 1
+
+
+def damaged_files(folder: Path) -> Iterator[str]:
+    """A sentence about each file of a source that does not open or read to its end."""
+    for kind, pattern in ((ParquetFile, "*.parquet"), (JsonlFile, "*.jsonl")):
+        for path in finished_files(folder, pattern):
+            try:
+                for _ in kind(path).rows(0, lambda number: True, texts_only=True):
+                    pass
+            except NapoError as error:
+                yield str(error)
+            except Exception as error:
+                yield f"{path} cannot be read ({raw(error)}); get it again."
+
+
+def raw(error: Exception) -> str:
+    """The first line of a library's error, with its type."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first[:200]}".rstrip(": .")
+
+
+def examples(items: Iterable[str]) -> str:
+    """The first items, and the number of the others."""
+    items = list(items)
+    more = f" ... and {len(items) - SHOWN} more." if len(items) > SHOWN else ""
+    separator = " " if items[0].endswith(".") else ", "
+    return separator.join(items[:SHOWN]) + more
