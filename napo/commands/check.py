@@ -19,7 +19,7 @@ from napo.commands.check_inputs import Inputs, Remark, raw
 from napo.commands.check_machine import Machine
 from napo.commands.check_needs import Needs
 from napo.errors import NapoError
-from napo.models.load import model_fingerprint
+from napo.models.fingerprint import model_fingerprint
 from napo.stages.session import Session
 from napo.workspace.files import fingerprint, read_json, write_json
 from napo.workspace.hashing import content_hash

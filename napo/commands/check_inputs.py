@@ -21,11 +21,18 @@ from napo.data import fetch, sources
 from napo.data.source_files import READ_ROWS, JsonlFile, ParquetFile
 from napo.errors import NapoError
 from napo.models import families
-from napo.models.conversation import render
+from napo.models.conversation import plain, render
 from napo.models.load import add_adapter, config_of, load_processor
-from napo.models.prompts import mask_token_id, plain, prompt_inputs, response_ids
+from napo.models.prompts import (
+    image_pixels,
+    mask_token_id,
+    prompt_inputs,
+    response_ids,
+    same_length_for_all_images,
+)
 from napo.noise.labels import ORACLE
 from napo.progress import Progress
+from napo.stages.build import load_check
 from napo.stages.session import Session
 from napo.training.run import lora_config
 from napo.workspace.files import finished_files, read_json
@@ -111,7 +118,8 @@ class Inputs:
         if expected and survey.rows != expected:
             yield "fault", f"{folder} holds {survey.rows} rows where {expected} are expected."
         problems = list(survey.bad.values())
-        special, roles, long, too_long = [], [], [], []  # ids
+        special, roles, long = [], [], []  # ids
+        pixels = square_pixels(self.processor) if self.processor else None
         try:
             for row, problem in self.decoded(folder, survey):
                 if problem:
@@ -124,12 +132,9 @@ class Inputs:
                 if any(role in row["question"] for role in ROLES):
                     roles.append(row["id"])
                 if isinstance(row["image"], Image.Image):
-                    visual, prompt, response = row_lengths(self.processor, row)
-                    lengths = (visual, prompt - visual, response)
+                    lengths = row_lengths(self.processor, row, pixels)
                     self.longest = Lengths(*map(max, self.longest or lengths, lengths))
-                    if prompt >= limit:
-                        too_long.append(row["id"])
-                    elif prompt + response > limit:
+                    if sum(lengths) > limit:
                         long.append(row["id"])
         except Exception as error:  # the findings so far are kept
             yield (
@@ -142,23 +147,22 @@ class Inputs:
             end = "they will be left out" if skip else "the build would stop at the first"
             yield state, f"{len(problems)} rows cannot be used ({end}): {examples(problems)}"
         role_words = f"({', '.join(ROLES)}), which is kept"
-        for state, ids, text in (
-            ("fault", too_long, f"rows have a prompt of {limit} tokens or more, so that "
-             "training.max_length leaves no response; raise it, or drop the rows"),
-            ("note", special, "rows hold a special token, which is taken out"),
-            ("note", roles, f"questions hold a word of a chat template {role_words}"),
-            ("note", long, f"rows have a response that max_length {limit} cuts short"),
-        ):  # fmt: skip
+        for ids, text in (
+            (special, "rows hold a special token, which is taken out"),
+            (roles, f"questions hold a word of a chat template {role_words}"),
+            (long, f"rows have a response that max_length {limit} cuts short"),
+        ):
             if ids:
-                yield state, f"{len(ids)} {text}: ids {examples(ids)}"
+                yield "note", f"{len(ids)} {text}: ids {examples(ids)}"
         self.rows_used = survey.rows - len(problems)
         yield "ok", f"{self.rows_used} rows can be used."
 
     def decoded(self, folder: Path, survey: sources.Survey) -> Iterator[tuple[dict[str, Any], str]]:
-        """Each row whose texts can be used, its image decoded, and what is wrong with the image.
+        """Each row whose texts can be used, its image decoded, and why the build would refuse it.
 
         A quick check leaves most images as they are.
         """
+        check = load_check(self.profile) if self.processor else lambda row, responses: None
         with Progress(survey.rows, "look at the rows") as progress:
             for _, batch in sources.batches(folder, READ_ROWS, self.profile.data.count):
                 for index, row in batch:
@@ -166,6 +170,7 @@ class Inputs:
                     if index not in survey.bad and not (self.quick and index % QUICK):
                         try:
                             row = sources.decode(row)
+                            check(row, ("chosen", "rejected"))
                         except NapoError as error:
                             problem = str(error)
                         except Exception as error:  # one image more that cannot be used
@@ -254,12 +259,21 @@ def weight_types(path: str) -> set[str]:
     return types
 
 
-def row_lengths(processor: ProcessorMixin, row: dict[str, Any]) -> tuple[int, int, int]:
-    """Tokens of a row: of its image, of its whole prompt, of its longer response with its end."""
-    ids = prompt_inputs(processor, row["question"], row["image"]).ids
+def square_pixels(processor: ProcessorMixin) -> dict[str, Any] | None:
+    """Pixels that stand for every image, where all images have equally many tokens."""
+    picture = Image.new("RGB", (24, 24))
+    return image_pixels(processor, picture) if same_length_for_all_images(processor) else None
+
+
+def row_lengths(
+    processor: ProcessorMixin, row: dict[str, Any], pixels: dict[str, Any] | None = None
+) -> Lengths:
+    """Tokens of a row's image, question with its template, and longer response with its end."""
+    ids = prompt_inputs(processor, row["question"], row["image"], pixels=pixels).ids
     prompt = render(processor, row["question"], image=True)
     responses = response_ids(processor, prompt, [row["chosen"], row["rejected"]])
-    return ids.count(processor.image_token_id), len(ids), max(map(len, responses)) + 1
+    visual = ids.count(processor.image_token_id)
+    return Lengths(visual, len(ids) - visual, max(map(len, responses)) + 1)
 
 
 def damaged_files(folder: Path) -> Iterator[str]:

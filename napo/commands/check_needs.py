@@ -80,7 +80,9 @@ class Needs:
     def disk(self) -> Iterator[Remark]:
         """Disk of everything that is still to be downloaded or made, with all runs."""
         profile, workspace, training = self.profile, self.session.workspace, self.profile.training
-        statuses = fetch.status(profile, workspace)
+        statuses: list[fetch.ItemStatus] = []
+        with suppress(NapoError):  # the record of downloads is damaged, which is a fault already
+            statuses = fetch.status(profile, workspace)
         downloads = sum(item.to_come for item in statuses if item.source.to)
         data = workspace.path(profile.data.source) if profile.data.source else workspace.source
         coming = sum(item.size for item in statuses if item.folder == data and item.lacks)

@@ -72,8 +72,8 @@ def test_all_kinds_of_faults_of_rows_are_listed_together(profile):
     remarks = list(ready(session).rows())
     faults = " ".join(text for state, text in remarks if state == "fault")
     assert "holds 8 rows where 9 are expected" in faults
-    assert "2 rows cannot be used" in faults and "empty chosen" in faults
-    assert "1 rows have a prompt of 512 tokens or more" in faults and "ids 2" in faults
+    assert "3 rows cannot be used" in faults and "empty chosen" in faults
+    assert "Row 2: its prompt alone has" in faults and "max_length is 512" in faults
 
 
 def ready(session):
@@ -86,7 +86,7 @@ def ready(session):
 def test_the_longest_rows_are_kept_for_the_memory(profile):
     inputs = ready(profile(rows(chosen="A cat and a dog and a cow.")))
     list(inputs.rows())
-    tokens = inputs.processor.tokenizer("A cat and a dog and a cow.")["input_ids"]
+    tokens = inputs.processor.tokenizer.tokenize("A cat and a dog and a cow.")
     assert inputs.longest.response == len(tokens) + 1  # and its end token
     assert inputs.longest.image == 16 and inputs.rows_used == 8
 

@@ -63,7 +63,7 @@ def test_word_lists_are_tried_one_by_one(monkeypatch):
     ("changes", "sentence"),
     [
         ({"data": {"source": "in/rows", "expected": 9}}, "holds 8 rows where 9 are expected"),
-        ({"training": {"max_length": 20}}, "rows have a prompt of 20 tokens or more"),
+        ({"training": {"max_length": 20}}, "8 rows cannot be used"),
         ({"training": {"batch_size": 8}, "launch": {"processes": 4}}, "not a multiple"),
         ({"training": {"tune": "qlora"}}, "is qlora, which needs bitsandbytes: pip install"),
         ({"masks": {"engine": "vllm"}}, "engine is vllm, which needs vllm: pip install vllm"),
