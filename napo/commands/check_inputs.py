@@ -18,8 +18,10 @@ from napo import stages
 from napo.benchmarks import module, options
 from napo.commands.footprint import Lengths
 from napo.data import fetch, sources
+from napo.data.rows import own_responses
 from napo.data.source_files import READ_ROWS, JsonlFile, ParquetFile
 from napo.errors import NapoError
+from napo.method.layout import row_check
 from napo.models import families
 from napo.models.conversation import plain, render
 from napo.models.load import add_adapter, config_of, load_processor
@@ -32,7 +34,6 @@ from napo.models.prompts import (
 )
 from napo.noise.labels import ORACLE
 from napo.progress import Progress
-from napo.stages.build import load_check
 from napo.stages.session import Session
 from napo.training.run import lora_config
 from napo.workspace.files import finished_files, read_json
@@ -162,7 +163,7 @@ class Inputs:
 
         A quick check leaves most images as they are.
         """
-        check = load_check(self.profile) if self.processor else lambda row, responses: None
+        check = self.processor and row_check(self.processor, self.profile.training.max_length)
         with Progress(survey.rows, "look at the rows") as progress:
             for _, batch in sources.batches(folder, READ_ROWS, self.profile.data.count):
                 for index, row in batch:
@@ -170,7 +171,8 @@ class Inputs:
                     if index not in survey.bad and not (self.quick and index % QUICK):
                         try:
                             row = sources.decode(row)
-                            check(row, ("chosen", "rejected"))
+                            if check:
+                                check(row, own_responses(row))
                         except NapoError as error:
                             problem = str(error)
                         except Exception as error:  # one image more that cannot be used

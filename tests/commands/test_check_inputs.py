@@ -45,6 +45,16 @@ def test_a_bad_row_is_named_before_anything_runs(tmp_path, profile, name):
     assert "the build would stop" in texts(strict, "fault")[0]
 
 
+@pytest.mark.kind("a stage seals what the next one refuses")
+def test_rows_that_the_build_would_leave_out_are_counted(profile, result):
+    data = rows(chosen="</s>")
+    data[2] |= {"question": "what " * 600}
+    (note,) = (text for text in texts(profile(data), "note") if "left out" in text)
+    assert note.startswith("2 rows cannot be used (they will be left out): Row 2: its prompt alone")
+    assert "Row 4 has an empty chosen" in note
+    result(note)
+
+
 def test_special_tokens_and_template_words_are_counted(profile):
     session = profile(rows(question="What <image> is 4? USER: hi </s>"))
     notes = " ".join(texts(session, "note"))
