@@ -35,7 +35,7 @@ def items(name: str, chance: float, seed: int, count: int = COUNT) -> pd.DataFra
 def write(folder: Path, run: str, seed: int, frames: dict[str, pd.DataFrame], **changes) -> None:
     """The result folder of a run, sealed."""
     path = folder / run
-    begin(path, {})
+    begin(path, {} if run == "base" else {"run": {"variant": run, "data": {}}})
     for name, frame in frames.items():
         frame.to_csv(path / f"{name}.items.csv", index=False)
         found = {key: value(frame, ratio) for key, ratio in BENCHMARKS[name].ratios.items()}

@@ -169,14 +169,20 @@ def collect(
     """The finished runs of these variants and seeds, and of the base.
 
     Raises:
-        NapoError: when files of a finished run are missing or damaged, or when runs had different
-            settings.
+        NapoError: when files of a finished run are missing or damaged, when a result lacks the
+            settings of its run, or when runs had different settings.
     """
     seeds, runs, settings = list(seeds), {}, {}
     for variant in dict.fromkeys(["base", *variants]):
         names = ["base"] if variant == "base" else [run_name(variant, n, tune) for n in seeds]
         finished = [run for run in names if complete(folder / run)]
         settings |= {run: require(folder / run)["settings"] for run in finished}
+        for run in finished if variant != "base" else ():
+            if not settings[run].get("run"):
+                raise NapoError(
+                    f"{folder / run} does not hold the settings of its run (an earlier napo made "
+                    "it); delete it and evaluate again."
+                )
         if finished:
             runs[variant] = finished
     return Results(folder, runs, shared_settings(settings))
