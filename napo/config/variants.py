@@ -7,6 +7,7 @@ add a loss or a variant, write its entry and `register` it; see docs/extend.md.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import Any, ClassVar
 
 from napo.config.registry import Entry, Registry, register
@@ -16,7 +17,7 @@ BIASED = ("language_biased", "vision_biased")  # image masked; question masked (
 RESPONSES = ("chosen", "rejected", *BIASED)
 CORRUPTED = "chosen_corrupted"  # the chosen response to a corrupted image (mDPO)
 
-MARGINS = ("reward", "log_ratio", "own_reward")
+MARGINS = ("reward", "log_ratio", "mean_log_ratio", "own_reward")
 AVERAGES = ("sum", "mean")
 Q_RULES = ("paper", "released")
 GAMMA_RULES = ("margin", "uniform", "none", "fixed")
@@ -29,11 +30,11 @@ class Loss(Entry):
     Attributes:
         name: its name in `Term.loss`.
         function: "package.module:function". It takes margins, shape (batch,), and returns losses,
-            shape (batch,). Parameters called `q`, `beta`, `label_smoothing`, `strength` or
-            `average` get the value of that name (`average` is a function: the mean of a (batch,)
-            tensor over all processes).
-        margin: "reward" (psi of Eq. 2), "log_ratio" (psi without beta), or "own_reward" (the
-            reward of the term's own response).
+            shape (batch,). Parameters called `q`, `beta`, `label_smoothing`, `strength`,
+            `average` or `largest` get the value of that name (`average` and `largest` are
+            functions: the mean and the maximum of a (batch,) tensor over all processes).
+        margin: "reward" (psi of Eq. 2), "log_ratio" (psi without beta), "mean_log_ratio" (psi_mean
+            without beta), or "own_reward" (the reward of the term's own response).
         strength: the default of `Term.strength`.
     """
 
@@ -82,13 +83,15 @@ class Term:
             raise unknown("response", self.response, (*RESPONSES, CORRUPTED))
         if self.average not in AVERAGES:
             raise unknown("average", self.average, AVERAGES)
-        if self.q is not None and not 0 < self.q <= 1:
-            raise NapoError(f"q is {self.q}; it must lie in (0, 1].")
+        if self.q is not None and not 0 <= self.q <= 1:
+            raise NapoError(f"q is {self.q}; it must lie in [0, 1].")
+        if not 0 <= self.alpha < inf:
+            raise NapoError(f"alpha is {self.alpha}; it must lie in [0, inf).")
         if not 0 <= self.label_smoothing < 0.5:
             raise NapoError(f"label_smoothing is {self.label_smoothing}; it must lie in [0, 0.5).")
         if self.strength is None:
             object.__setattr__(self, "strength", loss.strength)
-        elif self.strength <= 0:
+        elif not 0 < self.strength < inf:
             raise NapoError(f"strength of {self.loss} is {self.strength}; it must be positive.")
         if not self.name:
             object.__setattr__(self, "name", self.response)
@@ -146,6 +149,11 @@ class Variant(Entry):
                 f"gamma is fixed with {len(self.weights)} weights for {len(self.terms)} terms; "
                 "give one for each term."
             )
+        for value in (*self.weights, self.sft):
+            if not 0 <= value < inf:
+                raise NapoError(
+                    f"A weight of {self.name} is {value}; weights are finite and not negative."
+                )
 
     def definition(self) -> dict[str, Any]:
         """Fields that affect training, for a run's settings, with the function of each loss.
@@ -173,6 +181,7 @@ for _loss in (
     Loss("cdpo", "napo.method.other_losses:cdpo_loss"),
     Loss("rdpo", "napo.method.other_losses:rdpo_loss"),
     Loss("ipo", "napo.method.other_losses:ipo_loss", margin="log_ratio"),
+    Loss("ipo-mean", "napo.method.other_losses:ipo_loss", margin="mean_log_ratio"),
     Loss("drdpo", "napo.method.other_losses:drdpo_loss", strength=1.0),
     Loss("ropo", "napo.method.other_losses:ropo_loss", strength=2.0),
     Loss("beta-dpo", "napo.method.other_losses:beta_dpo_loss", strength=0.6),
@@ -249,6 +258,7 @@ for _variant in (
         "rdpo", _all_three("rdpo"), row="rDPO, ε = 0.1 (Chowdhury et al. 2024)", baseline=True
     ),
     Variant("ipo", _all_three("ipo"), row="IPO (Azar et al. 2024)", baseline=True),
+    Variant("ipo-mean", _all_three("ipo-mean"), title="IPO on log-probs averaged over tokens"),
     Variant("drdpo", _all_three("drdpo"), row="Dr. DPO, β′ = 1 (Wu et al. 2025)", baseline=True),
     Variant(
         "ropo", _all_three("ropo"), row="ROPO's loss, α = 2 (Liang et al. 2024)", baseline=True

@@ -2,9 +2,15 @@
 
 A margin comes first (`reward_margin`, Eq. 2); a loss takes margins. What is averaged over a batch
 (the coefficient q, the weights gamma) is a function of its own and never carries a gradient.
+
+Values and gradients keep their digits in float32 for margins from -800 to 800; half precision is
+widened. A number outside its range is a ValueError. A tensor on a GPU is not checked, because
+reading it would stall the GPU.
 """
 
 from __future__ import annotations
+
+from math import inf
 
 import torch
 from torch import Tensor
@@ -31,13 +37,17 @@ def reward_margin(
         policy_rejected_logps: log pi_theta(y_l|x), shape (batch,).
         reference_chosen_logps: log pi_ref(y_w|x), shape (batch,).
         reference_rejected_logps: log pi_ref(y_l|x), shape (batch,).
-        beta: scale of the reward; 1 gives the plain difference of log-ratios.
+        beta: scale of the reward, positive; 1 gives the plain difference of log-ratios.
 
     Returns:
-        psi, shape (batch,).
+        psi, shape (batch,), in float32 or wider.
+
+    Raises:
+        ValueError: if beta is not positive and finite.
     """
-    chosen = policy_chosen_logps - reference_chosen_logps
-    rejected = policy_rejected_logps - reference_rejected_logps
+    require_range("beta", beta, 0, inf, "()")
+    chosen = wide(policy_chosen_logps) - wide(reference_chosen_logps)
+    rejected = wide(policy_rejected_logps) - wide(reference_rejected_logps)
     return beta * (chosen - rejected)
 
 
@@ -56,20 +66,31 @@ def dpo_loss(psi: Tensor) -> Tensor:
 def napo_loss(psi: Tensor, q: Tensor | float) -> Tensor:
     """NaPO's negative Box-Cox loss (1 - sigmoid(psi)^q) / q (Eq. 9).
 
-    It is DPO for q -> 0 and the mean absolute error at q = 1, and lies between them (Eq. 11).
-    Written as -expm1(q log sigmoid(psi)) / q it keeps its digits where sigmoid(psi)^q is close
-    to 1 and where sigmoid(psi) underflows.
+    It is DPO at q = 0, its limit (Eq. 10), and the mean absolute error at q = 1, and lies between
+    them (Eq. 11). Written as -expm1(q log sigmoid(psi)) / q it keeps its digits where
+    sigmoid(psi)^q is close to 1 and where sigmoid(psi) underflows.
 
     Args:
         psi: reward margins, shape (batch,).
-        q: robustness coefficient in (0, 1], a scalar or of shape (batch,); its gradient is cut.
+        q: robustness coefficient in [0, 1], a scalar or of shape (batch,); its gradient is cut.
 
     Returns:
         The loss, shape (batch,), in float32 or wider.
+
+    Raises:
+        ValueError: if q lies outside [0, 1].
     """
+    require_range("q", q, 0, 1, "[]")
     psi = wide(psi)
     q = torch.as_tensor(q, dtype=psi.dtype, device=psi.device).detach()
-    return -torch.expm1(q * logsigmoid(psi)) / q
+    log_sigmoid = logsigmoid(psi)
+    power = q * log_sigmoid
+    # Up to here the loss equals DPO's to all digits; below, q or the power itself can underflow.
+    near_dpo = power > -1e-30
+    # Torch's gradient of expm1 is its value plus 1, which is 0 once the value rounds to -1.
+    kept = torch.exp(power)
+    lost = torch.where(kept < few_bits(psi.dtype), 1 - kept, -torch.expm1(power))
+    return torch.where(near_dpo, -log_sigmoid, lost / torch.where(near_dpo, 1, q))
 
 
 def mae_loss(psi: Tensor) -> Tensor:
@@ -81,7 +102,10 @@ def mae_loss(psi: Tensor) -> Tensor:
     Returns:
         The loss, shape (batch,), in float32 or wider.
     """
-    return torch.sigmoid(-wide(psi))
+    psi = wide(psi)
+    # Torch's gradient of a sigmoid is 0 once its value rounds to 1.
+    kept = torch.sigmoid(psi)
+    return torch.where(kept < few_bits(psi.dtype), 1 - kept, torch.sigmoid(-psi))
 
 
 def robustness_coefficient(margin: Tensor | float, alpha: float, rule: str = "paper") -> Tensor:
@@ -90,13 +114,19 @@ def robustness_coefficient(margin: Tensor | float, alpha: float, rule: str = "pa
     Args:
         margin: the batch average, a scalar; anything longer is averaged first. Rule "paper" means
             psi of Eq. 2, with beta; rule "released" means the plain difference of log-ratios.
-        alpha: scale of the margin (§4.1: 0.5 with psi_mean, 0.01 with psi_sum).
+        alpha: scale of the margin, not negative (§4.1: 0.5 with psi_mean, 0.01 with psi_sum).
         rule: "paper": 1 - sigmoid(alpha psi), cut to [0.01, 1]; "released": twice that, cut to
             [0.001, 1].
 
     Returns:
-        q, a scalar without gradient.
+        q, a scalar without gradient; NaN for a margin that is NaN.
+
+    Raises:
+        ValueError: if alpha is negative or not finite, or for an unknown rule.
     """
+    require_range("alpha", alpha, 0, inf, "[)")
+    if rule not in Q_RANGE:
+        raise ValueError(f"rule must be paper or released, not {rule!r}")
     margin = wide(torch.as_tensor(margin)).detach().mean()
     scale = {"paper": 1.0, "released": 2.0}[rule]
     return (scale * torch.sigmoid(-alpha * margin)).clamp(*Q_RANGE[rule])
@@ -114,7 +144,10 @@ def dynamic_weights(psi_sums: Tensor, rule: str = "margin", floor: float = 0.0) 
             for rounding, whose shares would be any numbers.
 
     Returns:
-        gamma, shape (terms,), without gradient.
+        gamma, shape (terms,), without gradient; NaN if a margin is NaN.
+
+    Raises:
+        ValueError: for an unknown rule.
     """
     psi_sums = wide(psi_sums).detach()
     uniform = torch.full_like(psi_sums, 1 / psi_sums.numel())
@@ -125,12 +158,41 @@ def dynamic_weights(psi_sums: Tensor, rule: str = "margin", floor: float = 0.0) 
     if rule != "margin":
         raise ValueError(f"rule must be margin, uniform or none, not {rule!r}")
     total = psi_sums.sum()
-    positive = total > floor
+    positive = ~(total <= floor)  # true for NaN, which must not become uniform weights
     # The inner where keeps a total of 0 out of the division; no value of the device is read back.
     shares = psi_sums / torch.where(positive, total, torch.ones_like(total))
     return torch.where(positive, shares, uniform).clamp(*GAMMA_RANGE)
 
 
 def wide(value: Tensor) -> Tensor:
-    """Half precision as float32: 16 bits cannot hold the difference between 1 and sigmoid(8)."""
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    """Integers and half precision as float32: 16 bits cannot tell 1 from sigmoid(8)."""
+    return value if value.dtype in (torch.float32, torch.float64) else value.float()
+
+
+def few_bits(dtype: torch.dtype) -> float:
+    """A number p below this has fewer than 18 bits left in 1 - p (0.016 in float32)."""
+    return 2**17 * torch.finfo(dtype).eps
+
+
+def require_range(name: str, value: Tensor | float, low: float, high: float, ends: str) -> None:
+    """Refuse a number that lies outside its interval.
+
+    Args:
+        name: of the parameter.
+        value: a number, or a tensor; a tensor on a GPU passes unread.
+        low: lower bound.
+        high: upper bound.
+        ends: two brackets, such as "(]"; a square one includes its bound.
+
+    Raises:
+        ValueError: naming parameter, value and interval; for NaN, too.
+    """
+    values = [value]
+    if isinstance(value, Tensor):
+        values = value.detach().flatten().tolist() if value.device.type == "cpu" else []
+    for number in values:
+        above = number >= low if ends[0] == "[" else number > low
+        below = number <= high if ends[1] == "]" else number < high
+        if not (above and below):
+            interval = f"{ends[0]}{low:g}, {high:g}{ends[1]}"
+            raise ValueError(f"{name} is {number:g}; it must lie in {interval}.")

@@ -11,14 +11,15 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from napo.config.registry import look_up
-from napo.config.variants import LOSSES, Loss, Term, Variant
-from napo.errors import NapoError
+from napo.config.variants import LOSSES, Q_RULES, Loss, Term, Variant
+from napo.errors import NapoError, unknown
 from napo.method import losses
 from napo.method.tensors import LogProbs
 
@@ -53,6 +54,12 @@ class Objective:
     variant: Variant
     beta: float = 0.1
     q_rule: str = "paper"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta < inf:
+            raise NapoError(f"beta is {self.beta}; it must be positive and finite.")
+        if self.q_rule not in Q_RULES:
+            raise unknown("q rule", self.q_rule, Q_RULES)
 
     @property
     def responses(self) -> tuple[str, ...]:
@@ -94,7 +101,8 @@ class Objective:
         total = torch.zeros_like(psi_sums[0])
         for index, (term, psi, psi_mean) in enumerate(zip(terms, psi_sums, psi_means, strict=True)):
             averages = mean_psi_means if term.average == "mean" else mean_psi_sums
-            value, q = self.term_loss(term, psi, averages[index])
+            per_token = LOSSES[term.loss].margin == "mean_log_ratio"
+            value, q = self.term_loss(term, psi_mean if per_token else psi, averages[index])
             total = total + gammas[index] * value
             records |= {
                 f"{term.name}_psi_sum": psi.detach(),
@@ -143,13 +151,13 @@ class Objective:
         return losses.dynamic_weights(mean_psi_sums, rule=variant.gamma, floor=ROUNDING)
 
     def term_loss(
-        self, term: Term, psi_sum: Tensor, batch_margin: Tensor
+        self, term: Term, psi: Tensor, batch_margin: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Loss of a term, and its q if the loss takes one.
 
         Args:
             term: the term.
-            psi_sum: its margins, shape (batch,), as is the loss.
+            psi: its margins, psi_sum or psi_mean as its loss says; shape (batch,), as is the loss.
             batch_margin: batch average of psi_sum or psi_mean, as the term says; a scalar.
         """
         entry = LOSSES[term.loss]
@@ -167,8 +175,9 @@ class Objective:
             "label_smoothing": term.label_smoothing,
             "strength": term.strength,
             "average": lambda values: mean_over_processes(values.detach().mean()),
+            "largest": lambda values: largest_over_processes(values.detach().amax()),
         }
-        margins = psi_sum / self.beta if entry.margin == "log_ratio" else psi_sum
+        margins = psi / self.beta if entry.margin.endswith("log_ratio") else psi
         loss = function(margins, **{name: arguments[name] for name in parameters})
         if getattr(loss, "shape", None) != margins.shape:
             raise NapoError(
@@ -182,7 +191,7 @@ class Objective:
 def loss_function(entry: Loss) -> tuple[Callable[..., Tensor], frozenset[str]]:
     """The function of a loss, and the names of the optional arguments that it takes."""
     function = look_up(entry.function, f"The loss {entry.name}")
-    known = {"q", "beta", "label_smoothing", "strength", "average"}
+    known = {"q", "beta", "label_smoothing", "strength", "average", "largest"}
     return function, frozenset(known & set(inspect.signature(function).parameters))
 
 
@@ -194,6 +203,15 @@ def mean_over_processes(values: Tensor) -> Tensor:
     values = values.clone()
     distributed.all_reduce(values)
     return values / distributed.get_world_size()
+
+
+def largest_over_processes(values: Tensor) -> Tensor:
+    """The maximum of each value over all processes."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        values = values.clone()
+        distributed.all_reduce(values, distributed.ReduceOp.MAX)
+    return values
 
 
 def mean_records(batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from napo.config.variants import RESPONSES
 from napo.errors import NapoError, unknown
+from napo.method.losses import wide
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,28 @@ class LogProbs:
     """Log-probabilities of the responses of a batch of rows.
 
     Attributes:
-        sum: summed over the tokens of each response, shape (batch, responses).
-        tokens: number of tokens, shape (batch, responses).
+        sum: summed over the tokens of each response, shape (batch, responses); half precision is
+            widened to float32.
+        tokens: number of tokens, at least 1, shape (batch, responses).
         responses: names of the columns.
+
+    Raises:
+        NapoError: for a response without tokens, whose mean is 0 / 0. Tensors on a GPU are not
+            checked, because reading them would stall it; theirs come from checked rows.
     """
 
     sum: Tensor
     tokens: Tensor
     responses: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sum", wide(self.sum))
+        if self.tokens.device.type == "cpu" and (self.tokens < 1).any():
+            row, column = (self.tokens < 1).nonzero()[0].tolist()
+            raise NapoError(
+                f"Row {row}, counted from 0, has no tokens in its {self.responses[column]}; leave "
+                "out rows with an empty response, or one that max_length cuts away."
+            )
 
     @property
     def mean(self) -> Tensor:
@@ -55,7 +70,7 @@ class LogProbs:
         """The reference's log-probs from the columns `<response>_logp` and `<response>_tokens`.
 
         Raises:
-            NapoError: if a row lacks one of them.
+            NapoError: if a row lacks one of them, or a response has no tokens.
         """
         try:
             sums = [[float(row[f"{name}_logp"]) for name in responses] for row in rows]

@@ -190,8 +190,67 @@ def test_ropo_mixes_dpo_and_mae_and_weighs_no_pair_above_one(alpha):
     assert gradient.min().item() == pytest.approx(-1, abs=1e-3)
 
 
-def test_beta_dpo_scales_the_margins_by_their_mean_and_keeps_their_sign():
+def test_beta_dpo_scales_the_margins_by_their_mean():
     psi = column([0.5, 1.5])
-    matches(other_losses.beta_dpo_loss(psi, 0.6), losses.dpo_loss(1.6 * psi))  # 1 + 0.6 * 1
-    psi = column([-60.0, -40.0])  # 1 - 0.6 * 50 would turn the pairs round
-    matches(other_losses.beta_dpo_loss(psi, 0.6), losses.dpo_loss(1e-3 * psi))
+    matches(other_losses.beta_dpo_loss(psi, 0.6, 0.1), losses.dpo_loss(1.6 * psi))  # 1 + 0.6 * 1
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.1, 1.0])
+def test_beta_dpo_cuts_the_scaled_beta_at_one_thousandth(beta):
+    psi = column([-60.0, -40.0])  # beta (1 - 0.6 * 50) would turn the pairs round
+    expected = losses.dpo_loss(1e-3 * psi / beta)  # psi / beta is the margin without beta
+    matches(other_losses.beta_dpo_loss(psi, 0.6, beta), expected)
+
+
+def test_reward_margin_widens_half_precision_before_it_subtracts():
+    # 1000.5 - 1000 is lost in bfloat16, whose neighbours of 1000 are 4 apart.
+    chosen, rejected = torch.tensor([-100.0]).bfloat16(), torch.tensor([-1000.0]).bfloat16()
+    base = torch.tensor([-0.25]).bfloat16()
+    psi = losses.reward_margin(chosen, rejected, base, 2 * base, beta=1.0)
+    assert psi.dtype == torch.float32 and psi.item() == -99.75 - (-1000.0 + 0.5)
+
+
+@pytest.mark.parametrize("margin", [0, 2])
+def test_whole_numbers_are_margins_too(margin):
+    expected = float(sigmoid(-mpmath.mpf("0.5") * margin))
+    assert losses.robustness_coefficient(margin, 0.5).item() == pytest.approx(expected)
+    loss = losses.napo_loss(torch.tensor([margin]), 1)
+    assert loss.item() == pytest.approx(float(sigmoid(-margin)))
+
+
+@pytest.mark.kind("fidelity: a loss outside its range")
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda psi: losses.napo_loss(psi, -0.1), r"q is -0.1; it must lie in \[0, 1\]"),
+        (lambda psi: losses.napo_loss(psi, 1.5), "q is 1.5"),
+        (lambda psi: losses.napo_loss(psi, float("nan")), "q is nan"),
+        (lambda psi: losses.napo_loss(psi, torch.tensor([0.5, 2.0])), "q is 2"),
+        (
+            lambda psi: losses.reward_margin(psi, psi, psi, psi, beta=0.0),
+            r"beta is 0; .* \(0, inf\)",
+        ),
+        (lambda psi: losses.reward_margin(psi, psi, psi, psi, beta=-0.1), "beta is -0.1"),
+        (lambda psi: losses.robustness_coefficient(psi, -0.5), r"alpha is -0.5; .* \[0, inf\)"),
+        (lambda psi: losses.robustness_coefficient(psi, float("inf")), "alpha is inf"),
+        (lambda psi: losses.robustness_coefficient(psi, 0.5, "both"), "must be paper or released"),
+        (lambda psi: other_losses.cdpo_loss(psi, 0.5), r"label_smoothing is 0.5; .* \[0, 0.5\)"),
+        (lambda psi: other_losses.cdpo_loss(psi, -0.1), "label_smoothing is -0.1"),
+        (lambda psi: other_losses.rdpo_loss(psi, 0.5), "label_smoothing is 0.5"),
+        (lambda psi: other_losses.rdpo_loss(psi, 0.7), "label_smoothing is 0.7"),
+        (lambda psi: other_losses.ipo_loss(psi, 0.0), "beta is 0"),
+        (lambda psi: other_losses.drdpo_loss(psi, 0.0), "strength is 0"),
+        (lambda psi: other_losses.ropo_loss(psi, -1.0), "strength is -1"),
+        (lambda psi: other_losses.beta_dpo_loss(psi, -0.6, 0.1), "strength is -0.6"),
+        (lambda psi: other_losses.beta_dpo_loss(psi, 0.6, 0.0), "beta is 0"),
+    ],
+)
+def test_an_argument_outside_its_range_is_one_sentence(call, sentence, result):
+    with pytest.raises(ValueError, match=sentence) as caught:
+        call(column([0.5, 2.0]))
+    result(caught.value)
+
+
+@pytest.mark.parametrize("lost", [float("nan"), float("inf")])
+def test_margins_that_are_no_numbers_do_not_become_uniform_weights(lost):
+    assert losses.dynamic_weights(column([lost, 1.0])).isnan().any()
