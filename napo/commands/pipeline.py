@@ -68,11 +68,12 @@ def reproduce(
     session = Session(settings, workspace)
     tables = session.edition("tables", seeds, session.tune(tune))
     data, began = workspace.data, time.monotonic()
-    if not settings.world.make_rows and not (data / "check.json").is_file():
+    if not settings.world.make_rows:
         from napo.commands import check
         from napo.stages.session import open_session
 
-        check.report(open_session(profile, root))
+        if not check.passed(session):
+            check.report(open_session(profile, root))
     jobs = Jobs(cores)
     with hold(data, "already runs a pipeline in"):
         make_folder(data)

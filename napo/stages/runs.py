@@ -34,6 +34,7 @@ def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
     Raises:
         NapoError: if inputs are missing, or the folder was made with other settings.
     """
+    VARIANTS[variant]  # raises for an unknown name
     profile, workspace = session.profile, session.workspace
     tune = session.tune(tune)
     folder = workspace.run(variant, seed, tune)
