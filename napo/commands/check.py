@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from napo import stages
 from napo.commands import check_machine, check_needs
-from napo.commands.check_inputs import Inputs, Remark, raw
+from napo.commands.check_inputs import Inputs, Remark, sentence
 from napo.commands.check_machine import Machine
 from napo.commands.check_needs import Needs
 from napo.errors import NapoError
@@ -72,10 +73,14 @@ def identity(session: Session) -> dict[str, str] | None:
     profile = session.profile
     try:
         hashes = {"model": model_fingerprint(profile.model.location)}
-        for folder in (stages.source_folder(session), stages.benchmarks_folder(session)):
+        folders = {
+            "rows": stages.source_folder(session),
+            "benchmarks": stages.benchmarks_folder(session),
+        }
+        for name, folder in folders.items():
             files = sorted(path for path in folder.rglob("*") if path.is_file())
-            hashes[str(folder)] = content_hash(files, folder)
-    except NapoError:  # the check says it
+            hashes[name] = content_hash(files, folder)
+    except (NapoError, OSError):  # the check says it
         return None
     return {"profile": fingerprint(profile.model_dump(mode="json")), **hashes}
 
@@ -94,27 +99,26 @@ def check(session: Session, quick: bool = False, machine: Machine | None = None)
         try:
             for state, text in remarks:  # one by one: remarks before an error are kept
                 findings.append(Finding(state, text, part))
-        except NapoError as error:
-            if all(finding.text != str(error) for finding in findings):  # another part said it
-                findings.append(Finding("fault", str(error), part))
-        except Exception as error:  # a library's error about a damaged file: the other parts go on
-            text = f"{place or part} cannot be checked ({raw(error)}); correct it or get it again."
-            findings.append(Finding("fault", text, part))
+        except Exception as error:  # whatever a library raises: the other parts go on
+            text = sentence(error, place or part)
+            if all(finding.text != text for finding in findings):  # another part said it
+                findings.append(Finding("fault", text, part))
 
-    inputs = Inputs(session, quick)
+    inputs, places = Inputs(session, quick), (Path(), Path())
+    with suppress(NapoError):  # a home folder that does not exist, which its parts say
+        places = stages.source_folder(session), stages.benchmarks_folder(session)
     collect("workspace", workspace(session))
     collect("model", inputs.model(), session.profile.model.path)
     collect("downloads", inputs.downloads())
-    collect("rows", inputs.rows(), stages.source_folder(session))
-    folder = stages.benchmarks_folder(session)
+    collect("rows", inputs.rows(), places[0])
     for name in session.profile.evaluation.benchmarks:
-        collect(name, inputs.benchmark(name), folder / name)
+        collect(name, inputs.benchmark(name), places[1] / name)
     collect("labels", inputs.labels(), session.workspace.annotations)
     collect("adapter", inputs.adapter())
     try:
         machine = machine or Machine.here()
-    except NapoError as error:  # GPUs that do not answer: everything else is looked at
-        findings.append(Finding("fault", str(error), "machine"))
+    except Exception as error:  # GPUs that do not answer: everything else is looked at
+        findings.append(Finding("fault", sentence(error, "the machine"), "machine"))
     gpus = len(machine.gpus) if machine else 0
     collect("tools", check_machine.tools(session, gpus))
     collect("keys", check_machine.keys(session))
@@ -122,8 +126,8 @@ def check(session: Session, quick: bool = False, machine: Machine | None = None)
         collect("machine", check_machine.processes(session, gpus))
     try:
         needs = Needs(inputs, machine or Machine((), 0))
-    except NapoError as error:
-        text = f"what disk and memory have to hold is not known: {error}"
+    except Exception as error:  # no model and no architecture, or a damaged config.json
+        text = f"what disk and memory have to hold is not known: {sentence(error, 'the model')}"
         findings.append(Finding("note", text, "disk, memory"))
         return findings
     collect("disk", needs.disk())

@@ -138,10 +138,7 @@ class Inputs:
                     if sum(lengths) > limit:
                         long.append(row["id"])
         except Exception as error:  # the findings so far are kept
-            yield (
-                "fault",
-                str(error) if isinstance(error, NapoError) else f"{folder}: {raw(error)}.",
-            )
+            yield "fault", sentence(error, folder)
         skip = data.bad_rows == "skip"
         if problems:
             state = "note" if skip and len(problems) < survey.rows else "fault"
@@ -173,10 +170,8 @@ class Inputs:
                             row = sources.decode(row)
                             if check:
                                 check(row, own_responses(row))
-                        except NapoError as error:
-                            problem = str(error)
-                        except Exception as error:  # one image more that cannot be used
-                            problem = f"Row {row['id']}: {raw(error)}."
+                        except Exception as error:
+                            problem = sentence(error, f"row {row['id']}")
                     if index not in survey.bad:
                         yield row, problem
                 progress.advance(len(batch))
@@ -197,10 +192,8 @@ class Inputs:
         for request in list(images.values())[:: QUICK if self.quick else 1]:
             try:
                 request.open()
-            except NapoError as error:
-                problems.append(str(error))
             except Exception as error:
-                problems.append(f"The image of {request.id} cannot be used, {raw(error)}.")
+                problems.append(sentence(error, f"the image of {request.id}"))
         if problems:
             count = f"{len(problems)} images cannot be used; get them again"
             yield "fault", f"{count}: {examples(problems)}"
@@ -285,16 +278,17 @@ def damaged_files(folder: Path) -> Iterator[str]:
             try:
                 for _ in kind(path).rows(0, lambda number: True, texts_only=True):
                     pass
-            except NapoError as error:
-                yield str(error)
             except Exception as error:
-                yield f"{path} cannot be read ({raw(error)}); get it again."
+                yield sentence(error, path)
 
 
-def raw(error: Exception) -> str:
-    """The first line of a library's error, with its type."""
+def sentence(error: Exception, place: object = "") -> str:
+    """Our own error as it is; a library's with the place, its type, its first line and a remedy."""
+    if isinstance(error, NapoError):
+        return str(error)
     first = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first[:200]}".rstrip(": .")
+    problem = f"{type(error).__name__}: {first[:200]}".rstrip(": .")
+    return f"{place or 'it'} cannot be read ({problem}); correct it or get it again."
 
 
 def examples(items: Iterable[str]) -> str:

@@ -150,6 +150,39 @@ def test_a_key_that_is_missing_is_a_fault_of_its_part(tmp_path, profile, part, f
     assert {finding.part for finding in faults} == {part}
 
 
+@TRUE
+@pytest.mark.parametrize(
+    ("part", "changes", "sentence"),
+    [
+        ("rows", {"data": {"source": "~nobody-here/rows"}}, "is in an unknown home folder"),
+        ("rows", {"data": {"source": "gone"}}, "gone is not there"),
+        ("rows", {"data": {}}, "data.source is empty and the world makes no rows"),
+        ("vlind", {"evaluation": {"source": "gone"}}, "gone/vlind is not there"),
+        ("model", {"model": {"path": "./gone"}}, "gone"),
+        ("model", {"model": {"path": "no_such_package:model"}}, "which is not installed"),
+    ],
+    ids=str,
+)
+def test_a_wrong_path_is_a_fault_and_the_check_goes_on(profile, part, changes, sentence):
+    findings = check.check(profile(**changes))
+    faults = [finding for finding in findings if finding.state == "fault"]
+    assert faults[0].part == part and sentence in faults[0].text
+    assert {"tools", "adapter"} & {finding.part for finding in findings}
+    assert any(finding.part in ("rows", "mmhal") and finding.state == "ok" for finding in findings)
+
+
+@GOES_ON
+def test_a_damaged_config_is_a_fault_of_the_model(tmp_path, profile):
+    shutil.copytree(load_profile("tiny").model.location, tmp_path / "model")
+    session = profile(model={"path": str(tmp_path / "model")})
+    for content in (HTML, b"[]", b'{"model_type": "llava", "text_config": 3}'):
+        (tmp_path / "model" / "config.json").write_bytes(content)
+        findings = check.check(session)
+        faults = [finding for finding in findings if finding.state == "fault"]
+        assert {finding.part for finding in faults} == {"model"}
+        assert all("\n" not in finding.text for finding in findings)
+
+
 @GOES_ON
 def test_all_damages_together_are_all_reported(tmp_path, profile):
     session = profile(annotation={"annotator": ""})
