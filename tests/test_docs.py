@@ -51,7 +51,7 @@ def test_the_readmes_lines_of_loss_run_with_torch_alone():
 
 
 def test_the_objective_of_the_engines_page_gives_a_loss_with_gradient():
-    (code,) = re.findall(r"```python\n(.*?)```", TEXTS["engine.md"], re.S)
+    code, *_ = re.findall(r"```python\n(.*?)```", TEXTS["engine.md"], re.S)
     end = "assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())"
     subprocess.run([sys.executable, "-c", code + end], check=True, cwd=ROOT)
 

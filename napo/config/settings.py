@@ -39,6 +39,7 @@ from napo.config.variants import Q_RULES
 from napo.errors import NapoError
 
 TUNES = ("full", "lora", "qlora")
+REPORTERS = ("none", "tensorboard", "trackio", "wandb")
 IMAGE_MASKS = ("mask_token", "drop", "blank_white", "blank_black", "noise")
 TEXT_MASKS = ("mask_token", "drop")
 
@@ -220,6 +221,14 @@ class Training(Settings):
     ] = ""
     save_steps: Count = 200  # a checkpoint to resume from
     logits_mb: Count = 256  # float32 logits held at any time
+    # Where a run can be watched; it changes no byte of the run. The package must be installed.
+    report_to: Literal[REPORTERS] = "none"
+    logging_steps: Count = 10  # steps between two reports
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that a run's bytes depend on; the rest says how it is watched."""
+        return self.model_dump(exclude={"report_to", "logging_steps"})
 
     @model_validator(mode="after")
     def _divisible(self) -> Training:

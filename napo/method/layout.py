@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,7 @@ from napo.models.prompts import (
     same_length_for_all_images,
     stack_pixels,
 )
+from napo.workspace.pictures import BadPicture, open_rgb
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -100,6 +102,52 @@ class Batch:
         return len(self.ids)
 
 
+def read_row(
+    row: Mapping[str, Any], position: int, responses: Sequence[str] = RESPONSES
+) -> dict[str, Any]:
+    """A row as `encode` takes it: with an id, and its image as PIL.
+
+    Args:
+        row: `image` (PIL, a path, bytes, a dict of `bytes` or `path`, or None for a question
+            without image), `question` and the responses; `id`, by default the row's position.
+        position: the row's place in its data, from 0.
+        responses: columns to score; `CORRUPTED` is the chosen response to a corrupted image.
+
+    Raises:
+        BadRow: naming the row and the missing column, or why its image cannot be used.
+    """
+    if not isinstance(row, Mapping):
+        raise BadRow(
+            f"Row {position} is a {type(row).__name__}; give each row as a dict of its columns."
+        )
+    name = row.get("id")
+    name = str(position if name is None else name)
+    for column in ("image", "question", *responses):
+        if column not in row and column != CORRUPTED:
+            remedy = "rename or add it"
+            if column in responses:
+                remedy += ", or take an objective without it (notebook 01 makes biased responses)"
+            raise BadRow(
+                f"Row {name} has no column {column}, only {', '.join(map(str, row))}; {remedy}."
+            )
+        if column != "image" and not isinstance(row.get(column), str | None):
+            kind = type(row[column]).__name__
+            raise BadRow(f"Row {name}: its {column} is a {kind}; write it as a text.")
+    image = row["image"]
+    if isinstance(image, Mapping):  # as `datasets` gives it undecoded
+        image = image.get("bytes") or image.get("path") or b""
+    if isinstance(image, str | Path | bytes):
+        try:
+            image = open_rgb(Path(image) if isinstance(image, str) else image)
+        except BadPicture as error:
+            raise BadRow(f"Row {name}: its image cannot be used: {error}.") from None
+    if not (image is None or isinstance(image, Image.Image)):
+        raise BadRow(
+            f"Row {name}: its image is a {type(image).__name__}; give a PIL image, a path or bytes."
+        )
+    return {**row, "id": name, "image": image}
+
+
 def encode(
     row: Mapping[str, Any],
     processor: ProcessorMixin,
@@ -113,7 +161,7 @@ def encode(
     length limit. A response that exceeds `max_length` loses its end; prompts are never cut.
 
     Args:
-        row: `id`, `image` (PIL), `question`, the responses, and `<response>_cut` where known.
+        row: from `read_row`, with `<response>_cut` where known.
         processor: the model's processor.
         responses: columns to score; `CORRUPTED` is the chosen response to a corrupted image.
         max_length: maximum number of tokens of a prompt with one response.

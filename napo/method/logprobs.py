@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from napo.config.variants import RESPONSES
 from napo.errors import NapoError
-from napo.method.layout import PADDING, Batch, assemble, encode
+from napo.method.layout import PADDING, Batch, assemble, encode, read_row
 from napo.method.mask import attention_mask, choose_layout, position_ids
 from napo.method.tensors import LogProbs
 from napo.models.halving import Halving
@@ -41,7 +41,8 @@ def collate(
 
     The batch has the reference's log-probs if all rows have them.
     """
-    encoded = [encode(row, processor, responses, max_length) for row in rows]
+    read = (read_row(row, position, responses) for position, row in enumerate(rows))
+    encoded = [encode(row, processor, responses, max_length) for row in read]
     scored = all(f"{name}_logp" in row for row in rows for name in responses)
     reference = LogProbs.from_rows(rows, responses) if scored else None
     return assemble(encoded, pad_id(processor), layout=layout, reference=reference)
@@ -107,7 +108,8 @@ def score_reference(
     """
     model.eval()
     layout = choose_layout(model)
-    encoded = [encode(row, processor, responses, max_length) for row in rows]
+    read = (read_row(row, position, responses) for position, row in enumerate(rows))
+    encoded = [encode(row, processor, responses, max_length) for row in read]
     # Neighbours of similar length need little padding. Results keep the order of `rows`.
     lengths = [
         len(row.prompts[0].ids) + sum(len(tokens) for _, tokens in row.answers.values())

@@ -82,7 +82,7 @@ def of_run(
         "seed": seed,
         "reference": reference,
         "rows": rows,
-        **profile.training.model_dump(),
+        **profile.training.identity,
         "tune": tune,
         **of_model(profile, model),
         "data": dict(data),

@@ -29,10 +29,27 @@ def draft(folder: Path, create: bool = True) -> Path:
     return path
 
 
-def seal(path: Path, folder: Path, run: Mapping[str, Any]) -> None:
-    """Turn a draft into the checkpoint `folder`, and remove all other checkpoints and drafts.
+def tidy(folder: Path) -> None:
+    """Make written weights the same in every process, without the pickle of Trainer's arguments."""
+    (folder / "training_args.bin").unlink(missing_ok=True)  # a run keeps its settings as JSON
+    file = folder / "adapter_config.json"
+    if file.is_file():  # peft writes sets as lists, in another order in every process
+        config = read_json(file)
+        for key in ("target_modules", "exclude_modules"):
+            if isinstance(config.get(key), list):
+                config[key] = sorted(config[key])
+        write_json(file, config)
 
-    Another run than `run`, its identity, will not resume from this checkpoint.
+
+def seal(path: Path, folder: Path, run: Mapping[str, Any], keep: int | None = 1) -> None:
+    """Turn a draft into the checkpoint `folder`; remove drafts and this run's older checkpoints.
+
+    Args:
+        path: the draft.
+        folder: the checkpoint.
+        run: the run's identity; another run will not resume from this checkpoint.
+        keep: how many checkpoints of this run stay, with this one; None: all. Those of other runs
+            always stay.
     """
     files = [file for file in sorted(path.rglob("*")) if file.is_file()]
     hashes = {file.relative_to(path).as_posix(): hash_file(file) for file in files}
@@ -42,9 +59,16 @@ def seal(path: Path, folder: Path, run: Mapping[str, Any]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(path, folder)
     sync(folder.parent)
-    for other in folder.parent.glob("checkpoint-*"):
-        if other != folder:
-            shutil.rmtree(other, ignore_errors=True)
+    own = of_run(folder.parent, run)
+    drafts = folder.parent.glob("checkpoint-*.part")
+    for old in (*drafts, *own[: -(keep or len(own))]):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def clear(parent: Path) -> None:
+    """Remove all checkpoints and drafts of a run folder, whose run is finished."""
+    for path in parent.glob("checkpoint-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def install(path: Path, folder: Path) -> None:
@@ -66,27 +90,42 @@ def install(path: Path, folder: Path) -> None:
     sync(folder.parent)
 
 
+def complete(parent: Path) -> list[Path]:
+    """The complete checkpoints in a folder, by their steps."""
+    steps = [path.name.removeprefix("checkpoint-") for path in parent.glob("checkpoint-*")]
+    paths = [parent / f"checkpoint-{n}" for n in sorted(int(s) for s in steps if s.isdecimal())]
+    return [path for path in paths if (path / MANIFEST).is_file()]
+
+
+def of_run(parent: Path, run: Mapping[str, Any]) -> list[Path]:
+    """The complete checkpoints in a folder that the run with this identity wrote, by their steps.
+
+    Raises:
+        NapoError: if a manifest is damaged.
+    """
+    return [path for path in complete(parent) if read(path)["run"] == run]
+
+
 def latest(parent: Path, run: Mapping[str, Any]) -> Path | None:
     """The complete checkpoint with the highest step in a folder, or None.
 
     Raises:
         NapoError: as `require`.
     """
-    steps = [path.name.removeprefix("checkpoint-") for path in parent.glob("checkpoint-*")]
-    for step in sorted((int(step) for step in steps if step.isdecimal()), reverse=True):
-        path = parent / f"checkpoint-{step}"
-        if (path / MANIFEST).is_file():
-            require(path, run)
-            return path
+    for path in complete(parent)[-1:]:
+        require(path, run)
+        return path
     return None
 
 
-def require(path: Path, run: Mapping[str, Any]) -> None:
-    """Stop unless a checkpoint is complete, undamaged, and of the run with this identity.
+def read(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint: `run`, the identity of its run, and `files` with their hashes.
 
     Raises:
-        NapoError: if it has no manifest, a file is missing or changed, or another run wrote it.
+        NapoError: if there is no such checkpoint, it is not complete, or its manifest is damaged.
     """
+    if not path.is_dir():
+        raise NapoError(f"There is no checkpoint {path}; name an existing folder checkpoint-STEP.")
     if not (path / MANIFEST).is_file():
         raise NapoError(
             f"{path} is not a complete checkpoint (no {MANIFEST}); delete it to start from the "
@@ -96,6 +135,16 @@ def require(path: Path, run: Mapping[str, Any]) -> None:
     parts = manifest if isinstance(manifest, dict) else {}
     if not all(isinstance(parts.get(name), dict) for name in ("files", "run")):
         raise NapoError(f"{path}: {MANIFEST} is damaged; delete this checkpoint.")
+    return manifest
+
+
+def require(path: Path, run: Mapping[str, Any]) -> None:
+    """Stop unless a checkpoint is complete, undamaged, and of the run with this identity.
+
+    Raises:
+        NapoError: as `read`, or if a file is missing or changed, or another run wrote it.
+    """
+    manifest = read(path)
     for name, digest in manifest["files"].items():
         if not (path / name).is_file() or hash_file(path / name) != digest:
             raise NapoError(f"{path}: {name} is missing or damaged; delete this checkpoint.")

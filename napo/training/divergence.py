@@ -1,7 +1,8 @@
-"""Checks of a running training: numbers are finite, and the reference belongs to the model."""
+"""Checks of a training: something is trained, numbers are finite, the reference fits the model."""
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from napo.errors import NapoError
@@ -42,6 +43,32 @@ def check_log_probs(policy: LogProbs, batch: Batch, tolerance: float = float("in
         f"({place}): the reference belongs to another model, data or preprocessing; "
         "run notebooks/01_build_biased_data.ipynb again."
     )
+
+
+def check_trained(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Stop if no weight would be trained, or an optimiser lacks some of them.
+
+    Args:
+        model: the model, with its adapter.
+        optimizer: a user's optimiser; by default all trained weights are optimised.
+
+    Raises:
+        NapoError: with the remedy.
+    """
+    trained = {id(weight) for weight in model.parameters() if weight.requires_grad}
+    if not trained:
+        raise NapoError(
+            "Every weight of the model is frozen, so nothing would be trained; load its adapter "
+            "with is_trainable=True, or give its base and a peft_config."
+        )
+    groups = optimizer.param_groups if optimizer else ()
+    optimised = {id(weight) for group in groups for weight in group["params"]}
+    if optimizer and trained - optimised:
+        raise NapoError(
+            f"The optimiser in optimizers lacks {len(trained - optimised)} of the "
+            f"{len(trained)} trained weights; give optimizer_cls_and_kwargs, or make it from the "
+            "model with its adapter."
+        )
 
 
 def check_weights(model: nn.Module) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,36 @@ from torch.utils.data import Dataset, Sampler
 from napo.config.variants import CORRUPTED
 from napo.errors import NapoError
 from napo.method import logprobs
-from napo.method.layout import Batch, EncodedRow, assemble, encode
+from napo.method.layout import Batch, EncodedRow, assemble, encode, read_row
 from napo.method.tensors import LogProbs
 from napo.models.prompts import pad_id, same_length_for_all_images
 from napo.progress import Progress
 from napo.workspace.files import fingerprint
 
 CACHE_BYTES = 2**30  # encoded rows up to this size stay in memory for all epochs
+
+
+def check_rows(rows: Any) -> None:
+    """Stop unless data is a table of rows that can be counted and read in any order.
+
+    Raises:
+        NapoError: with the call that makes it one.
+    """
+    kind = type(rows).__name__
+    if isinstance(rows, Mapping):  # such as a DatasetDict
+        names = ", ".join(map(str, rows))
+        raise NapoError(f"The rows are a {kind} of {names}; give one of them, such as one split.")
+    if isinstance(rows, str | Path):
+        raise NapoError(f"The rows are the text {str(rows)[:100]!r}; give the loaded rows.")
+    if hasattr(rows, "iloc"):
+        raise NapoError(f"The rows are a {kind}; give its rows.to_dict('records').")
+    if not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
+        raise NapoError(
+            f"The rows are a {kind}, a stream without length and order; give list(rows), or a "
+            "dataset loaded without streaming."
+        )
+    if len(rows) == 0:
+        raise NapoError("There are no rows to train on.")
 
 
 class EncodedRows(Dataset):
@@ -29,7 +53,7 @@ class EncodedRows(Dataset):
     are checked first, so that no row stops the run later.
 
     Args:
-        rows: a Hugging Face dataset or a sequence of dicts.
+        rows: a Hugging Face dataset or a sequence of dicts (see `napo.method.layout.read_row`).
         processor: the model's processor.
         responses: responses to score.
         max_length: maximum number of tokens of a prompt with one response.
@@ -38,7 +62,7 @@ class EncodedRows(Dataset):
         reference: whether the reference's log-probs are needed.
 
     Raises:
-        NapoError: without rows, or as `napo.method.layout.encode`.
+        NapoError: as `check_rows`, `napo.method.layout.read_row` and `encode`.
     """
 
     def __init__(
@@ -52,8 +76,7 @@ class EncodedRows(Dataset):
         logits_mb: float = 256,
         reference: bool = True,
     ) -> None:
-        if len(rows) == 0:
-            raise NapoError("There are no rows to train on.")
+        check_rows(rows)
         self.rows, self.processor, self.responses = rows, processor, tuple(responses)
         self.max_length = max_length
         self.encoded: list[EncodedRow] | None = None
@@ -72,7 +95,7 @@ class EncodedRows(Dataset):
         else:
             columns = dict.fromkeys("chosen" if r == CORRUPTED else r for r in self.responses)
             names = ("id", "question", *columns)
-            self.digest = fingerprint([[row[name] for name in names] for row in self.texts])
+            self.digest = fingerprint([[row.get(name) for name in names] for row in self.texts])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,7 +109,8 @@ class EncodedRows(Dataset):
 
     def encode(self, index: int) -> EncodedRow:
         """A row as token ids and pixels."""
-        return encode(self.rows[index], self.processor, self.responses, self.max_length)
+        row = read_row(self.rows[index], index, self.responses)
+        return encode(row, self.processor, self.responses, self.max_length)
 
     def collate(self, items: Sequence[tuple[EncodedRow, LogProbs | None]], layout: str) -> Batch:
         """A batch of rows (see `napo.method.layout.assemble`)."""
@@ -103,16 +127,18 @@ class EncodedRows(Dataset):
         If all images have equally many tokens, the first row's image stands for all of them.
 
         Raises:
-            NapoError: as `napo.method.layout.encode`.
+            NapoError: as `napo.method.layout.read_row` and `encode`.
         """
         rows, responses, pixels, image = self.rows, self.responses, None, {}
         if first.prompts[0].pixels and same_length_for_all_images(self.processor):
-            rows, pixels, image = self.texts, first.prompts[0].pixels, {"image": rows[0]["image"]}
+            image = {"image": read_row(rows[0], 0, responses)["image"]}
+            rows, pixels = self.texts, first.prompts[0].pixels
             # The corrupted image has as many tokens, and its response is the chosen one.
             responses = tuple(name for name in responses if name != CORRUPTED)
         with Progress(len(rows), "check the rows") as progress:
-            for row in rows:
-                encode(row | image, self.processor, responses, self.max_length, pixels)
+            for index, row in enumerate(rows):
+                row = read_row({**row, **image}, index, responses)
+                encode(row, self.processor, responses, self.max_length, pixels)
                 progress.advance()
 
     def reference_scores(self, scorer: nn.Module | None, logits_mb: float) -> LogProbs:

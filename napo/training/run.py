@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
 from napo.config.settings import TUNES
@@ -22,9 +24,18 @@ from napo.models.fingerprint import model_fingerprint
 from napo.models.load import load_model
 from napo.progress import Progress
 from napo.training import checkpoints
-from napo.training.trainer import NaPOConfig, NaPOTrainer
+from napo.training.arguments import trainer_arguments
+from napo.training.trainer import NaPOTrainer
 from napo.workspace import provenance
-from napo.workspace.files import fingerprint, json_value, read_json, sweep, write_json
+from napo.workspace.files import (
+    fingerprint,
+    json_value,
+    make_folder,
+    read_json,
+    sweep,
+    write_json,
+)
+from napo.workspace.folders import run_name
 from napo.workspace.locks import work_on
 from napo.workspace.manifests import complete, require
 
@@ -108,7 +119,7 @@ def train_run(
         objective = Objective(VARIANTS[variant], settings.beta, settings.q_rule)
     made_from = json_value(
         {
-            **settings.model_dump(),
+            **settings.identity,
             "objective": objective.definition(),
             "seed": seed,
             "tune": tune,
@@ -125,10 +136,11 @@ def train_run(
                 f"{folder} was trained with other settings ({', '.join(changed)} differ); "
                 "use another run folder, or delete this one."
             )
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        checkpoints.clear(folder)
         return final
     sweep(folder)
-    args = trainer_arguments(folder / "checkpoints", settings, seed, tune, data_workers)
+    name = run_name(objective.variant.name, seed, tune)
+    args = trainer_arguments(folder, settings, seed, tune, data_workers, name)
     if tune == "full" and settings.bf16:
         dtype = "float32"  # bfloat16 weights lose a step of 5e-7; products are in bfloat16
     model, processor = load_model(
@@ -157,8 +169,9 @@ def train_run(
     batch = q_batch * args.gradient_accumulation_steps
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressLine(f"train {objective.variant.name} seed {seed}", batch))
-    checkpoint = checkpoints.latest(folder / "checkpoints", trainer.run_identity)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    checkpoint = checkpoints.latest(folder, trainer.run_identity)
+    with watched(trainer, folder, fresh=checkpoint is None):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.write_weights(final)
     if args.should_save:
         summary = {
@@ -170,47 +183,40 @@ def train_run(
             "made_from": made_from,
         }
         write_json(folder / "training.json", summary)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        checkpoints.clear(folder)
     trainer.accelerator.wait_for_everyone()
     return final
 
 
-def trainer_arguments(
-    output: Path, settings: Training, seed: int, tune: str, data_workers: int
-) -> NaPOConfig:
-    """`NaPOConfig` of a profile's training settings."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    micro = min(settings.micro_batch_size, settings.batch_size)
-    if settings.batch_size % (micro * processes):
-        raise NapoError(
-            f"training.batch_size {settings.batch_size} is not a multiple of micro_batch_size "
-            f"{micro} x {processes} processes; change one of them."
-        )
-    schedule = settings.schedule
-    if schedule == "constant" and settings.warmup_ratio:
-        schedule = "constant_with_warmup"
-    return NaPOConfig(
-        output_dir=str(output),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=settings.batch_size // (micro * processes),
-        num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate if tune == "full" else settings.lora_learning_rate,
-        lr_scheduler_type=schedule,
-        warmup_steps=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        bf16=settings.bf16,
-        reference="adapter_off" if tune == "qlora" else "cached",
-        activation_checkpointing=settings.gradient_checkpointing,
-        max_length=settings.max_length,
-        logits_mb=settings.logits_mb,
-        save_steps=settings.save_steps,
-        dataloader_num_workers=data_workers,
-        logging_strategy="no",
-        disable_tqdm=True,
-        seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-    )
+@contextmanager
+def watched(trainer: NaPOTrainer, folder: Path, fresh: bool) -> Iterator[None]:
+    """Let reports go to `events/RUN` beside the run folder, which is sealed when it is finished.
+
+    Args:
+        trainer: the trainer, with the callbacks of its `report_to`.
+        folder: the run folder.
+        fresh: whether the run starts at its first step; then older reports are removed.
+    """
+    events, reporters = folder.parent / "events" / folder.name, trainer.args.report_to
+    if not reporters or not trainer.is_world_process_zero():
+        yield
+        return
+    if fresh:
+        shutil.rmtree(events, ignore_errors=True)
+    make_folder(events)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):
+            callback.logging_dir = str(events)
+    variables = {"WANDB_DIR": str(events), "WANDB_PROJECT": trainer.args.project}
+    unset = variables.keys() - os.environ.keys()
+    os.environ |= {name: variables[name] for name in unset}
+    try:
+        yield
+    finally:
+        for name in unset:
+            del os.environ[name]
+        if "wandb" in reporters:  # else the next run of this process is reported as this one
+            import_module("wandb").finish()
 
 
 def lora_config(settings: Training, family: families.Family) -> Any:
@@ -242,7 +248,10 @@ def run_from_file(run: Run) -> Path:
                 f"with {scored[name]!r}; give the same."
             )
     settings = {
-        **run.model_dump(exclude={"run_folder", "model", "rows", "reference", "data_workers"}),
+        **run.model_dump(
+            exclude={"run_folder", "model", "rows", "reference", "data_workers", "training"}
+        ),
+        "training": run.training.identity,
         "model": model_fingerprint(run.model),
         "rows": checked_fingerprint(rows),
         "reference": checked_fingerprint(reference),

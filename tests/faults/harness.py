@@ -62,7 +62,7 @@ def torn(files: Mapping[str, str], final: Mapping[str, str]) -> set[str]:
     complete = (
         name
         for name in files
-        if ".part/" not in name and "/checkpoints/" not in name and not name.endswith(growing)
+        if ".part/" not in name and "/checkpoint-" not in name and not name.endswith(growing)
     )
     return {name for name in complete if files[name] != final.get(name)}
 
@@ -75,7 +75,7 @@ def records(root: Path) -> set[tuple[str, int, str]]:
     written = set()
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
-        if not path.is_file() or ".part" in name or "/checkpoints/" in name:
+        if not path.is_file() or ".part" in name or "/checkpoint-" in name:
             continue
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq

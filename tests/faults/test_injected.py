@@ -156,10 +156,10 @@ def test_a_damaged_checkpoint_is_named_and_without_it_training_ends_the_same(
 ):
     root = small.copy(stage, "checkpoint")
     small.until(
-        stage, root, f"{DATA}/runs/*/seed-0/checkpoints/checkpoint-[24]/checkpoint.json",
+        stage, root, f"{DATA}/runs/*/seed-0/checkpoint-[24]/checkpoint.json",
         lambda pid: os.kill(pid, signal.SIGKILL),
     )  # fmt: skip
-    folder = sorted((root / DATA).glob("runs/*/seed-0/checkpoints/checkpoint-?"))[-1]
+    folder = sorted((root / DATA).glob("runs/*/seed-0/checkpoint-?"))[-1]
     harm(folder / name)
     message = small.attempt(stage, root)
     assert message.startswith(f"napo: {folder}: ") and "delete this checkpoint" in message

@@ -1,5 +1,8 @@
+import io
+
 import engine_fixtures as engine
 import family_fixtures as fixtures
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -7,7 +10,7 @@ from tokenizers import normalizers
 
 from napo.config.variants import CORRUPTED, RESPONSES
 from napo.errors import NapoError
-from napo.method.layout import PADDING, PROMPT, assemble, encode
+from napo.method.layout import PADDING, PROMPT, assemble, encode, read_row
 from napo.models.prompts import pad_id
 
 
@@ -63,3 +66,59 @@ def test_an_image_that_the_models_processor_refuses_is_a_sentence(result):
         encode(row, fixtures.processor("qwen2_5_vl"))
     assert str(error.value).count("\n") == 0
     result(error.value)
+
+
+def as_bytes(image):
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.kind("rows as people have them")
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda image, path: str(path),
+        lambda image, path: path,
+        lambda image, path: as_bytes(image),
+        lambda image, path: {"bytes": as_bytes(image), "path": None},
+        lambda image, path: {"bytes": None, "path": str(path)},
+    ],
+    ids=["text", "path", "bytes", "undecoded bytes", "undecoded path"],
+)
+def test_an_image_is_read_from_every_form(form, tmp_path):
+    (row,) = engine.rows(1)
+    path = tmp_path / "image.png"
+    row["image"].save(path)
+    same = read_row({**row, "image": form(row["image"], path)}, 0)
+    assert np.array_equal(same["image"], row["image"].convert("RGB"))
+
+
+@pytest.mark.kind("rows as people have them")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"question": ...}, r"Row 5 has no column question, only .*; rename or add it\."),
+        ({"vision_biased": ...}, "no column vision_biased, .*, or take an objective without it"),
+        ({"image": ...}, "Row 5 has no column image"),
+        ({"image": "no/such.png"}, r"Row 5: its image cannot be used: .*no/such"),
+        ({"image": b"<html>"}, "Row 5: its image cannot be used: it does not decode"),
+        ({"image": {}}, "its image cannot be used: it is missing"),
+        ({"image": np.zeros((4, 4, 3))}, "its image is a ndarray; give a PIL image, a path"),
+        ({"chosen": ["a cat"]}, "its chosen is a list; write it as a text"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_one_sentence(change, message, result):
+    (row,) = engine.rows(1)
+    row = {k: v for k, v in {**row, **change}.items() if v is not ... and k != "id"}
+    with pytest.raises(NapoError, match=message) as error:
+        read_row(row, 5)
+    result(error.value)
+
+
+def test_a_row_without_an_id_has_its_position_and_others_keep_theirs():
+    (row,) = engine.rows(1)
+    ids = [read_row({**row, "id": given}, 5)["id"] for given in (None, 0, "a")]
+    assert ids == ["5", "0", "a"]
+    with pytest.raises(NapoError, match="Row 2 is a tuple; give each row as a dict"):
+        read_row(("a question", "an answer"), 2)

@@ -2,6 +2,8 @@
 
 # ruff: noqa: F401, F811 - fixtures of trainer_fixtures
 
+import datasets
+import pandas as pd
 import pytest
 import torch
 from trainer_fixtures import base, rows, trainer
@@ -10,6 +12,7 @@ from napo.config.variants import VARIANTS
 from napo.data.sources import BadRow
 from napo.errors import NapoError
 from napo.models.load import load_processor
+from napo.training.records import read_records
 from napo.training.rows import EncodedRows, EpochSampler
 
 
@@ -21,8 +24,6 @@ def large_data(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["list", "dataset"])
 def test_rows_encoded_when_needed_equal_those_in_memory(base, rows, request, kind):
-    import datasets
-
     processor, responses = load_processor(base), VARIANTS["mdpo"].responses
     in_memory = EncodedRows(rows, processor, responses)
     request.getfixturevalue("large_data")
@@ -63,9 +64,38 @@ def test_an_error_in_a_data_worker_is_one_sentence(
         made.train()
 
 
-def test_no_rows_are_refused(base):
-    with pytest.raises(NapoError, match="no rows to train on"):
-        EncodedRows([], load_processor(base), ("chosen",))
+@pytest.mark.kind("rows as people have them")
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (lambda rows: [], "no rows to train on"),
+        (lambda rows: datasets.DatasetDict(train=table(rows)), "a DatasetDict of train; give one"),
+        (lambda rows: table(rows).to_iterable_dataset(), "a stream without length .*list"),
+        (lambda rows: iter(rows), "a list_iterator, a stream without length"),
+        (lambda rows: pd.DataFrame(rows), r"a DataFrame; give its rows.to_dict\('records'\)"),
+        (lambda rows: {"question": ["?"]}, "a dict of question; give one"),
+        (lambda rows: "rows.parquet", "the text 'rows.parquet'; give the loaded rows"),
+    ],
+)
+def test_data_that_is_no_table_of_rows_is_refused(base, rows, form, message, result):
+    with pytest.raises(NapoError, match=message) as error:
+        EncodedRows(form(rows), load_processor(base), ("chosen",))
+    result(error.value)
+
+
+def table(rows):
+    return datasets.Dataset.from_list([{**row, "image": None} for row in rows])
+
+
+@pytest.mark.kind("rows as people have them")
+@pytest.mark.parametrize("form", ["list", "dataset", "too large for memory"])
+def test_rows_without_ids_are_recorded_by_their_position(base, rows, tmp_path, request, form):
+    plain = [{key: value for key, value in row.items() if key != "id"} for row in rows]
+    if form == "too large for memory":
+        request.getfixturevalue("large_data")
+    trainer(base, plain if form == "list" else datasets.Dataset.from_list(plain), tmp_path).train()
+    ids = read_records(tmp_path / "checkpoints")["id"]
+    assert len(set(ids)) == 8 and set(ids) <= {str(position) for position in range(18)}
 
 
 def test_the_sampler_shuffles_by_seed_and_epoch_and_drops_incomplete_batches():

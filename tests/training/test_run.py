@@ -20,6 +20,7 @@ from napo.training import checkpoints
 from napo.training.records import read_records
 from napo.training.run import train_run
 from napo.training.trainer import NaPOTrainer
+from napo.workspace.folders import run_name
 
 ONE_EPOCH = SETTINGS.model_copy(update={"epochs": 1})
 
@@ -115,7 +116,7 @@ def test_a_run_that_stopped_between_checkpoints_ends_with_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
     monkeypatch.setattr(NaPOTrainer, "compute_loss", compute)
-    (left,) = (tmp_path / "run" / "checkpoints").iterdir()
+    (left,) = (tmp_path / "run").glob("checkpoint-*")
     assert left.name == "checkpoint-4"
     # A later checkpoint without a manifest, and its records, do not count.
     shutil.copytree(left, left.with_name("checkpoint-5"))
@@ -132,7 +133,7 @@ def test_a_finished_run_is_not_run_again_and_loses_leftover_checkpoints(
     tune, folder = finished
     before = digest(folder)
     monkeypatch.setattr(NaPOTrainer, "train", lambda *a, **k: pytest.fail("trained again"))
-    shutil.copytree(next(folder.glob("[am]*")), folder / "checkpoints" / "checkpoint-4")
+    shutil.copytree(next(folder.glob("[am]*")), folder / "checkpoint-4")
     train_run(folder, base, rows, "A1", SETTINGS, seed=0, tune=tune)
     assert digest(folder) == before
 
@@ -237,3 +238,65 @@ def test_memory_that_runs_out_says_what_to_lower(base, rows, tmp_path, monkeypat
     monkeypatch.setattr(NaPOTrainer, "compute_loss", step)
     with pytest.raises(NapoError, match=r"ran out at step 0; lower micro_batch_size or logits_mb"):
         train_run(tmp_path, base, rows, "dpo", SETTINGS, seed=0)
+
+
+STUB = """
+class Context:
+    def get(self):
+        return None
+
+
+class context_vars:
+    current_space_id = Context()
+
+
+config, runs = {}, []
+
+
+def init(**settings):
+    runs.append((settings["project"], settings["name"], []))
+
+
+def log(values):
+    runs[-1][2].append(values)
+
+
+def finish():
+    pass
+"""
+
+
+def test_a_watched_run_is_reported_by_name_and_keeps_its_bytes(
+    base, rows, tmp_path, monkeypatch, finished
+):
+    (tmp_path / "trackio").mkdir()
+    (tmp_path / "trackio" / "__init__.py").write_text(STUB)
+    monkeypatch.syspath_prepend(tmp_path)
+    tune, folder = finished
+    watched = SETTINGS.model_copy(update={"report_to": "trackio", "logging_steps": 2})
+    train_run(tmp_path / "seed-0", base, rows, "A1", watched, seed=0, tune=tune)
+    import trackio
+
+    (project, name, reports) = trackio.runs.pop()
+    assert (project, name) == ("napo", run_name("A1", 0, tune))
+    assert [report["train/global_step"] for report in reports[:3]] == [2, 4, 6]
+    for value in ("loss", "learning_rate", "rejected_psi_sum", "vision_biased_q",
+                  "language_biased_gamma", "vision_biased_accuracy"):  # fmt: skip
+        assert all(f"train/{value}" in report for report in reports[:3]), value
+    # The same bytes in the same files, and settings of an unwatched run.
+    assert digest(tmp_path / "seed-0") == digest(folder)
+    assert (tmp_path / "seed-0" / "training.json").read_bytes() == (
+        folder / "training.json"
+    ).read_bytes()
+    assert {path.name for path in (tmp_path / "seed-0").iterdir()} == {
+        path.name for path in folder.iterdir()
+    }
+
+
+def test_events_of_tensorboard_lie_beside_the_run_folder(base, rows, tmp_path):
+    pytest.importorskip("tensorboard")
+    watched = ONE_EPOCH.model_copy(update={"report_to": "tensorboard", "logging_steps": 1})
+    train_run(tmp_path / "seed-0", base, rows, "dpo", watched, seed=0)
+    (events,) = (tmp_path / "events" / "seed-0").iterdir()
+    assert b"rejected_psi_sum" in events.read_bytes()
+    assert not list((tmp_path / "seed-0").rglob("*tfevents*"))

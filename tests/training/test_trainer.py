@@ -5,14 +5,15 @@
 import engine_fixtures as engine
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from trainer_fixtures import base, digest, rows, trainer, unscored
+from transformers import TrainerCallback
 
-from napo.config.variants import VARIANTS
 from napo.errors import NapoError
-from napo.method.objective import Objective
 from napo.models import families
 from napo.models.load import load_model
 from napo.training import checkpoints
+from napo.training.records import read_records
 from napo.training.trainer import NaPOConfig, NaPOTrainer
 
 
@@ -25,15 +26,108 @@ def test_rows_without_a_reference_are_scored_before_training(base, tmp_path):
     assert (tmp_path / "checkpoints" / "checkpoint-2" / checkpoints.MANIFEST).is_file()
 
 
-def test_evaluation_during_training_is_refused(base, rows, tmp_path):
-    with pytest.raises(NapoError, match="does not evaluate during training"):
-        trainer(base, rows, tmp_path, eval_strategy="steps")
+@pytest.mark.kind("a trainer's argument is ignored")
+@pytest.mark.parametrize("logging_steps", [3, 0.75])
+def test_reports_average_the_records_of_all_steps_since_the_last(
+    base, rows, tmp_path, logging_steps
+):
+    made = trainer(
+        base,
+        rows,
+        tmp_path,
+        max_steps=4,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        learning_rate=1e-2,
+        logging_steps=logging_steps,
+    )
+    made.train()
+    (entry,) = (entry for entry in made.state.log_history if "loss" in entry)
+    records = read_records(tmp_path / "checkpoints").query("step < 3")
+    assert entry["step"] == 3 and len(records) == 12
+    for name in ("loss", "rejected_psi_sum", "vision_biased_q", "language_biased_gamma"):
+        assert entry[name] == pytest.approx(records[name].mean(), rel=1e-5), name
+    assert entry["rejected_accuracy"] == pytest.approx((records["rejected_psi_sum"] > 0).mean())
+    assert {"learning_rate", "grad_norm"} <= set(entry)
+
+
+def test_evaluation_is_refused(base, rows, tmp_path):
+    made = trainer(base, rows, tmp_path)
+    for call in (made.evaluate, made.predict):
+        with pytest.raises(NapoError, match="does not evaluate during training"):
+            call(rows)
+
+
+@pytest.mark.kind("a trainer's argument is ignored")
+def test_a_model_is_loaded_from_its_folder_or_id_and_an_objective_from_its_name(
+    base, rows, tmp_path
+):
+    args = NaPOConfig(
+        str(tmp_path / "a"), per_device_train_batch_size=4, max_steps=2, use_cpu=True, seed=3
+    )
+    NaPOTrainer(str(base), args, "A1", rows).train()
+    trainer(base, rows, tmp_path, output_dir=str(tmp_path / "b"), seed=3).train()
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    with pytest.raises(NapoError, match="Did you mean 'A1'"):
+        NaPOTrainer(str(base), args, "A11", rows)
+
+
+def test_callbacks_and_a_users_optimiser_are_used(base, rows, tmp_path):
+    class Count(TrainerCallback):
+        steps = 0
+
+        def on_step_end(self, *_, **__):
+            self.steps += 1
+
+    model, processor = load_model(base, device="cpu")
+    args = NaPOConfig(str(tmp_path), per_device_train_batch_size=4, max_steps=2, use_cpu=True)
+    own, count = torch.optim.SGD(model.parameters(), lr=0.0), Count()
+    before = model.lm_head.weight.detach().clone()
+    NaPOTrainer(
+        model, args, "dpo", rows, processor, callbacks=[count], optimizers=(own, None)
+    ).train()
+    assert count.steps == 2 and torch.equal(model.lm_head.weight, before)
+
+
+def adapter():
+    return LoraConfig(
+        r=4, target_modules=["q_proj"], exclude_modules=families.FAMILIES["llava"].image_parts
+    )
+
+
+@pytest.mark.kind("a trainer's argument is ignored")
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("optimiser of the base", "lacks 4 of the 4 trained weights"),
+        ("second adapter", "the model has an adapter already"),
+        ("frozen adapter", "Every weight of the model is frozen"),
+        ("tokenizer", "give the model's processor"),
+    ],
+)
+def test_arguments_that_do_not_fit_the_model_are_refused(
+    base, rows, tmp_path, case, message, result
+):
+    model, processor = load_model(base, device="cpu")
+    args = NaPOConfig(str(tmp_path), per_device_train_batch_size=4, max_steps=2, use_cpu=True)
+    others = {}
+    if case == "optimiser of the base":
+        others = {"optimizers": (torch.optim.SGD(model.parameters()), None)}
+    elif case == "tokenizer":
+        processor = processor.tokenizer
+    else:
+        model = get_peft_model(model, adapter())
+    if case == "frozen adapter":
+        model.requires_grad_(False)
+    else:
+        others["peft_config"] = adapter()
+    with pytest.raises(NapoError, match=message) as error:
+        NaPOTrainer(model, args, "dpo", rows, processor, **others)
+    result(error.value)
 
 
 def adapted(base, rows, folder, reference, **changes):
     """A short LoRA run of A1 with the log history of its steps."""
-    from peft import LoraConfig
-
     model, processor = load_model(base, device="cpu")
     settings = {"per_device_train_batch_size": 4, "max_steps": 3, "logging_steps": 1}
     args = NaPOConfig(
@@ -45,10 +139,7 @@ def adapted(base, rows, folder, reference, **changes):
         **settings,
         **changes,
     )
-    lora = LoraConfig(
-        r=4, target_modules=["q_proj"], exclude_modules=families.FAMILIES["llava"].image_parts
-    )
-    made = NaPOTrainer(model, args, Objective(VARIANTS["A1"]), rows, processor, peft_config=lora)
+    made = NaPOTrainer(model, args, "A1", rows, processor, peft_config=adapter())
     made.train()
     return [entry for entry in made.state.log_history if "vision_biased_psi_sum" in entry]
 
@@ -92,13 +183,3 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(base, rows, tmp_pa
     assert torch.allclose(*weights, atol=1e-6)
     start = load_model(base, device="cpu")[0].lm_head.weight
     assert not torch.allclose(weights[0], start, atol=1e-4)
-
-
-def test_a_checkpoint_of_another_run_is_refused_and_left_alone(base, rows, tmp_path):
-    trainer(base, rows, tmp_path).train()
-    path = tmp_path / "checkpoints" / "checkpoint-2"
-    before = digest(path)
-    other = trainer(base, rows, tmp_path, learning_rate=1e-2, max_steps=4)
-    with pytest.raises(NapoError, match=r"another run \(learning_rate, max_steps differ\)"):
-        other.train(resume_from_checkpoint=str(path))
-    assert digest(path) == before
