@@ -6,8 +6,9 @@ and lora. The rest is marked as not measured.
 
 Lengths are means; a padded batch is as long as its longest row, so try the longest responses before
 a run that only just fits. The defaults, 40 tokens of question with its template and 90 of response
-with its end token, are guesses, not measured on RLAIF-V. Hours are FLOPs over GPUs x peak x
-utilisation, without communication; 312 TFLOP/s is an A100's dense bfloat16 (NVIDIA's data sheet).
+with its end token, are guesses, not measured on RLAIF-V; `model.system` comes on top. Hours are
+FLOPs over GPUs x peak x utilisation, without communication; 312 TFLOP/s is an A100's dense bfloat16
+(NVIDIA's data sheet).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ STRATEGIES = get_args(Launch.model_fields["strategy"].annotation)
 REFUSED = ("qlora", "zero3")  # transformers loads no 4-bit model under it
 GB = 1e9
 CONTEXT = 2e9  # bytes: CUDA context, cuBLAS, NCCL
+TOKENS_A_WORD = 1.5  # of model.system: a guess, since no tokenizer is there before the download
 MOST = 1_000_000  # GPUs, tokens, GB, TFLOP/s
 
 
@@ -124,7 +126,8 @@ def describe(
             "has; give image_tokens."
         )
     _check_range(image_tokens=image_tokens)
-    return profile, shape, Lengths(image_tokens, question_tokens, response_tokens)
+    system_tokens = math.ceil(TOKENS_A_WORD * len(profile.model.system.split()))
+    return profile, shape, Lengths(image_tokens, question_tokens + system_tokens, response_tokens)
 
 
 @cache

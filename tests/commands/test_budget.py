@@ -180,3 +180,9 @@ def test_an_architecture_that_makes_no_model_is_one_sentence(changes, problem):
     with pytest.raises(NapoError, match=problem) as error:
         budget.table(profile)
     assert "\n" not in str(error.value)
+
+
+def test_the_system_text_is_part_of_every_prompt():
+    profile = load_profile("llava-1.5-7b")
+    assert budget.describe(profile)[2].question == 40 + 35  # 1.5 x 23 words
+    assert budget.describe("tiny", image_tokens=16)[2].question == 40
