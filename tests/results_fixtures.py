@@ -47,6 +47,8 @@ def write(folder: Path, run: str, seed: int, frames: dict[str, pd.DataFrame], **
                 key: {"value": number, "low": number, "high": number, "n": len(frame)}
                 for key, number in found.items()
             },
+            "answers": {"count": len(frame), "degenerate_share": 0.0, "unreadable": 0},
+            "lenient": {"texts": 0, "differing": 0, "unreadable": 0, "metrics": {}},
             "settings": {**NAMED[name], "decoding": DECODING},
             "fingerprints": {"benchmarks_data": "d", "evaluated": run},
             **changes,

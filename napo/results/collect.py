@@ -1,4 +1,4 @@
-"""What runs measured: values over seeds, 95 % intervals, differences, and the paper's claims.
+"""What runs measured: values over seeds, 95 % intervals and differences.
 
 Every metric is a ratio of two sums over images or instances (`Ratio`). All runs answer the same
 items, so one resampling of the items serves all seeds and variants, and differences are paired.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napo.benchmarks.intervals import percentile, resampled
-from napo.config.benchmarks import BENCHMARKS, Metric, metrics
+from napo.config.benchmarks import BENCHMARKS, Metric
 from napo.errors import NapoError
 from napo.workspace.files import read_json
 from napo.workspace.folders import run_name
@@ -109,6 +109,22 @@ class Results:
         """The runs of a variant that answered a benchmark."""
         runs = self.runs.get(variant, ())
         return [run for run in runs if (self.folder / run / f"{benchmark}.json").is_file()]
+
+    def degenerate(self, variant: str) -> dict[tuple[str, str], float]:
+        """The share of a variant's answers that are degenerate, over all seeds.
+
+        Returns:
+            (benchmark, task) -> share; task "" is the whole benchmark.
+        """
+        shares: dict[tuple[str, str], list[float]] = {}
+        for name in BENCHMARKS:
+            for run in self.ran(variant, name):
+                answers = self.result(run, name).get("answers", {})
+                parts = {"": answers, **answers.get("tasks", {})}
+                for task, part in parts.items():
+                    if "degenerate_share" in part:  # results of earlier versions lack it
+                        shares.setdefault((name, task), []).append(part["degenerate_share"])
+        return {key: float(np.mean(values)) for key, values in shares.items()}
 
     def samples(self, metric: Metric, runs: Sequence[str]) -> tuple[list[float], np.ndarray]:
         """The runs' values as scored, in the paper's units, and the bootstrap of their mean.
@@ -236,18 +252,27 @@ def summary(results: Results, columns: Sequence[Metric]) -> pd.DataFrame:
 
 def summary_to_read(frame: pd.DataFrame) -> pd.DataFrame:
     """A summary for reading: a row for each variant, a column for each metric."""
-    cells = [f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in frame.itertuples()]
-    return _pivot(frame.assign(cell=cells), "variant")
+    cells = [f"{row.value:.1f} {interval(row.low, row.high)}" for row in frame.itertuples()]
+    return pivot(frame.assign(cell=cells), "variant")
 
 
-def _pivot(frame: pd.DataFrame, index: str) -> pd.DataFrame:
+def interval(low: float, high: float, form: str = ".1f") -> str:
+    """An interval in brackets; "[not defined]" where there is none."""
+    return "[not defined]" if np.isnan(low) else f"[{low:{form}}, {high:{form}}]"
+
+
+def pivot(frame: pd.DataFrame, index: str) -> pd.DataFrame:
     """The texts of the column `cell`: a column for each metric, all in the frame's order."""
     table = frame.pivot(index=index, columns="metric", values="cell")
     return table.loc[frame[index].unique(), frame["metric"].unique()]
 
 
 def measurements(results: Results) -> pd.DataFrame:
-    """Every run's metrics in the scorers' own units.
+    """Every run's metrics in the scorers' own units, and what there is to know of its answers.
+
+    Beside the official metrics: `degenerate` (share of answers, also for each task), `unreadable`
+    (share of answers or replies that the official reader cannot read) and, where the lenient reader
+    reads any otherwise, `lenient <metric>`.
 
     Returns:
         Columns variant, run, seed, benchmark, metric, value, low, high, n.
@@ -261,69 +286,24 @@ def measurements(results: Results) -> pd.DataFrame:
                 if run in results.ran(variant, benchmark):
                     result = results.result(run, benchmark)
                     key = (variant, run, result["seed"], benchmark)
-                    scores = result["metrics"].items()
+                    scores = {**result["metrics"], **_answers(result)}.items()
                     rows += [(*key, name, *map(score.get, NUMBERS)) for name, score in scores]
     return pd.DataFrame(rows, columns=["variant", "run", "seed", "benchmark", "metric", *NUMBERS])
 
 
-# The paper's claims as questions: (question, variant, compared with).
-CLAIMS = (
-    ("Does the full method (A1) raise LP and CB over DPO?", "A1", "dpo"),
-    ("Do the weights gamma help (A1 over A2, the plain sum)?", "A1", "A2"),
-    ("Does NaPO beat DPO on the same three pairs (A1 over A3, both with gamma)?", "A1", "A3"),
-    ("Does NaPO beat DPO on language-biased pairs (LB1 over LB2)?", "LB1", "LB2"),
-    ("Does NaPO beat DPO on vision-biased pairs (VB1 over VB2)?", "VB1", "VB2"),
-    ("Do both kinds together beat one (A2 over LB1)?", "A2", "LB1"),
-    ("Do both kinds together beat one (A2 over VB1)?", "A2", "VB1"),
-    ("Does as much data from all three kinds (random) beat RLAIF-V alone (dpo)?", "random", "dpo"),
-    ("Is psi_mean the better margin for language bias (LB1 over LB-sum)?", "LB1", "LB-sum"),
-    ("Is psi_sum the better margin for vision bias (VB1 over VB-mean)?", "VB1", "VB-mean"),
-)
-
-NO_NUMBERS = ("not run", "undefined", "the same")  # answers that stand alone
-
-
-def claims(results: Results) -> pd.DataFrame:
-    """The answers of these runs to the paper's claims, each a difference with its 95 % interval.
-
-    Returns:
-        Columns question, variant, other, metric, difference, low, high (nan where not run), answer:
-        "better", "worse", "not decided" (the interval holds 0), "the same" (every item has the
-        same score, seeds averaged), "undefined" or "not run".
-    """
-    import pandas as pd
-
-    rows = []
-    for question, variant, other in CLAIMS:
-        for metric in metrics(table=2):
-            change = results.difference(variant, other, metric)
-            ends = [change.value, change.low, change.high] if change else [NAN] * 3
-            ends = [0.0 if abs(number) < DUST else number for number in ends]
-            if change is None:
-                answer = "not run"
-            elif np.isnan(change.value):  # such as CHAIRi of a model that names no object
-                answer = "undefined"
-            elif not any(ends):
-                answer = "the same"
-            elif change.decided:
-                answer = "better" if change.value * metric.better > 0 else "worse"
-            else:
-                answer = "not decided"
-            rows.append((question, variant, other, metric.title, *ends, answer))
-    names = ["question", "variant", "other", "metric", "difference", "low", "high", "answer"]
-    return pd.DataFrame(rows, columns=names)
-
-
-def claims_to_read(frame: pd.DataFrame) -> pd.DataFrame:
-    """Claims for reading: a row for each question, a column for each metric.
-
-    A cell is such as "+3.1 [+1.0, +5.2] better".
-    """
-    cells = []
-    for row in frame.itertuples():
-        ends = f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}] ".replace("-", "−")
-        cells.append(row.answer if row.answer in NO_NUMBERS else ends + row.answer)
-    return _pivot(frame.assign(cell=cells), "question")
+def _answers(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The measurements of a result's answers."""
+    answers, lenient = result.get("answers", {}), result.get("lenient", {})
+    rows: dict[str, Mapping[str, Any]] = {}
+    for task, part in {"": answers, **answers.get("tasks", {})}.items():
+        share = part.get("degenerate_share")
+        rows[f"degenerate {task}".strip()] = {"value": share, "n": part.get("count")}
+    if lenient.get("texts"):
+        share = answers["unreadable"] / lenient["texts"]
+        rows["unreadable"] = {"value": share, "n": lenient["texts"]}
+    if lenient.get("differing"):
+        rows |= {f"lenient {name}": score for name, score in lenient["metrics"].items()}
+    return rows
 
 
 def comparison(results: Results) -> pd.DataFrame:

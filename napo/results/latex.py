@@ -17,7 +17,9 @@ PRINTED = str.maketrans({
     "<": "$<$", ">": "$>$", "|": "$|$", '"': "''", "“": "``", "”": "''", "’": "'", "′": "$'$",
     "†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"$^\mathsection$", "¶": r"$^\mathparagraph$",
     "±": r"$\pm$", "−": "$-$", "–": "--", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\le$",
-    "≥": r"$\ge$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "α": r"$\alpha$", "β": r"$\beta$",
+    "≥": r"$\ge$",
+    "△": r"$\triangle$", "▽": r"$\bigtriangledown$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "α": r"$\alpha$", "β": r"$\beta$",
     "γ": r"$\gamma$", "ε": r"$\varepsilon$", "σ": r"$\sigma$", "ψ": r"$\psi$", "Σ": r"$_\Sigma$",
     "μ": r"$_\mu$",
 })  # fmt: skip

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from napo.config.benchmarks import EXTRA, Benchmark, benchmarks_in
+from napo.config.benchmarks import BENCHMARKS, EXTRA, Benchmark, benchmarks_in
 
 if TYPE_CHECKING:
     from napo.results.collect import Results
@@ -45,9 +45,16 @@ TABLES: dict[int | str, tuple[str, ...]] = {
     ),
 }
 OPTIONS = (
-    "extractor", "extractor_model", "tagger", "similarity", "judge", "judge_model", "judge_prompt",
-    "answered_by", "vlind_image",
+    "extractor", "extractor_model", "extractor_prompt", "tagger", "similarity", "judge",
+    "judge_model", "judge_prompt", "answered_by", "vlind_image",
 )  # fmt: skip
+POINTS = 10  # percentage points from the base that mark a row
+MARKS = {
+    "△": "Degenerate answers (empty, cut by the length limit, or the same three words twice in a "
+    f"row) are at least {POINTS} points more frequent than the base's",
+    "▽": f"Descriptions name at least {POINTS} points less of what the pictures hold than the "
+    "base's; saying less lowers rates of hallucination by itself",
+}
 
 
 def notes(table: int | str, results: Results, scale: str = "tiny") -> list[str]:
@@ -57,7 +64,7 @@ def notes(table: int | str, results: Results, scale: str = "tiny") -> list[str]:
     if table != EXTRA:
         columns = [note for benchmark in benchmarks for note in benchmark.notes]
         general = [f"{OURS} {DIFFERENCE[scale]}", *columns]
-    scored = scoring(results, benchmarks)
+    scored = [*scoring(results, benchmarks), *unreadable(results, benchmarks)]
     return [*general, *TABLES[table], *scored, *departures_in_words(results)]
 
 
@@ -70,6 +77,76 @@ def departures_in_words(results: Results) -> list[str]:
         for name, (ours, theirs) in sorted(results.departures.items())
     )
     return [f"These runs differ from the profile: {listed}."]
+
+
+def marks(results: Results, variant: str) -> dict[str, str]:
+    """The marks of a variant whose answers are much worse than the base's, with the numbers."""
+    if variant == "base" or "base" not in results.runs:
+        return {}
+    of_base, numbers = results.degenerate("base"), {"△": [], "▽": []}
+    for (name, task), share in results.degenerate(variant).items():
+        title = f"{BENCHMARKS[name].title} {task}".strip()
+        numbers["△"].append((title, 100 * share, 100 * of_base.get((name, task), 1)))
+    for benchmark in BENCHMARKS.values():
+        columns = (*benchmark.metrics, *benchmark.details)
+        for metric in [metric for metric in columns if metric.key == benchmark.coverage]:
+            both = [results.estimate(name, metric) for name in (variant, "base")]
+            if all(both):
+                numbers["▽"].append((metric.name, *(estimate.value for estimate in both)))
+    texts = {
+        mark: ", ".join(
+            f"{name} {ours:.1f} % (base {base:.1f} %)"
+            for name, ours, base in rows
+            if round(ours - base if mark == "△" else base - ours, 6) >= POINTS
+        )
+        for mark, rows in numbers.items()
+    }
+    return {mark: text for mark, text in texts.items() if text}
+
+
+def marks_in_words(texts: Mapping[str, str]) -> str:
+    """A variant's marks as one text, such as "△ AMBER generative 31.0 % (base 0.0 %)"."""
+    return "; ".join(f"{mark} {text}" for mark, text in texts.items())
+
+
+def marked(results: Results, variants: Iterable[str]) -> list[str]:
+    """The notes that explain the marks of these variants' rows."""
+    rows = {name: marks(results, name) for name in dict.fromkeys(variants) if name in results.runs}
+    if rows and "base" not in results.runs:
+        return [
+            "No row is marked for degenerate answers, because the base did not run; every run's "
+            "share is in measurements.csv."
+        ]
+    sentences = []
+    for mark, meaning in MARKS.items():
+        texts = [f"{name}: {texts[mark]}" for name, texts in rows.items() if mark in texts]
+        if texts:
+            sentences.append(f"{mark} {meaning}. {'; '.join(texts)}.")
+    return sentences
+
+
+def unreadable(results: Results, benchmarks: Sequence[Benchmark]) -> list[str]:
+    """How many answers, or judge's replies, the official readers could not read, if any."""
+    sentences = []
+    for benchmark in benchmarks:
+        shares, differing = {}, 0.0
+        for variant in results.runs:
+            for run in results.ran(variant, benchmark.name):
+                result = results.result(run, benchmark.name)
+                texts = result.get("lenient", {}).get("texts")
+                if texts:
+                    share = 100 * result["answers"]["unreadable"] / texts
+                    shares[variant] = max(shares.get(variant, 0.0), share)
+                    differing = max(differing, 100 * result["lenient"]["differing"] / texts)
+        words = [f"{variant} {share:.2f} %" for variant, share in shares.items() if share]
+        if words or differing:
+            reread = f"up to {differing:.2f} % of a run's" if differing else "none"
+            sentences.append(
+                f"{benchmark.title}, ours: share of answers, or of a judge's replies, that the "
+                f"official reader cannot read, in the worst seed: {', '.join(words) or 'none'}. A "
+                f"lenient reader reads {reread} otherwise; its scores are in measurements.csv."
+            )
+    return sentences
 
 
 def scoring(results: Results, benchmarks: Sequence[Benchmark]) -> list[str]:

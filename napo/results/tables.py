@@ -15,7 +15,7 @@ from napo.config.benchmarks import EXTRA, Metric, metrics
 from napo.config.variants import VARIANTS
 from napo.results.collect import NAN, Estimate, Results, numbers
 from napo.results.latex import floats
-from napo.results.notes import notes
+from napo.results.notes import marked, marks, marks_in_words, notes
 from napo.workspace.files import atomic_file
 from napo.workspace.folders import published_tables
 
@@ -111,13 +111,17 @@ def table(number: int, results: Results, *, scale: str = "tiny", model: str = "7
     import pandas as pd
 
     paper = published(number)
-    marked = [note for note in paper["note"].unique() if note]
-    marks = dict(zip(marked, SYMBOLS, strict=False))
-    rows, long, names = [], [], []
+    explained = [note for note in paper["note"].unique() if note]
+    symbols = dict(zip(explained, SYMBOLS, strict=False))
+    rows, long, names, shown = [], [], [], []
     for _, line in paper.iterrows():
         variant = line["variant"] if line["model"] == model else ""
-        mark = f" {marks[line['note']]}" if line["note"] else ""
-        names.append((line["group"], line["row"] + ("" if line["flag"] else mark)))
+        shown.append(variant)
+        mark = f" {symbols[line['note']]}" if line["note"] else ""
+        warned = marks(results, variant) if variant else {}
+        shares = results.degenerate(variant)
+        name = " ".join([line["row"] + ("" if line["flag"] else mark), *warned])
+        names.append((line["group"], name))
         cells = {}
         for metric in metrics(number):
             flagged = line["flag"] == metric.name
@@ -146,17 +150,19 @@ def table(number: int, results: Results, *, scale: str = "tiny", model: str = "7
                     "minus_published": over_paper.value if over_paper else NAN,
                     **numbers("minus_base", change),
                     "note": line["note"] if flagged or not line["flag"] else "",
+                    "degenerate": shares.get((metric.benchmark, ""), NAN),
+                    "marks": marks_in_words(warned),
                 }
             )
         rows.append(cells)
     index = pd.MultiIndex.from_tuples(names, names=["", "row"])
     if not any(paper["group"]):
         index = index.droplevel(0)
-    explained = [f"{mark} {note[0].upper()}{note[1:]}." for note, mark in marks.items()]
-    explained += notes(number, results, scale)
+    below = [f"{symbol} {note[0].upper()}{note[1:]}." for note, symbol in symbols.items()]
+    below += [*marked(results, shown), *notes(number, results, scale)]
     frame = pd.DataFrame(rows, index=index)
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
-    return Table(number, TITLES[number], frame, pd.DataFrame(long), tuple(explained))
+    return Table(number, TITLES[number], frame, pd.DataFrame(long), tuple(below))
 
 
 def tables(results: Results, *, scale: str = "tiny", model: str = "7B") -> dict[int, Table]:
@@ -176,9 +182,10 @@ def extra_table(results: Results) -> Table:
     for name in results.runs:
         if name in VARIANTS and not VARIANTS[name].tables:
             names.setdefault(name, VARIANTS[name].title or name)
-    rows, long = [], []
+    rows, long, labels = [], [], []
     for variant, name in names.items():
-        cells = {}
+        cells, warned, shares = {}, marks(results, variant), results.degenerate(variant)
+        labels.append(" ".join([name, *warned]))
         for metric in metrics(EXTRA):
             ours = results.estimate(variant, metric)
             change = results.difference(variant, "A1", metric) if variant != "A1" else None
@@ -193,13 +200,16 @@ def extra_table(results: Results) -> Table:
                     **numbers("ours", ours),
                     "seeds": ours.seeds if ours else 0,
                     **numbers("minus_a1", change),
+                    "degenerate": shares.get((metric.benchmark, ""), NAN),
+                    "marks": marks_in_words(warned),
                 }
             )
         rows.append(cells)
-    frame = pd.DataFrame(rows, index=pd.Index(names.values(), name="row"))
+    frame = pd.DataFrame(rows, index=pd.Index(labels, name="row"))
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
     title = "Other robust losses in NaPO's place"
-    return Table(None, title, frame, pd.DataFrame(long), tuple(notes(EXTRA, results)))
+    below = (*marked(results, names), *notes(EXTRA, results))
+    return Table(None, title, frame, pd.DataFrame(long), below)
 
 
 def measured_cell(ours: Estimate | None, metric: Metric) -> str:
@@ -221,4 +231,5 @@ def difference_cell(change: Estimate | None, metric: Metric) -> str:
         text = f"{number:+.{metric.digits}f}"
         # A number that rounds to 0 has no sign; a minus sign is as wide as a plus, a hyphen is not.
         texts.append(text[1:] if float(text) == 0 else text.replace("-", "−"))
-    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
+    ends = "not defined" if math.isnan(change.low) else f"{texts[1]}, {texts[2]}"
+    return f"{texts[0]} [{ends}]"

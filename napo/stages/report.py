@@ -95,7 +95,8 @@ def write_report(session: Session, results: Results, seeds: str = "", tune: str 
 
     The folder is `tables`; other seeds or tune than the profile's have a folder of their own.
     """
-    from napo.results.collect import claims, measurements, summary
+    from napo.results.claims import claims
+    from napo.results.collect import measurements, summary
     from napo.results.report import build
     from napo.results.tables import extra_table, tables
 
@@ -132,7 +133,8 @@ def report_content(
     """The report: the claims and their answers, all tables, Figs. 3 and 4, training, settings."""
     from napo.noise.separation import describe, separation
     from napo.results import figures
-    from napo.results.collect import claims_to_read, comparison, summary, summary_to_read
+    from napo.results.claims import claims_to_read
+    from napo.results.collect import comparison, summary, summary_to_read
     from napo.results.notes import departures_in_words
     from napo.results.report import Picture, ReportContent, Section, Sheet
 

@@ -1,7 +1,6 @@
-"""Results of runs: values, intervals, paired differences, claims."""
+"""Results of runs: values, intervals, paired differences, measurements."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,13 +11,11 @@ from scipy import stats
 from napo.config.benchmarks import BENCHMARKS, metrics
 from napo.errors import NapoError
 from napo.results.collect import (
-    CLAIMS,
     Estimate,
-    claims,
-    claims_to_read,
     collect,
     measurements,
     summary,
+    summary_to_read,
 )
 from napo.workspace.files import read_json
 
@@ -136,33 +133,45 @@ def test_the_summary_has_a_row_for_each_variant_and_metric(results):
 
 def test_measurements_have_a_row_for_each_run_benchmark_and_metric(results):
     frame = measurements(results)
-    assert len(frame) == 7 * sum(len(BENCHMARKS[name].ratios) for name in BENCHMARKS)
+    official = frame[frame["metric"] != "degenerate"]
+    assert len(official) == 7 * sum(len(BENCHMARKS[name].ratios) for name in BENCHMARKS)
+    assert len(frame) - len(official) == 7 * len(BENCHMARKS)
     assert not frame.duplicated(["run", "benchmark", "metric"]).any()
     assert set(frame["seed"]) == set(SEEDS)
 
 
-def test_a_claim_is_better_worse_undecided_or_not_run(results):
-    answers = claims(results).set_index(["variant", "other", "metric"])["answer"]
-    assert len(answers) == 4 * len(CLAIMS)
-    assert answers["A1", "dpo", LP.title] == "better"
-    assert answers["A1", "dpo", CHAIRS.title] == "worse"  # more hallucination is no gain
-    assert answers["A1", "A2", LP.title] == "not run"
+ANSWERS = {"count": 8, "degenerate_share": 0.25, "unreadable": 2}
 
 
-def test_a_claim_about_runs_with_equal_scores_says_the_same(results):
-    runs = {"A1": results.runs["A1"], "dpo": results.runs["A1"]}
-    answers = claims(replace(results, runs=runs)).set_index(["variant", "other", "metric"])
-    row = answers.loc["A1", "dpo", LP.title]
-    assert row["answer"] == "the same"
-    assert row[["difference", "low", "high"]].tolist() == [0, 0, 0]
+@pytest.mark.kind("an unreadable reply counts as an answer")
+def test_measurements_hold_lenient_scores_under_their_own_name(tmp_path):
+    score = {"value": 4.5, "low": 4.0, "high": 5.0, "n": 8}
+    lenient = {"texts": 8, "differing": 2, "unreadable": 0, "metrics": {"score": score}}
+    frames = {"mmhal": items("mmhal", 0.5, 0)}
+    write(tmp_path, "base", 0, frames, answers=ANSWERS, lenient=lenient)
+    frame = measurements(collect(tmp_path, [], [0])).set_index("metric")
+    assert frame.loc["lenient score", ["value", "low", "high", "n"]].tolist() == [4.5, 4, 5, 8]
+    assert frame.loc["unreadable", ["value", "n"]].tolist() == [0.25, 8]
+    assert frame.loc["degenerate", ["value", "n"]].tolist() == [0.25, 8]
+    assert frame.loc["score", "value"] != 4.5
 
 
-def test_claims_to_read_show_difference_interval_and_answer(results):
-    table = claims_to_read(claims(results))
-    assert table.shape == (len(CLAIMS), 4)
-    assert table[LP.title].iloc[0].endswith("] better")
-    assert table[LP.title].iloc[0].startswith("+")
-    assert set(table.iloc[1]) == {"not run"}
+def test_degenerate_shares_are_means_over_seeds_for_each_benchmark_and_task(tmp_path):
+    frames = {"amber": items("amber", 0.5, 0)}
+    for seed, share in enumerate((0.2, 0.4)):
+        tasks = {"generative": {"count": 4, "degenerate_share": 2 * share}}
+        answers = {**ANSWERS, "degenerate_share": share, "tasks": tasks}
+        write(tmp_path, f"A1/seed-{seed}", seed, frames, answers=answers)
+    results = collect(tmp_path, ["A1"], [0, 1])
+    assert results.degenerate("A1") == pytest.approx(
+        {("amber", ""): 0.3, ("amber", "generative"): 0.6}
+    )
+    assert results.degenerate("base") == {}
+
+
+def test_a_value_without_an_interval_says_not_defined():
+    row = {"variant": "base", "metric": "LP", "value": 5.0, "low": math.nan, "high": math.nan}
+    assert summary_to_read(pd.DataFrame([row])).loc["base", "LP"] == "5.0 [not defined]"
 
 
 @pytest.mark.parametrize(

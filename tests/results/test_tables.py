@@ -62,6 +62,22 @@ def test_published_rows_name_known_variants_and_have_enough_note_symbols(number)
     assert (paper.loc[paper["flag"] != "", "note"] != "").all()
 
 
+def test_the_13b_base_lies_within_the_authors_own_ratios_and_the_7b_base_does_not():
+    papers = [published(number) for number in ROWS]
+    rows = pd.concat(papers)
+    ratio = rows["ObjHal CHAIRs"] / rows["ObjHal CHAIRi"]
+    own = ratio[~rows["variant"].isin(["", "base"])]
+    borrowed = ratio[(rows["variant"] == "") & (rows["row"] != "LLaVA-v1.5-13B")].dropna()
+    base = rows["variant"] == "base"
+    assert (round(own.min(), 1), round(own.max(), 1)) == (3.3, 4.4)
+    assert sorted(borrowed.round(1))[-2:] == [2.3, 3.6]  # the last one is MDPO-10K
+    assert own.min() < ratio[base & (rows["model"] == "13B")].item() < own.max()
+    assert ratio[base & (rows["model"] == "7B")].item() < own.min()
+    assert round(100 * 160 / 300, 1) == 53.3
+    notes = papers[0].loc[papers[0]["row"] == "LLaVA-v1.5-13B", "note"]
+    assert len(set(notes)) == 1 and "another extractor" not in notes.iloc[0]
+
+
 def test_a_run_has_the_same_published_numbers_in_all_tables_but_one_flagged_cell():
     cells_of = {}
     for number in ROWS:
