@@ -179,17 +179,18 @@ def require_range(name: str, value: Tensor | float, low: float, high: float, end
 
     Args:
         name: of the parameter.
-        value: a number, or a tensor; a tensor on a GPU passes unread.
+        value: a number, or a tensor. A tensor on a GPU passes unread, and NaN in a tensor passes
+            into the loss, as from a margin that is NaN.
         low: lower bound.
         high: upper bound.
         ends: two brackets, such as "(]"; a square one includes its bound.
 
     Raises:
-        ValueError: naming parameter, value and interval; for NaN, too.
+        ValueError: naming parameter, value and interval; for a plain number NaN, too.
     """
     values = [value]
     if isinstance(value, Tensor):
-        values = value.detach().flatten().tolist() if value.device.type == "cpu" else []
+        values = value[~value.isnan()].tolist() if value.device.type == "cpu" else []
     for number in values:
         above = number >= low if ends[0] == "[" else number > low
         below = number <= high if ends[1] == "]" else number < high

@@ -251,6 +251,11 @@ def test_an_argument_outside_its_range_is_one_sentence(call, sentence, result):
     result(caught.value)
 
 
+def test_a_margin_that_is_nan_gives_a_loss_that_is_nan():
+    psi = column([float("nan"), 1.0])
+    assert losses.napo_loss(psi, losses.robustness_coefficient(psi, 0.5)).isnan().all()
+
+
 @pytest.mark.parametrize("lost", [float("nan"), float("inf")])
 def test_margins_that_are_no_numbers_do_not_become_uniform_weights(lost):
     assert losses.dynamic_weights(column([lost, 1.0])).isnan().any()

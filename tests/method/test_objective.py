@@ -210,6 +210,30 @@ def test_the_ipo_target_is_one_over_two_beta(policy, reference):
     assert objective(policy, reference).loss.item() == pytest.approx(expected)
 
 
+def test_ipo_per_token_takes_mean_log_probs(policy, reference):
+    objective = Objective(Variant("ipo alone", (Term("rejected", "ipo-mean"),), "none"))
+    h = [value / BETA for value in psi(policy, reference, "rejected", "mean")]
+    expected = mean([(value - 1 / (2 * BETA)) ** 2 for value in h])
+    assert objective(policy, reference).loss.item() == pytest.approx(expected)
+
+
+def test_q_0_is_dpo_in_a_variant(policy, reference):
+    napo = Variant("q-0", (Term("rejected", "napo", q=0.0),), "none")
+    dpo = Objective(VARIANTS["dpo"])(policy, reference).loss
+    assert Objective(napo)(policy, reference).loss.item() == dpo.item()
+
+
+@pytest.mark.parametrize("beta", [0.0, -0.1, float("nan"), float("inf")])
+def test_an_objective_refuses_a_beta_that_is_not_positive(beta):
+    with pytest.raises(NapoError, match=r"beta is .*; it must be positive and finite"):
+        Objective(VARIANTS["ipo"], beta=beta)
+
+
+def test_an_unknown_q_rule_is_refused_with_the_known_ones():
+    with pytest.raises(NapoError, match=r"Unknown q rule 'papers'\. Did you mean 'paper'"):
+        Objective(VARIANTS["A1"], q_rule="papers")
+
+
 def hinge(psi, label_smoothing, average):
     """A loss of a user: takes two of the optional arguments."""
     return torch.relu(1 - psi) + label_smoothing * average(psi)

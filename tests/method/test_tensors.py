@@ -25,6 +25,20 @@ def test_rows_without_a_reference_column_are_refused():
         LogProbs.from_rows([{"id": "a"}], ("chosen",))
 
 
+def test_half_precision_is_widened_before_sums_are_divided():
+    logps = LogProbs(torch.tensor([[-10.0]]).bfloat16(), torch.tensor([[3]]), ("chosen",))
+    assert logps.sum.dtype == torch.float32 and logps.mean.item() == pytest.approx(-10 / 3, 1e-7)
+
+
+@pytest.mark.kind("zero tokens")
+def test_a_response_without_tokens_is_refused_by_row_and_name(result):
+    with pytest.raises(NapoError, match="Row 1, counted from 0, has no tokens in its re") as caught:
+        LogProbs(torch.zeros(2, 2), torch.tensor([[3, 2], [4, 0]]), ("chosen", "rejected"))
+    with pytest.raises(NapoError, match="Row 0, counted from 0, has no tokens in its chosen"):
+        LogProbs.from_rows([{"chosen_logp": 0.0, "chosen_tokens": 0}], ("chosen",))
+    result(caught.value)
+
+
 def test_losses_and_objective_need_no_model_library():
     code = (
         "import sys, napo.method.objective, napo.method.other_losses\n"

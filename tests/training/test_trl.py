@@ -1,6 +1,7 @@
 """Our objective against TRL's trainer, on the same rows."""
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -100,6 +101,12 @@ def test_dpo_is_trls_dpo_in_loss_and_gradients(setting):
     same(ours_on(setting, Objective(VARIANTS["dpo"])), theirs_on(setting, trl.DPOTrainer))
 
 
+def test_ipo_per_token_is_trls_ipo_in_loss_and_gradients(setting):
+    objective = Objective(Variant("one", (Term("rejected", "ipo-mean"),), "none"))
+    setting[4].loss_type = ["ipo"]
+    same(ours_on(setting, objective), theirs_on(setting, trl.DPOTrainer))
+
+
 @pytest.mark.parametrize("average, alpha", [("sum", 0.01), ("mean", 0.5)])
 def test_napo_in_trl_is_ours_in_loss_and_gradients(setting, average, alpha):
     from napo.training.trl import ObjectiveDPOTrainer
@@ -107,6 +114,85 @@ def test_napo_in_trl_is_ours_in_loss_and_gradients(setting, average, alpha):
     objective = Objective(Variant("one", (Term("rejected", "napo", average, alpha),), "none"))
     theirs = theirs_on(setting, ObjectiveDPOTrainer, objective=objective)
     same(ours_on(setting, objective), theirs)
+
+
+NAPO_MEAN = Objective(Variant("one", (Term("rejected", "napo", "mean", 0.5),), "none"))
+
+
+def cut_away(setting, *cut):
+    """An `ObjectiveDPOTrainer` whose collator leaves these rows of a batch without completion."""
+    from napo.training.trl import ObjectiveDPOTrainer
+
+    ours, _, policy, reference, settings, data = setting
+    trainer = ObjectiveDPOTrainer(
+        copy.deepcopy(policy),
+        ref_model=copy.deepcopy(reference),
+        args=settings,
+        train_dataset=data,
+        processing_class=ours,
+        objective=NAPO_MEAN,
+    )
+    collate_all = trainer.data_collator
+
+    def collator(rows):
+        batch = collate_all(rows)
+        for row in cut:
+            batch["completion_mask"][[row, row + len(rows)]] = 0
+        return batch
+
+    trainer.data_collator = collator
+    return trainer
+
+
+def step(trainer):
+    trainer.model.train()
+    torch.manual_seed(0)
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    loss = trainer.compute_loss(trainer.model, batch)
+    loss.backward()
+    return loss.item(), gradients(trainer.model), batch
+
+
+@pytest.mark.kind("zero tokens")
+def test_trl_leaves_out_a_pair_without_tokens_and_says_so_once(setting, caplog, result):
+    trainer = cut_away(setting, 1)
+    with caplog.at_level(logging.WARNING, "napo"):
+        loss, slopes, batch = step(trainer)
+        step(trainer)
+    (message,) = [r.getMessage() for r in caplog.records if "without tokens" in r.getMessage()]
+    assert message.startswith("1 of a batch's 3 pairs")
+    rest = {key: value[[0, 2, 3, 5]] for key, value in batch.items() if key != "pixel_values"}
+    rest["pixel_values"] = batch["pixel_values"][[0, 2, 3, 5]]
+    trainer.model.zero_grad()
+    expected = trainer.compute_loss(trainer.model, rest)
+    expected.backward()
+    same((loss, slopes), (expected.item(), gradients(trainer.model)))
+    result(message)
+
+
+@pytest.mark.kind("zero tokens")
+def test_a_trl_batch_without_any_tokens_changes_no_weight(setting, result):
+    trainer = cut_away(setting, 0, 1, 2)
+    loss, slopes, _ = step(trainer)
+    assert loss == 0 and all(not gradient.any() for gradient in slopes.values())
+    assert not trainer._metrics["train"]
+    result("loss 0, gradients 0, no metrics")
+
+
+@pytest.mark.kind("zero tokens")
+def test_trl_training_with_a_pair_cut_away_keeps_its_weights_finite(setting):
+    trainer = cut_away(setting, 1)
+    trainer.args.max_steps = 2
+    trainer.train()
+    assert all(weight.isfinite().all() for weight in trainer.model.parameters())
+
+
+def test_trl_stops_at_a_loss_that_is_not_finite_instead_of_logging_0(setting):
+    trainer = cut_away(setting)
+    with torch.no_grad():
+        trainer.model.get_output_embeddings().weight[0, 0] = torch.nan
+    with pytest.raises(NapoError, match="The loss is not finite at step 0; lower the learning"):
+        step(trainer)
 
 
 def test_trl_cannot_take_three_pairs(setting):
