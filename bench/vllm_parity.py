@@ -61,7 +61,8 @@ def main() -> int:
         del model
         gc.collect()
         torch.cuda.empty_cache()
-        print(parity(ours, load_engine(session.profile)(prompts, masks.decoding)))
+        answer, _ = load_engine(session.profile)
+        print(parity(ours, answer(prompts, masks.decoding)))
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)
         return 1

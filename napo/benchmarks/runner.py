@@ -57,6 +57,11 @@ def evaluate_run(
     Raises:
         NapoError: for an unknown benchmark, or from `load` and `evaluate` of a benchmark.
     """
+    from napo.models.decoding import decoding_record
+    from napo.models.load import unwrap
+
+    checkpoint = unwrap(model).generation_config
+    decoding = decoding_record(checkpoint, processor, settings.decoding)
     judged = "mmhal" in settings.benchmarks or settings.extractor == "llm"
     rater = judges.make(settings, benchmarks, judge, dry_run=dry_run) if judged else None
     loaded, done, unsent = {}, 0, Plan()
@@ -94,7 +99,7 @@ def evaluate_run(
                     "unreadable": unreadable,
                 },
                 "lenient": lenient,
-                "settings": {"decoding": settings.decoding.model_dump(), **record},
+                "settings": {"decoding": decoding, **record},
                 "fingerprints": dict(fingerprints),
                 "versions": versions(),
             }

@@ -24,7 +24,8 @@ from napo.errors import NapoError
 from napo.method.layout import row_check
 from napo.models import families
 from napo.models.conversation import plain, render
-from napo.models.load import add_adapter, config_of, load_processor
+from napo.models.files import config_of, load_processor
+from napo.models.load import add_adapter
 from napo.models.prompts import (
     image_pixels,
     mask_token_id,

@@ -25,7 +25,7 @@ class Masks(Explorer):
     """
 
     def __init__(self, session: Session) -> None:
-        from napo.models.load import load_processor
+        from napo.models.files import load_processor
 
         self.source = stages.source_folder(session)
         count = sources.number_of_rows(self.source, session.profile.data.count)

@@ -22,6 +22,7 @@ from napo.method.layout import PADDING, Batch, assemble, encode, read_row
 from napo.method.mask import attention_mask, choose_layout, position_ids
 from napo.method.tensors import LogProbs
 from napo.models.halving import Halving
+from napo.models.image_tokens import features_checked
 from napo.models.load import has_axes, unwrap
 from napo.models.prompts import pad_id
 
@@ -61,6 +62,9 @@ def response_logprobs(model: nn.Module, batch: Batch, *, logits_mb: float = 256)
 
     Returns:
         Sums and token counts, shape (batch, responses), sums in float32 or wider.
+
+    Raises:
+        NapoError: when an image has other numbers of visual tokens and features.
     """
     inner = unwrap(model)
     inputs = {"input_ids": batch.input_ids, **batch.pixels, "use_cache": False}
@@ -68,9 +72,9 @@ def response_logprobs(model: nn.Module, batch: Batch, *, logits_mb: float = 256)
     inputs["attention_mask"] = (
         attention_mask(batch.segments, inner) if shared else (batch.segments != PADDING).long()
     )
-    if shared or has_axes(inner):
-        inputs["position_ids"] = position_ids(batch, inner)
-    with _targets_scored(inner, batch, logits_mb):
+    with features_checked(inner, inputs), _targets_scored(inner, batch, logits_mb):
+        if shared or has_axes(inner):
+            inputs["position_ids"] = position_ids(batch, inner)
         values = model(**inputs).logits
     shape = batch.counted.shape
     # Placing before summing keeps the order of additions fixed, unlike index_add on a GPU.

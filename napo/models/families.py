@@ -130,7 +130,19 @@ register(
 
 
 def of_config(config: PreTrainedConfig) -> Family:
-    """The family of a model, by its config."""
+    """The family of a model, by its config.
+
+    Raises:
+        NapoError: when none is registered, or the model takes no images.
+    """
+    import transformers
+
+    takes_images = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if config.model_type not in FAMILIES and not takes_images:
+        raise NapoError(
+            f"A model of type {config.model_type!r} takes no images; name a model for images and "
+            "text, such as llava-hf/llava-1.5-7b-hf."
+        )
     return _find(f"model type {config.model_type!r}", "model_type", {config.model_type})
 
 

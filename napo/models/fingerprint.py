@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from napo.errors import NapoError
+from napo.workspace.files import read_json
 from napo.workspace.hashing import hash_files
 
 FINGERPRINTED = (
@@ -40,5 +43,17 @@ def model_fingerprint(path: str | Path) -> str:
     files = sorted({file for name in FINGERPRINTED for file in folder.glob(name) if file.is_file()})
     if not any(file.suffix == ".safetensors" for file in files):
         raise NapoError(f"{path} holds no .safetensors weights; name a model's folder.")
-    lines = (f"{file.name}\0{digest}\n" for file, digest in hash_files(files).items())
+    lines = [f"{file.name}\0{digest}\n" for file, digest in hash_files(files).items()]
+    # Of generation_config.json only end tokens have an effect; most are in config.json too.
+    names = ("generation_config.json", "config.json")
+    if all((folder / name).is_file() for name in names):
+        answers, config = (read_json(folder / name) for name in names)
+        known = _ends(config) | _ends(config.get("text_config") or {})
+        if more := sorted(_ends(answers) - known):
+            lines.append(f"end tokens\0{more}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+def _ends(config: Mapping[str, Any]) -> set[int]:
+    ends = config.get("eos_token_id")
+    return {*(ends if isinstance(ends, list) else [ends])} - {None}

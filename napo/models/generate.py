@@ -18,14 +18,14 @@ from torch import Tensor
 from transformers import BatchFeature, DynamicCache
 
 from napo.models import families
+from napo.models.decoding import decoding_record, neutral_config
 from napo.models.halving import Halving
+from napo.models.image_tokens import count_features, features_checked, require_equal
 from napo.models.load import has_axes, unwrap
 from napo.models.prompts import (
     PromptInputs,
     image_pixels,
     mask_image,
-    never_answered,
-    pad_id,
     prompt_inputs,
     stack_pixels,
 )
@@ -182,12 +182,11 @@ class Decoder:
         self.model, self.decoding, self.seeds = model, decoding, seeds
         self.inner = unwrap(model)
         self.device = next(model.parameters()).device
-        ends = self.inner.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        self.ends = sorted({*ends, processor.tokenizer.eos_token_id} - {None})
         self.visual = processor.image_token_id
-        self.pad = pad_id(processor)
-        self.never = never_answered(processor, self.ends)
+        self.record = decoding_record(self.inner.generation_config, processor, decoding)
+        self.ends, self.pad = self.record["eos_token_id"], self.record["pad_token_id"]
+        self.never = self.record["suppress_tokens"]
+        self.settings = neutral_config(self.record)
         self.shares = families.of_config(self.inner.config).shares_features
         self.images_at_a_time = IMAGE_BATCH
         if self.shares:
@@ -207,7 +206,10 @@ class Decoder:
             stacked = self._on_device([pixels[key] for key in chunk])
             outputs = self.inner.get_image_features(**stacked).pooler_output
             features |= dict(zip(chunk, outputs, strict=True))
-        return {index: features[id(p.pixels)] for index, p in inputs.items() if p.pixels}
+        images = {index: features[id(p.pixels)] for index, p in inputs.items() if p.pixels}
+        tokens = [inputs[index].ids.count(self.visual) for index in images]
+        require_equal(self.inner, tokens, count_features(images.values()))
+        return images
 
     def __call__(
         self,
@@ -299,23 +301,17 @@ class Decoder:
 
     def search(self, inputs: dict[str, Tensor], indices: Sequence[int]) -> dict[int, list[int]]:
         """Answers by `model.generate`: beams, and families that cannot share image features."""
-        decoding, sampling = self.decoding, {}
-        if decoding.temperature > 0:
-            sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
         seeds = [number for index in indices for number in self.seeds[index]]
-        with torch.random.fork_rng():
-            torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
-            output = self.model.generate(
-                **inputs,
-                max_new_tokens=decoding.max_new_tokens,
-                min_new_tokens=decoding.min_new_tokens,
-                num_beams=decoding.num_beams,
-                do_sample=bool(sampling),
-                suppress_tokens=self.never or None,
-                eos_token_id=self.ends,
-                pad_token_id=self.pad,
-                **sampling,
-            )
+        original = self.inner.generation_config
+        # What a call leaves open, generate() takes from here, where a checkpoint has its defaults.
+        self.inner.generation_config = self.settings
+        try:
+            beams = self.decoding.num_beams
+            with torch.random.fork_rng(), features_checked(self.inner, inputs, beams):
+                torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+                output = self.model.generate(**inputs)
+        finally:
+            self.inner.generation_config = original
         if "input_ids" in inputs:
             output = output[:, inputs["input_ids"].shape[1] :]
         answers = {}

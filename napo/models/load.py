@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +13,21 @@ import torch
 import transformers
 from torch import nn
 
-from napo.config.settings import Model
 from napo.errors import NapoError, unknown
 from napo.models import families
-from napo.models.conversation import render
+from napo.models.files import (
+    DAMAGED,
+    adapter_config,
+    base_of,
+    config_of,
+    load_processor,
+    reported,
+    require_file,
+)
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
-    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
-
-DAMAGED = " (get its files again if they are damaged)"
+    from transformers import PreTrainedModel, ProcessorMixin
 
 
 def load_model(
@@ -47,20 +51,22 @@ def load_model(
         device: the model's device; by default this process's GPU, or the CPU.
         adapter: the folder of a LoRA adapter to load on top.
         image_mode: "crop" or "pad", see `napo.models.prompts.prepared`.
-        system: the text that every prompt begins with, see `napo.models.prompts.render`.
+        system: the text that every prompt begins with, see `napo.models.conversation.render`.
         four_bit: hold the language model's linear layers in 4 bits (NF4, Dettmers et al. 2023).
 
     Raises:
-        NapoError: when the files do not load, the family is unknown, a weight is missing or
+        NapoError: as `load_processor`, or when the weights do not load, one is missing or
             unexpected, or bitsandbytes is missing for 4 bits.
     """
     path = str(path)
     if adapter is None and (Path(path) / "adapter_config.json").is_file():
-        path, adapter = _base_of(Path(path)), path
+        path, adapter = base_of(Path(path)), path
     if device is None:
         rank = os.environ.get("LOCAL_RANK", "0")  # several processes have a GPU each
         device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
-    family, quantised = families.of_config(config_of(path)), {}
+    # Before minutes of reading weights
+    processor = load_processor(path, image_mode=image_mode, system=system)
+    quantised = {}
     if four_bit:
         if not transformers.utils.is_bitsandbytes_available():
             raise NapoError(
@@ -72,9 +78,9 @@ def load_model(
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=["lm_head", family.image_parts],
+            llm_int8_skip_modules=["lm_head", families.of_processor(processor).image_parts],
         )
-    with _reported(f"The model {path} does not load{DAMAGED}"), without_bars():
+    with reported(f"The model {path} does not load{DAMAGED}"), without_bars():
         model, report = transformers.AutoModelForImageTextToText.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
@@ -86,69 +92,15 @@ def load_model(
         )
     for problem in ("missing", "unexpected", "mismatched"):
         _refuse_weights(path, problem, report[f"{problem}_keys"])
-    processor = load_processor(path, image_mode=image_mode, system=system)
-    image_token = getattr(model.config, "image_token_id", None)
-    if processor.image_token_id != image_token:
-        raise NapoError(
-            f"{path}: its processor's image token has id {processor.image_token_id} and its "
-            f"config.json says {image_token}; get the model's files again."
-        )
     if adapter is not None:
         from peft import get_peft_model
 
-        config = _adapter_config(Path(adapter))
+        config = adapter_config(Path(adapter))
         config.inference_mode = True
-        with _reported(f"The adapter {adapter} does not fit this model"):
+        with reported(f"The adapter {adapter} does not fit this model"):
             model = get_peft_model(model, config)
         load_adapter_weights(model, Path(adapter))
     return (model if four_bit else model.to(device)).eval(), processor
-
-
-def load_processor(
-    path: str | Path, *, image_mode: str = "crop", system: str = ""
-) -> ProcessorMixin:
-    """The processor of a model folder or hub id.
-
-    `image_mode` and `system` belong to a profile: a saved processor does not keep them.
-
-    Raises:
-        NapoError: when it does not load, or its chat template cannot express the system text.
-    """
-    family = families.of_config(config_of(path))
-    with _reported(f"The processor of {path} does not load{DAMAGED}"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # without torchvision the Pillow version is the right one
-        loader = family.processor_class()
-        processor = loader.from_pretrained(str(path), trust_remote_code=False)
-    if getattr(processor, "image_processor", None) is None:
-        raise NapoError(f"{path} has no image processor; it is not a model for images and text.")
-    processor.chat_template = processor.chat_template or family.template or None
-    processor.image_mode, processor.system = image_mode, system
-    if system:
-        render(processor, "", image=True)  # refuse it now, not at the first row
-    return processor
-
-
-def config_of(path: str | Path) -> PreTrainedConfig:
-    """A model's config.json, without running code that comes with the model."""
-    with _reported(f"The model {path} does not load{DAMAGED}"):
-        return transformers.AutoConfig.from_pretrained(str(path), trust_remote_code=False)
-
-
-@contextmanager
-def _reported(problem: str) -> Iterator[None]:
-    """Turn any error of a library about a model's files into one sentence.
-
-    Damaged files raise nearly anything: safetensors and tokenizers derive their errors from
-    `Exception` itself, and a field of another type raises KeyError or TypeError inside a library.
-    """
-    try:
-        yield
-    except NapoError:
-        raise
-    except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), "")
-        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
-        raise NapoError(f"{problem}: {kind}{first[:300]}") from None
 
 
 def load_adapter_weights(model: PeftModel, folder: Path) -> None:
@@ -160,10 +112,10 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
     from peft import set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
-    _refuse_without(folder, "adapter_model.safetensors")  # peft would take a pickle
-    with _reported(f"The adapter {folder} does not load{DAMAGED}"):
+    require_file(folder, "adapter_model.safetensors")  # peft would take a pickle
+    with reported(f"The adapter {folder} does not load{DAMAGED}"):
         weights = load_peft_weights(str(folder), device="cpu")
-    with _reported(f"The adapter {folder} does not fit this model"):
+    with reported(f"The adapter {folder} does not fit this model"):
         result = set_peft_model_state_dict(model, weights)
     missing = [name for name in result.missing_keys if "lora_" in name]
     _refuse_weights(str(folder), "missing", missing)
@@ -208,7 +160,7 @@ def merge_adapter(adapter: str | Path, folder: str | Path, *, base: str | Path =
     folder, adapter = Path(folder), Path(adapter)
     if folder.exists():
         raise NapoError(f"{folder} exists; name another folder for the merged model.")
-    path = str(base) or _base_of(adapter)
+    path = str(base) or base_of(adapter)
     dtype = str(getattr(config_of(path), "dtype", None) or "float32").rpartition(".")[2]
     model, processor = load_model(path, dtype=dtype, device="cpu", adapter=adapter)
     part = folder.with_name(f".{folder.name}.part")
@@ -218,28 +170,6 @@ def merge_adapter(adapter: str | Path, folder: str | Path, *, base: str | Path =
     processor.save_pretrained(part)
     part.rename(folder)
     return folder
-
-
-def _base_of(adapter: Path) -> str:
-    """The base model that an adapter names; for a hub id with a revision, its local snapshot."""
-    config = _adapter_config(adapter)
-    base, revision = config.base_model_name_or_path, config.revision
-    if not base:
-        raise NapoError(f"{adapter} does not name its base model; load the base with `adapter`.")
-    return Model(path=base, revision=revision).location if revision else base
-
-
-def _adapter_config(folder: Path) -> PeftConfig:
-    from peft import PeftConfig
-
-    _refuse_without(folder, "adapter_config.json")  # peft would look on the hub
-    with _reported(f"The adapter {folder} does not load{DAMAGED}"):
-        return PeftConfig.from_pretrained(str(folder))
-
-
-def _refuse_without(folder: Path, name: str) -> None:
-    if not (folder / name).is_file():
-        raise NapoError(f"{folder} holds no {name}; name a LoRA run's folder.")
 
 
 def _refuse_weights(path: str, problem: str, names: Iterable[object]) -> None:

@@ -267,10 +267,3 @@ def pad_id(processor: ProcessorMixin) -> int:
     """Id of the token that fills up short sequences (any token will do: it is masked)."""
     tokenizer = processor.tokenizer
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-
-
-def never_answered(processor: ProcessorMixin, ends: Sequence[int]) -> list[int]:
-    """Ids that no answer contains: image, `<unk>`, start and padding, except end tokens."""
-    tokenizer = processor.tokenizer
-    ids = {processor.image_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id}
-    return sorted((ids | {pad_id(processor)}) - {None} - set(ends))

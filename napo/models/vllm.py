@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from napo.errors import NapoError
 from napo.models import families
+from napo.models.decoding import decoding_record
+from napo.models.files import generation_config_of, load_processor
 from napo.models.generate import Generated, Prompt
-from napo.models.load import load_processor
-from napo.models.prompts import mask_image, never_answered, prepared
+from napo.models.prompts import mask_image, prepared
 
 if TYPE_CHECKING:
-    from transformers import ProcessorMixin
+    from transformers import GenerationConfig, ProcessorMixin
 
     from napo.config.profile import Decoding, Profile
 
@@ -54,9 +55,13 @@ def answer(
     prompts: Sequence[Prompt],
     decoding: Decoding,
     *,
+    checkpoint: GenerationConfig,
     seed: int = 0,
 ) -> list[Generated]:
-    """Answer prompts with a `vllm.LLM`, in their order, as `napo.models.generate.generate` does."""
+    """Answer prompts with a `vllm.LLM`, in their order, as `napo.models.generate.generate` does.
+
+    `checkpoint` is the model's generation config; its end tokens are the only part with an effect.
+    """
     from vllm import SamplingParams
 
     if decoding.num_beams > 1:
@@ -64,15 +69,15 @@ def answer(
             f"masks.decoding.num_beams is {decoding.num_beams}, and the vLLM engine has no "
             "beams; set it to 1 or masks.engine to transformers."
         )
-    end = processor.tokenizer.eos_token_id
-    never = dict.fromkeys(never_answered(processor, [end]), -100.0)
+    record = decoding_record(checkpoint, processor, decoding)
+    ends, never = record["eos_token_id"], dict.fromkeys(record["suppress_tokens"], -100.0)
     sampling = [
         SamplingParams(
             temperature=decoding.temperature,
             top_p=decoding.top_p,
             max_tokens=decoding.max_new_tokens,
             min_tokens=decoding.min_new_tokens,
-            stop_token_ids=[end],
+            stop_token_ids=ends,
             logit_bias=never,
             seed=(seed + prompt.entropy(index)) % 2**31,
         )
@@ -81,14 +86,17 @@ def answer(
     generated = []
     for output in llm.generate(vllm_requests(processor, prompts), sampling, use_tqdm=False):
         completion = output.outputs[0]
-        ids = [token for token in completion.token_ids if token != end]
+        ids = [token for token in completion.token_ids if token not in ends]
         text = processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
         generated.append(Generated(text, len(ids), completion.finish_reason == "length"))
     return generated
 
 
-def load_engine(profile: Profile) -> Callable[..., list[Generated]]:
-    """`answer` with the profile's base model, on this process's GPU."""
+def load_engine(profile: Profile) -> tuple[Callable[..., list[Generated]], dict[str, Any]]:
+    """`answer` with the profile's base model on this process's GPU, and what decides its answers.
+
+    The second value is `napo.models.decoding.decoding_record`.
+    """
     if "LOCAL_RANK" in os.environ:  # several processes have a GPU and an engine each
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ["LOCAL_RANK"])
     try:
@@ -108,5 +116,8 @@ def load_engine(profile: Profile) -> Callable[..., list[Generated]]:
         gpu_memory_utilization=MEMORY,
         seed=profile.data.seed,
         trust_remote_code=False,
+        generation_config="vllm",  # its own neutral defaults instead of the checkpoint's
     )
-    return partial(answer, llm, processor)
+    checkpoint = generation_config_of(settings.location)
+    record = decoding_record(checkpoint, processor, profile.masks.decoding)
+    return partial(answer, llm, processor, checkpoint=checkpoint), record

@@ -53,14 +53,14 @@ def build_rows(session: Session) -> Path:
 def build_share(session: Session) -> None:
     """One process's share of `build_rows`."""
     from napo.method.layout import row_check
-    from napo.models.load import load_processor
+    from napo.models.files import load_processor
 
     data, folder = session.profile.data, session.workspace.rows
     model, max_length = session.profile.model, session.profile.training.max_length
     source = source_folder(session)
     total = sources.number_of_rows(source, data.count)
     # Loaded when the first row needs it: rows of the released RLAIF-V-Bias need no model.
-    generator = cache(partial(load_generator, session.profile))
+    generator = cache(partial(load_generator, session.profile, folder))
     with parts_progress(folder, total, data.shard_rows, "build biased responses") as update:
         write_rows(
             source,
@@ -75,18 +75,26 @@ def build_share(session: Session) -> None:
         )
 
 
-def load_generator(profile: Profile) -> Build:
-    """Load the base model, in transformers or vLLM, as a generator of both biased responses."""
+def load_generator(profile: Profile, folder: Path) -> Build:
+    """Load the base model, in transformers or vLLM, as a generator of both biased responses.
+
+    `decoding.json` in the folder gets what decides the answers, token ids included.
+    """
+    from napo.models.decoding import decoding_record
     from napo.models.generate import Prompt, generate
+    from napo.models.load import unwrap
 
     masks, seed = profile.masks, profile.data.seed
     options: dict[str, Any] = {"decoding": masks.decoding, "seed": seed}
     if masks.engine == "vllm":
         from napo.models.vllm import load_engine
 
-        answer = partial(load_engine(profile), **options)
+        answer, record = load_engine(profile)
     else:
-        answer = partial(generate, *base_model(profile), batch_size=masks.batch_size, **options)
+        model, processor = base_model(profile)
+        answer = partial(generate, model, processor, batch_size=masks.batch_size)
+        record = decoding_record(unwrap(model).generation_config, processor, masks.decoding)
+    write_json(folder / "decoding.json", record)
     masked = ({"image_mask": masks.image}, {"text_mask": masks.text})
 
     def biased(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -96,7 +104,7 @@ def load_generator(profile: Profile) -> Build:
                 Prompt(row["question"], row["image"], **mask, key=f"{row['id']} {name}")
                 for row in rows
             ]
-            responses[name] = answer(prompts)
+            responses[name] = answer(prompts, **options)
         return responses
 
     return biased

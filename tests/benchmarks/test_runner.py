@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import engine_fixtures
 import pandas as pd
@@ -108,10 +109,10 @@ def test_a_result_has_official_and_lenient_scores_side_by_side(
         return [{"id": r.id, "answer": texts[name], "tokens": 4, "cut": False} for r in requests]
 
     monkeypatch.setattr(runner, "answer", entries)
-    runner.evaluate_run(
-        None, None, folder, tmp_path, settings=Evaluation(benchmarks=(name,)), run="base", seed=0,
-        fingerprints={}, judge=lambda item, answer: "**Rating:** 6",
-    )  # fmt: skip
+    judge = {"judge": lambda item, answer: "**Rating:** 6"}
+    settings = Evaluation(benchmarks=(name,))
+    options = {"settings": settings, "run": "base", "seed": 0, "fingerprints": {}, **judge}
+    runner.evaluate_run(*silent(engine), folder, tmp_path, **options)
     content = json.loads((tmp_path / f"{name}.json").read_text())
     unreadable = content["answers"]["unreadable"]
     assert unreadable == content["lenient"]["differing"] == content["lenient"]["texts"] > 0
@@ -129,7 +130,12 @@ def test_a_result_names_what_made_it(done):
     assert (result["benchmark"], result["run"], result["seed"]) == ("mmhal", "A1/seed-0", 0)
     assert result["fingerprints"] == {"evaluated": "abc"} and "torch" in result["versions"]
     assert result["settings"]["judge"] == "rule"
-    assert result["settings"]["decoding"]["max_new_tokens"] == 4
+    assert result["settings"]["decoding"] == {
+        **Decoding(max_new_tokens=4).model_dump(),
+        "eos_token_id": [2],
+        "pad_token_id": 0,
+        "suppress_tokens": [0, 1, 3, 4],
+    }
     settings = json.loads((done / "amber.json").read_text())["settings"]
     assert (settings["extractor"], settings["similarity"]) == ("vocabulary", "identity")
     settings = json.loads((done / "vlind.json").read_text())["settings"]
@@ -152,9 +158,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert content(tmp_path) == before
 
 
-def test_a_finished_run_asks_the_model_nothing(done, folder):
+def silent(engine):
+    """An engine whose model has its settings and cannot answer."""
+    model, processor = engine
+    return SimpleNamespace(generation_config=model.generation_config), processor
+
+
+def test_a_finished_run_asks_the_model_nothing(engine, done, folder):
     before = content(done)
-    evaluate((None, None), folder, done)  # no model: an answer would fail
+    evaluate(silent(engine), folder, done)
     assert content(done) == before
 
 
@@ -167,7 +179,7 @@ def test_a_dry_run_counts_what_a_paid_judge_would_get_and_keeps_the_answers(
     assert unsent.requests == SIZES["mmhal"] and unsent.tokens > 1000
     names = {path.name for path in tmp_path.iterdir()}
     assert "mmhal.answers.jsonl" in names and "vlind.json" in names and "mmhal.json" not in names
-    assert evaluate((None, None), folder, tmp_path, dry_run=True, **paid) == unsent
+    assert evaluate(silent(engine), folder, tmp_path, dry_run=True, **paid) == unsent
 
 
 def test_answers_to_other_questions_are_refused(engine, folder, tmp_path):

@@ -9,8 +9,8 @@ from napo.config.profile import load_profile
 from napo.errors import NapoError
 from napo.models.conversation import render
 from napo.models.families import VICUNA_TEMPLATE
+from napo.models.files import load_processor
 from napo.models.generate import Prompt
-from napo.models.load import load_processor
 from napo.models.prompts import response_ids
 from napo.models.vllm import vllm_requests
 

@@ -149,9 +149,9 @@ def test_a_saved_model_comes_back_through_napos_loader(family, model, processor,
 
 
 def test_an_unknown_family_says_how_to_register_one(tmp_path):
-    from transformers import LlamaConfig
+    from transformers import PaliGemmaConfig
 
-    LlamaConfig().save_pretrained(tmp_path)
-    sentence = r"registered for the model type 'llama' \(known: idefics3.*register.*docs/extend.md"
+    PaliGemmaConfig().save_pretrained(tmp_path)
+    sentence = r"for the model type 'paligemma' \(known: idefics3.*register.*docs/extend.md"
     with pytest.raises(NapoError, match=sentence):
         load_model(tmp_path)

@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,18 @@ def test_the_fingerprint_depends_on_content_and_not_on_place(model):
     config = model / "config.json"
     config.write_text(config.read_text() + "\n")  # other bytes
     assert model_fingerprint(model) != first
+
+
+@pytest.mark.kind("hidden defaults of a checkpoint")
+def test_of_generation_config_only_other_end_tokens_change_the_fingerprint(model):
+    first, path = model_fingerprint(model), model / "generation_config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "repetition_penalty": 1.5, "num_beams": 3}))
+    assert model_fingerprint(model) == first
+    path.write_text(json.dumps({**content, "eos_token_id": [2, 9]}))
+    assert model_fingerprint(model) != first
+    path.unlink()
+    assert model_fingerprint(model) == first
 
 
 def test_a_folder_without_weights_and_a_path_without_a_model_are_one_sentence(tmp_path):

@@ -75,18 +75,6 @@ def test_weights_that_do_not_fit_are_an_error(copy, problem):
         load_model(copy, device="cpu")
 
 
-def test_a_processor_of_another_model_is_refused(copy):
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({**config, "image_token_id": 7}))
-    with pytest.raises(NapoError, match=r"image token has id 4 and its config.json says 7"):
-        load_model(copy, device="cpu")
-
-
-def test_a_folder_without_a_model_is_one_sentence(tmp_path):
-    with pytest.raises(NapoError, match="does not load"):
-        load_model(tmp_path)
-
-
 def test_an_adapter_loads_by_its_folder_alone_and_with_plain_peft(saved, adapter):
     folder, expected = adapter
     assert torch.equal(scores(*load_model(saved, device="cpu", adapter=folder)), expected)

@@ -79,7 +79,8 @@ def test_answers_equal_those_of_the_hugging_face_path(vllm, image_mode):
     decoding = Decoding(max_new_tokens=6)
     llm = PlainEngine(model, processor)
     ours = generate(model, processor, prompts, decoding)
-    assert answer(llm, processor, prompts, decoding) == ours
+    checkpoint = model.generation_config
+    assert answer(llm, processor, prompts, decoding, checkpoint=checkpoint) == ours
     assert len(set(llm.seeds)) == 5  # a seed for each prompt
 
 
@@ -94,7 +95,7 @@ def test_an_unsupported_request_is_one_sentence(vllm, monkeypatch):
     with pytest.raises(NapoError, match="splits an image into"):
         vllm_requests(processor, [Prompt("what", engine.picture(1, 60))])
     with pytest.raises(NapoError, match="num_beams is 3"):
-        answer(None, engine.processor(), [], Decoding(num_beams=3))
+        answer(None, engine.processor(), [], Decoding(num_beams=3), checkpoint=None)
     monkeypatch.setitem(sys.modules, "vllm", None)
     profile = load_profile("smoke").model_copy(update={"masks": Masks(engine="vllm")})
     with pytest.raises(NapoError, match="which is not installed: pip install vllm"):

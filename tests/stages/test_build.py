@@ -55,7 +55,7 @@ def session_of(tmp_path, rows):
     return open_session(str(tmp_path / "mine.yaml"), str(tmp_path))
 
 
-def generator(profile):
+def generator(profile, folder):
     """A model whose answers to two rows are blank."""
     texts = {"5": " ", "7": "</s>"}
 

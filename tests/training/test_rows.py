@@ -11,7 +11,7 @@ from trainer_fixtures import base, rows, trainer
 from napo.config.variants import VARIANTS
 from napo.data.sources import BadRow
 from napo.errors import NapoError
-from napo.models.load import load_processor
+from napo.models.files import load_processor
 from napo.training.records import read_records
 from napo.training.rows import EncodedRows, EpochSampler
 
