@@ -19,10 +19,10 @@ from napo import stages
 from napo.benchmarks import judges
 from napo.benchmarks.chat import is_address
 from napo.commands.check_inputs import Remark
-from napo.config.profile import Profile
 from napo.errors import NapoError
 from napo.stages import launch
 from napo.stages.session import Session
+from napo.training.arguments import REPORTERS
 
 
 class Machine(NamedTuple):
@@ -70,7 +70,7 @@ def gpu_memory() -> tuple[tuple[float, float], ...]:
 def tools(session: Session, gpus: int) -> Iterator[Remark]:
     """Packages, word lists and language models that the profile needs, and a rule to judge by."""
     profile, settings = session.profile, session.profile.evaluation
-    strategy, lacks = profile.launch.strategy, 0
+    strategy, tracker, lacks = profile.launch.strategy, profile.training.report_to, 0
     several = (profile.launch.processes or gpus) > 1
     words = {"amber", "object_halbench"} & set(settings.benchmarks)
     models = []  # of spaCy: any of these
@@ -84,7 +84,7 @@ def tools(session: Session, gpus: int) -> Iterator[Remark]:
         ("deepspeed", strategy.startswith("zero"), f"launch.strategy is {strategy}", "fsdp2"),
         ("openai", settings.judge == "openai", "evaluation.judge is openai", ""),
         ("spacy", bool(models), "AMBER's or Object HalBench's words need a model", ""),
-        *((name, True, f"training.report_to names {name}", "") for name in trackers(profile)),
+        (tracker, tracker != "none", f"training.report_to is {tracker}", "none"),
     ):
         if needed and not importlib.util.find_spec(package):
             state = "note" if package == "deepspeed" and not several else "fault"
@@ -104,13 +104,6 @@ def tools(session: Session, gpus: int) -> Iterator[Remark]:
         judges.make(settings, stages.benchmarks_folder(session), rule)  # raises, with a remedy
     if not lacks and not lists:
         yield "ok", "every package and word list that the profile needs is there."
-
-
-def trackers(profile: Profile) -> list[str]:
-    """The packages of the trackers in `training.report_to`."""
-    names = getattr(profile.training, "report_to", ())
-    names = names.split(",") if isinstance(names, str) else names or ()
-    return [name.strip() for name in names if name.strip() not in ("", "none", "all")]
 
 
 def missing_word_lists() -> Iterator[str]:
@@ -144,11 +137,11 @@ def keys(session: Session) -> Iterator[Remark]:
             )
         if not is_address(os.environ.get("OPENAI_BASE_URL", "https://api.openai.com")):
             yield "fault", "OPENAI_BASE_URL is not the address of a server; correct or unset it."
-    if "wandb" in trackers(profile) and not os.environ.get("WANDB_API_KEY"):
-        known = (Path.home() / ".netrc").is_file()
-        if not known and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
-            text = "training.report_to names wandb, and WANDB_API_KEY is not set; set it, or"
-            yield "fault", f"{text} WANDB_MODE=offline."
+    tracker = profile.training.report_to
+    variables = REPORTERS.get(tracker, ())
+    if variables and not any(map(os.environ.get, variables)):
+        names = " nor ".join(variables)
+        yield "fault", f"training.report_to is {tracker}, and neither {names} is set; set one."
 
 
 def processes(session: Session, gpus: int) -> Iterator[Remark]:

@@ -9,7 +9,7 @@ from napo.commands import check, check_machine
 from napo.errors import NapoError
 
 TRUE = pytest.mark.kind("napo check says what is true, all at once")
-PACKAGES = ("bitsandbytes", "deepspeed", "openai", "spacy", "vllm", "en_core_web_lg")
+PACKAGES = ("bitsandbytes", "deepspeed", "openai", "spacy", "vllm", "wandb", "en_core_web_lg")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def faults(session):
 def test_all_missing_tools_are_named_with_their_commands(profile, bare, result):
     session = profile(
         masks={"engine": "vllm"},
-        training={"tune": "qlora"},
+        training={"tune": "qlora", "report_to": "wandb"},
         launch={"strategy": "zero2"},
         evaluation={
             "source": "benchmarks", "extractor": "wordnet", "similarity": "lg",
@@ -94,6 +94,15 @@ def test_keys_are_looked_for_where_a_judge_needs_them(profile, bare, monkeypatch
     assert list(check_machine.keys(session)) == []
     monkeypatch.setenv("OPENAI_BASE_URL", "localhost")
     assert [state for state, _ in check_machine.keys(session)] == ["fault"]
+
+
+def test_a_trackers_key_is_looked_for(profile, bare, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    session = profile(training={"report_to": "wandb"})
+    ((state, text),) = check_machine.keys(session)
+    assert state == "fault" and "neither WANDB_API_KEY nor WANDB_MODE is set" in text
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert list(check_machine.keys(session)) == []
 
 
 def test_more_processes_than_gpus_are_a_fault(profile):
