@@ -209,7 +209,7 @@ def test_notebook_07_says_what_its_runs_had_under_a_changed_profile(copy, tmp_pa
         "<dt>rows.image</dt><dd>mask_token</dd>",
     ):
         assert text in report, text
-    assert "training.epochs is 2 in the runs" in (copy.tables / "table1.md").read_text()
+    assert "training.epochs is 1 in the runs" in (copy.tables / "table1.md").read_text()
     assert "training.beta" in (tmp_path / "out.ipynb").read_text()
 
 
