@@ -11,13 +11,18 @@ import pytest
 from PIL import Image
 
 from napo import stages
+from napo.benchmarks import Request, judges
 from napo.commands.cli import main
-from napo.config.profile import Model, load_profile
+from napo.commands.label_studio import read_export
+from napo.config.profile import Evaluation, Model, load_profile, load_run
+from napo.data import sources
 from napo.data.rows import load_rows
 from napo.errors import NapoError
 from napo.noise.labels import read_labels
 from napo.stages.session import check_parameters, numbers, open_session
 from napo.training import __main__ as training
+from napo.training.records import read_records
+from napo.workspace import manifests
 from napo.workspace.folders import Workspace
 
 ROOT = Path(__file__).parent.parent
@@ -139,6 +144,30 @@ CALLS = {
     "tables before results": (lambda s: stages.all_results(s), "06_evaluate.ipynb first"),
 }
 
+# A file of each kind that readers get, what it becomes -> part of the message. The benchmarks' own:
+# tests/benchmarks/test_formats.py.
+FOREIGN = {
+    "HTML": (b"<!DOCTYPE html><title>403</title>", "it is a web page"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+    "UTF-16": ("id,a\n".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+    "latin-1": ("Größe: é".encode("latin-1"), "UTF-8|Parquet magic bytes|it is none of"),
+    "gzip": (b"\x1f\x8b\x08", "gzip; unpack it"),
+    "zip": (b"PK\3\4", "zip archive; unpack it"),
+}  # fmt: skip
+READERS = {
+    "a.parquet": lambda path: sources.survey(path.parent),
+    "a.jsonl": lambda path: sources.survey(path.parent),
+    "ann.csv": read_labels,
+    "mine.yaml": lambda path: load_profile(str(path)),
+    "run.yaml": lambda path: load_run(path),
+    "export.json": read_export,
+    "manifest.json": lambda path: manifests.require(path.parent),
+    "records/000001.parquet": lambda path: read_records(path.parents[1]),
+    "picture.png": lambda path: Request("1", "What?", path).open(),
+    "mmhal/judge_prompt.txt": lambda path: judges.make(JUDGE, path.parents[1], None),
+}
+JUDGE = Evaluation(judge="openai", judge_model="m")
+
 table: list[tuple[str, str]] = []
 
 
@@ -245,6 +274,33 @@ def test_a_bad_run_file_stops_before_anything_is_made(tmp_path, capsys, monkeypa
     check(f"RUN.yaml `{key}: {value}`", message, part)
     assert message.startswith("napo: ") and "run.yaml" in message
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+@pytest.mark.kind("raw tracebacks from damaged inputs")
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_that_is_something_else_is_a_sentence(tmp_path, name, kind, result):
+    content, part = FOREIGN[kind]
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    with pytest.raises(NapoError, match=part) as error:
+        READERS[name](path)
+    result(error.value)
+    check(f"{name} that is {kind}", str(error.value), "")
+    assert path.name in str(error.value) or name == "picture.png"  # which names its request
+
+
+@pytest.mark.kind("raw tracebacks from damaged inputs")
+@pytest.mark.parametrize("name", ["a.jsonl", "ann.csv", "mine.yaml"])
+def test_a_mark_of_utf_8_is_left_out(tmp_path, name):
+    texts = {
+        "a.jsonl": json.dumps(ROW),
+        "ann.csv": "id,kind,label,annotator\n1,language_biased,biased,ann\n",
+        "mine.yaml": "extends: smoke\nname: mine\n",
+    }
+    (tmp_path / name).write_text(texts[name], encoding="utf-8-sig")
+    assert READERS[name](tmp_path / name) is not None
 
 
 @pytest.mark.parametrize("text", LABELS)

@@ -30,10 +30,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from napo.benchmarks.formats import listed
 from napo.benchmarks.lenient import Reading
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
-from napo.workspace.files import read_json
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,6 @@ def readings(
     return read(benchmark, answers, **scoring) if read else []
 
 
-def expect_count(folder: Path, count: Any, official: Any, unit: str) -> None:
-    """Compare a benchmark's size with `benchmark.json` if it is there, else with the official size.
-
-    Raises:
-        NapoError: when they differ.
-    """
-    note = folder / "benchmark.json"
-    expected = read_json(note)["count"] if note.is_file() else official
-    if count != expected:
-        raise NapoError(
-            f"{folder} holds {count} {unit} where {expected} are expected; get it again."
-        )
-
-
 def checked_images(
     requests: Sequence[Request], folder: Path, title: str, remedy: str
 ) -> list[Request]:
@@ -110,13 +96,13 @@ def checked_images(
     outside = [name for name, path in files.items() if not path.resolve().is_relative_to(root)]
     if outside:
         raise NapoError(
-            f"{title}: the images of {len(outside)} ids ({_listed(outside)}) lie outside {root}; "
+            f"{title}: the images of {len(outside)} ids ({listed(outside)}) lie outside {root}; "
             "copy the files into it instead of linking them."
         )
     missing = [name for name, path in files.items() if not path.is_file()]
     if missing:
         raise NapoError(
-            f"{title}: {len(missing)} ids have no image ({_listed(missing)}), the first is "
+            f"{title}: {len(missing)} ids have no image ({listed(missing)}), the first is "
             f"{files[missing[0]]}; {remedy}."
         )
     return list(requests)
@@ -137,9 +123,5 @@ def checked_answers(answers: Mapping[str, str], ids: Iterable[str], title: str) 
     for problem, names in problems.items():
         if names:
             raise NapoError(
-                f"{title}: {len(names)} ids {problem} ({_listed(names)}); evaluate again."
+                f"{title}: {len(names)} ids {problem} ({listed(names)}); evaluate again."
             )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")

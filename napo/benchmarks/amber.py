@@ -6,24 +6,25 @@ denominator starts at 0.001, which shows in small samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Request, checked_answers, checked_images, expect_count, words
+from napo.benchmarks import Options, Request, checked_answers, checked_images, formats, words
+from napo.benchmarks.formats import GET_AGAIN, covered, expect_count, unique
 from napo.benchmarks.lenient import Reading, yes_or_no
-from napo.errors import NapoError, unknown
-from napo.workspace.files import read_json
+from napo.benchmarks.similarity import Similar, similar_words
+from napo.workspace.files import check_shape, read_json, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OFFICIAL_COUNT = {"generative": 1004, "discriminative": 14216}
+OFFICIAL_COUNT = {
+    "generative": 1004, "discriminative": 14216, "annotations": 15220, "objects": 340,
+    "safe words": 9,
+}  # fmt: skip
 START = 0.001  # of every official denominator
-SIMILAR = 0.8  # two words count as one above this similarity
-Similar = Callable[[str, str], bool]
 
 RIGHT = (("Yes", "yes"), ("No", "no"))  # answer and truth; nothing else is right
 TASKS = {  # AMBER's types; every other type is a relation
@@ -58,44 +59,6 @@ def vocabulary(association: Mapping[str, Sequence[str]]) -> frozenset[str]:
     return frozenset(association) | {word for words in association.values() for word in words}
 
 
-def similar_words(choice: str, folder: Path) -> Similar:
-    """A function that says whether two words of the vocabulary count as one.
-
-    Args:
-        choice: "identity" (only equal words), "table" (`similarity.json` in the benchmark's
-            folder: "pairs" of [word, word, value, kind]), "table-own" (of those, the pairs of kind
-            "own": measured on both words' own vectors), or "lg" (spaCy's `en_core_web_lg`,
-            official).
-        folder: the benchmark's folder.
-
-    Raises:
-        NapoError: when the table or spaCy's model is missing, with the remedy.
-    """
-    if choice == "identity":
-        return lambda a, b: a == b
-    if choice in ("table", "table-own"):
-        path = Path(folder) / "similarity.json"
-        if not path.is_file():
-            raise NapoError(f"{path} is missing; put the table there, or choose 'identity'.")
-        content = read_json(path)
-        pairs = content["pairs"] if isinstance(content, dict) else content
-        kept = pairs if choice == "table" else [pair for pair in pairs if pair[3] == "own"]
-        near = {frozenset(pair[:2]) for pair in kept if pair[2] > SIMILAR}
-        return lambda a, b: a == b or frozenset((a, b)) in near
-    if choice != "lg":
-        raise unknown("similarity", choice, ("identity", "table", "table-own", "lg"))
-    try:
-        import spacy
-
-        analyse = lru_cache(maxsize=None)(spacy.load("en_core_web_lg"))
-    except (ImportError, OSError):
-        raise NapoError(
-            "The similarity 'lg' needs spaCy's model; install it with "
-            "python -m spacy download en_core_web_lg, or choose 'table' or 'identity'."
-        ) from None
-    return lambda a, b: analyse(a).similarity(analyse(b)) > SIMILAR
-
-
 def load(folder: Path) -> Benchmark:
     """Read the official `data/` folder.
 
@@ -103,28 +66,32 @@ def load(folder: Path) -> Benchmark:
         NapoError: when a file is missing, the count is wrong, or a query has no annotation.
     """
     folder = Path(folder)
-    generative = read_json(folder / "query_generative.json")
-    discriminative = read_json(folder / "query_discriminative.json")
-    count = {"generative": len(generative), "discriminative": len(discriminative)}
-    expect_count(folder, count, OFFICIAL_COUNT, "queries")
-    annotations = read_json(folder / "annotations.json")
-    known = {note["id"] for note in annotations}
-    lost = [str(q["id"]) for q in (*generative, *discriminative) if q["id"] not in known]
-    if lost:
-        raise NapoError(
-            f"{folder}/annotations.json lacks {len(lost)} ids of the queries "
-            f"({', '.join(lost[:10])}); get AMBER's data again."
-        )
-    safe = (folder / "safe_words.txt").read_text(encoding="utf-8").splitlines()
-    safe_words = frozenset(word.strip() for word in safe if word.strip())
-    association = read_json(folder / "relation.json")
-    return Benchmark(folder, annotations, generative, discriminative, association, safe_words)
+    path, queries = folder / "annotations.json", {}
+    annotations = read_json(path, list[formats.AmberAnnotation], GET_AGAIN)
+    unique((note["id"] for note in annotations), path, "id")
+    for task, shape in formats.AMBER_TASKS.items():
+        generative = task == "generative"
+        notes = {n["id"]: n for n in annotations if (n["type"] == "generative") == generative}
+        for id, note in notes.items():
+            check_shape(note, f"{path}, id {id},", shape, GET_AGAIN)
+        file = folder / f"query_{task}.json"
+        queries[task] = read_json(file, list[formats.AmberQuery], GET_AGAIN)
+        unique((query["id"] for query in queries[task]), file, "id")
+        covered((query["id"] for query in queries[task]), notes, path, f"ids of {file.name}")
+    association = read_json(folder / "relation.json", formats.AmberRelation, GET_AGAIN)
+    lines = map(str.strip, read_text(folder / "safe_words.txt", GET_AGAIN).splitlines())
+    safe_words = frozenset(filter(None, lines))
+    count = {task: len(entries) for task, entries in queries.items()}
+    count |= {"annotations": len(annotations), "objects": len(association)}
+    count["safe words"] = len(safe_words)
+    expect_count(folder, count, OFFICIAL_COUNT, "entries")
+    return Benchmark(folder, annotations, *queries.values(), association, safe_words)
 
 
 def requests(benchmark: Benchmark) -> list[Request]:
     """The queries of both tasks; ids are AMBER's own."""
     prompts = []
-    for task in OFFICIAL_COUNT:
+    for task in formats.AMBER_TASKS:
         for query in getattr(benchmark, task):
             paths = [benchmark.folder / name / query["image"] for name in ("image", "images", ".")]
             path = next((path for path in paths if path.is_file()), paths[0])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo.benchmarks.chat import Chat
 from napo.errors import NapoError
+from napo.workspace.files import read_text
 
 if TYPE_CHECKING:
     from napo.config.profile import Evaluation
@@ -118,7 +119,7 @@ class Prompt:
         """
         if not path.is_file():
             return cls(ours)
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, "correct it, or remove it to use ours")
         for place in dict.fromkeys(places):
             if text.count(place) != places.count(place):
                 raise NapoError(

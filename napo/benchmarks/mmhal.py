@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Request, checked_answers, checked_images, expect_count
+from napo.benchmarks import Options, Request, checked_answers, checked_images
+from napo.benchmarks.formats import GET_AGAIN, MmhalItem, expect_count, unique
 from napo.benchmarks.judges import Judge, Rule, RuleJudge
 from napo.benchmarks.lenient import Reading, rating
 from napo.benchmarks.words import clean_answer
@@ -40,9 +41,15 @@ def options(settings: Any, judge: Judge | None = None) -> Options:
 
 
 def load(folder: Path) -> Benchmark:
-    """Read `response_template.json`; a missing file or a wrong count is an error."""
+    """Read `response_template.json`.
+
+    Raises:
+        NapoError: when it is missing or damaged, the count is wrong, or a question repeats.
+    """
     folder = Path(folder)
-    items = read_json(folder / "response_template.json")
+    path = folder / "response_template.json"
+    items = read_json(path, list[MmhalItem], GET_AGAIN)
+    unique(((item["image_id"], item["question"]) for item in items), path, "question")
     expect_count(folder, len(items), OFFICIAL_COUNT, "questions")
     return Benchmark(folder, items)
 

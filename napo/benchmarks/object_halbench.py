@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Request, checked_answers, expect_count, words
+from napo.benchmarks import Options, Request, checked_answers, formats, words
+from napo.benchmarks.formats import GET_AGAIN, covered, expect_count, unique
 from napo.benchmarks.judges import EXTRACTOR_FILE, LIST_OBJECTS
 from napo.benchmarks.lenient import Reading, objects
 from napo.benchmarks.object_words import Vocabulary, match_phrases, match_words
 from napo.benchmarks.words import clean_answer
 from napo.errors import NapoError
-from napo.workspace.files import read_json
+from napo.workspace.files import read_json, read_json_lines, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ class Benchmark:
     questions: list[dict[str, Any]]
     vocabulary: Vocabulary
     classes: Mapping[int, set[str]]  # image id -> classes of its instance annotations
-    captions: Mapping[int, list[str]] = field(repr=False)
+    captions: Mapping[int, list[str]] = field(repr=False)  # image id -> its captions
 
 
 def options(settings: Any, judge: Any = None) -> Options:
@@ -154,44 +155,56 @@ def llm_objects(
 def load(folder: Path) -> Benchmark:
     """Read questions, `annotations/{instances,captions}_{train,val}2014.json` and `synonyms.txt`.
 
+    An edition may hold the split alone that its images are from; every image needs its instances
+    and its captions, since the truth is what both name.
+
     Raises:
-        NapoError: when a file is missing, an image is not annotated, or the count is wrong.
+        NapoError: when a file is missing or damaged, an image is not annotated or has no caption,
+            a class has no synonyms, a question repeats, or the count is wrong.
     """
     folder = Path(folder)
     path = next((folder / name for name in QUESTION_FILES if (folder / name).is_file()), None)
     if path is None:
         raise NapoError(f"{folder} lacks its questions; put one of {', '.join(QUESTION_FILES)}.")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    questions = [json.loads(line) for line in lines if line.strip()]
+    questions = read_json_lines(path, formats.ObjectQuestion, GET_AGAIN)
+    for number, question in enumerate(questions, 1):
+        try:
+            base64.b64decode("".join(question["image"].split()), validate=True)
+        except ValueError as error:
+            raise NapoError(
+                f"{path}, question {number}: its image is not whole base64 ({error}); {GET_AGAIN}."
+            ) from None
+    unique(((q["image_id"], q["question"]) for q in questions), path, "question")
     expect_count(folder, len(questions), OFFICIAL_COUNT, "questions")
     synonyms = folder / "synonyms.txt"
-    if not synonyms.is_file():
-        raise NapoError(f"{folder} lacks synonyms.txt; get RLAIF-V's synonyms_refine.txt.")
-    vocabulary = Vocabulary.from_text(synonyms.read_text(encoding="utf-8"))
+    remedy = "get RLAIF-V's synonyms_refine.txt"
+    vocabulary = Vocabulary.from_text(read_text(synonyms, remedy))
     ids = {question["image_id"] for question in questions}
     classes: dict[int, set[str]] = {}
     captions: dict[int, list[str]] = {}
     for split in ("train", "val"):
         path = folder / "annotations" / f"instances_{split}2014.json"
         if path.is_file():
-            content = read_json(path)
+            content = read_json(path, formats.Instances, GET_AGAIN)
             names = {category["id"]: category["name"] for category in content["categories"]}
+            covered(names.values(), vocabulary.entries, synonyms, f"classes of {path.name}")
             for image in content["images"]:
                 if image["id"] in ids:
                     classes.setdefault(image["id"], set())
-            for note in content["annotations"]:
-                if note["image_id"] in ids:
-                    classes.setdefault(note["image_id"], set()).add(names[note["category_id"]])
+            notes = [note for note in content["annotations"] if note["image_id"] in ids]
+            covered((n["category_id"] for n in notes), names, path, "categories of its annotations")
+            for note in notes:
+                classes.setdefault(note["image_id"], set()).add(names[note["category_id"]])
         path = folder / "annotations" / f"captions_{split}2014.json"
-        for note in read_json(path)["annotations"] if path.is_file() else ():
+        notes = (
+            read_json(path, formats.Captions, GET_AGAIN)["annotations"] if path.is_file() else ()
+        )
+        for note in notes:
             if note["image_id"] in ids:
                 captions.setdefault(note["image_id"], []).append(note["caption"])
-    lost = sorted(ids - set(classes))
-    if lost:
-        raise NapoError(
-            f"{folder}/annotations holds no instances for {len(lost)} images "
-            f"({', '.join(map(str, lost[:10]))}); get COCO's 2014 train and val annotations."
-        )
+    for kind, annotated in (("instances", classes), ("captions", captions)):
+        path = folder / "annotations" / f"{kind}_*2014.json"
+        covered(sorted(ids), annotated, path, f"images of the questions with their {kind}")
     return Benchmark(folder, questions, vocabulary, classes, captions)
 
 
@@ -207,7 +220,7 @@ def ground_truth(benchmark: Benchmark, image: int, extractor: str = "wordnet") -
     """Classes of an image: of its instance annotations and of the words of its captions."""
     entries = benchmark.vocabulary.entries
     classes = {entries.get(name, name) for name in benchmark.classes[image]}
-    for caption in benchmark.captions.get(image, []):
+    for caption in benchmark.captions[image]:
         classes |= {name for _, name in match_words(caption, benchmark.vocabulary, extractor)}
     return classes
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import TypedDict
+
 from napo.benchmarks import Request, judges, module, readings
 from napo.benchmarks import options as options_of
 from napo.benchmarks.chat import NothingSent, Plan
@@ -17,7 +19,7 @@ from napo.benchmarks.words import clean_answer, repeats
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 from napo.progress import Progress
-from napo.workspace.files import append, atomic_file, make_folder, write_json
+from napo.workspace.files import append, atomic_file, make_folder, parse_json, write_json
 from napo.workspace.manifests import versions
 
 if TYPE_CHECKING:
@@ -27,6 +29,15 @@ if TYPE_CHECKING:
     from napo.config.profile import Evaluation
 
 CHUNK = 512  # answers between two writes: lost at most by an interruption, and images in memory
+
+
+class Answer(TypedDict):
+    """A line of the answers."""
+
+    id: str
+    answer: str
+    tokens: int
+    cut: bool
 
 
 def evaluate_run(
@@ -246,8 +257,8 @@ def kept(path: Path, requests: Sequence[Request]) -> tuple[list[dict[str, Any]],
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
     for line in lines:
         try:
-            entries.append(json.loads(line))
-        except ValueError:
+            entries.append(parse_json(line.decode(), str(path), Answer))
+        except (NapoError, UnicodeDecodeError):  # torn by a kill or a full disk
             break
         ends.append(ends[-1] + len(line) + 1)
     if [e["id"] for e in entries] != [request.id for request in requests[: len(entries)]]:

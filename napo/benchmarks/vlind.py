@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Request, checked_answers, checked_images, expect_count
+from napo.benchmarks import Options, Request, checked_answers, checked_images
+from napo.benchmarks.formats import GET_AGAIN, VlindInstance, expect_count, unique
 from napo.benchmarks.lenient import Reading, true_or_false
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
@@ -88,10 +89,12 @@ def load(folder: Path) -> Benchmark:
     """Read the official download: `data.json` and `images/`.
 
     Raises:
-        NapoError: when a file is missing or the count is wrong.
+        NapoError: when the file is missing or damaged, the count is wrong, or an instance repeats.
     """
     folder = Path(folder)
-    instances = read_json(folder / "data.json")
+    instances = read_json(folder / "data.json", list[VlindInstance], GET_AGAIN)
+    names = ("concept", "context_id", "context", "true_statement", "existent_noun")
+    unique((tuple(map(i.get, names)) for i in instances), folder / "data.json", "instance")
     expect_count(folder, len(instances), OFFICIAL_COUNT, "instances")
     return Benchmark(folder, instances)
 
@@ -125,7 +128,7 @@ def requests(
         if good_images(instance, vote_threshold)
         for name, text, image in _prompts(benchmark, instance, vote_threshold, vlind_image)
     ]
-    return checked_images(prompts, benchmark.folder, "VLind-Bench", "get the benchmark again")
+    return checked_images(prompts, benchmark.folder, "VLind-Bench", GET_AGAIN)
 
 
 def _prompts(

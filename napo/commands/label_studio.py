@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,7 +19,7 @@ from napo.errors import NapoError
 from napo.noise.labels import COLUMNS, RESERVED, check_label, labels_file, nfc, store_label
 from napo.noise.samples import sampled_rows
 from napo.stages.session import Session
-from napo.workspace.files import atomic_file, write_json
+from napo.workspace.files import atomic_file, read_json, write_json
 from napo.workspace.manifests import manifest_fingerprint, require
 
 PHOTO = 1024  # pixels a side: 200 tasks stay below 250 MB, the limit of one import
@@ -117,9 +117,10 @@ def read_export(path: Path) -> list[dict[str, str]]:
         For each label: `where` (path and number of the task), `data_set`, `id`, `kind`, `label`,
         `note`, and `account` (email, or number where the export has no email).
     """
-    labels = []
+    labels, again = [], "export the project as JSON, not as JSON-MIN"
+    tasks = read_json(path, list[dict[str, Any]], again)
     try:
-        for number, task in enumerate(json.loads(path.read_bytes()), 1):
+        for number, task in enumerate(tasks, 1):
             data = {name: str(task["data"][name]) for name in ("data_set", "id", "kind")}
             for annotation in task["annotations"]:
                 values = {result["from_name"]: result["value"] for result in annotation["result"]}
@@ -131,12 +132,10 @@ def read_export(path: Path) -> list[dict[str, str]]:
                 label["label"] = " ".join(values["label"]["choices"])
                 label["note"] = " ".join(values["note"]["text"]) if "note" in values else ""
                 labels.append(label)
-    except OSError as error:
-        raise NapoError(f"{path} cannot be read ({error.strerror}); name a JSON export.") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise NapoError(
-            f"{path} is not the JSON export of tasks that napo exported ({error!r}); export the "
-            "project as JSON, not as JSON-MIN."
+            f"{path} is not the JSON export of tasks that napo exported ({error!r} in task "
+            f"{number}); {again}."
         ) from None
     if not labels:
         raise NapoError(f"{path} holds no labels; export the project after labelling.")

@@ -11,6 +11,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
 
 from napo.errors import NapoError
+from napo.workspace.files import decoded
 
 TAG = "tag:yaml.org,2002:"
 KINDS = ("str", "int", "float", "bool", "null", "seq", "map")
@@ -51,9 +52,8 @@ def read(path: Path) -> dict[str, Any]:
     reader = YAML(typ="safe", pure=True)
     reader.Constructor = StrictConstructor
     try:
-        content = reader.load(path.read_text(encoding="utf-8")) or {}
-    except UnicodeDecodeError:
-        raise NapoError(f"{path.name} is not UTF-8 text; save it as UTF-8.") from None
+        text = path.read_bytes()
+        content = reader.load(decoded(text, path.name, "correct it")) if text.strip() else None
     except (OSError, ValueError) as error:  # ValueError: no file can have this name
         problem = getattr(error, "strerror", None) or "no file can have this name"
         raise NapoError(f"{path.name[:100]!r} cannot be read ({problem}); name a file.") from None
@@ -64,6 +64,6 @@ def read(path: Path) -> dict[str, Any]:
         raise NapoError(f"{path.name} is not valid YAML ({line}{problem}); correct it.") from None
     except RecursionError:
         raise NapoError(f"{path.name} is nested too deeply; remove some levels.") from None
-    if not isinstance(content, dict):
+    if not isinstance(content or {}, dict):
         raise NapoError(f"{path.name} must hold keys and values, such as 'seeds: \"0,1,2\"'.")
-    return content
+    return content or {}

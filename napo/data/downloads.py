@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from napo.errors import NapoError
-from napo.workspace.files import make_folder, sync, writing
+from napo.workspace.files import foreign_file, make_folder, sync, writing
 from napo.workspace.hashing import hash_file
 
 AGAIN = "call make fetch again, which continues where it stopped"
@@ -66,9 +66,8 @@ def download(address: str, path: Path) -> None:
     length = _receive(address, part)
     if length not in (None, size_of(part)):
         raise NapoError(f"{name} gave {size_of(part):,} bytes of {length:,}; {AGAIN}.")
-    with open(part, "rb") as file:
-        is_pointer = file.read(40).startswith(b"version https://git-lfs")
-    problem = "is a pointer of Git LFS, not the file" if is_pointer else ""
+    problem = foreign_file(part).replace("it is ", "is ")
+    problem = "" if problem.endswith("unpack it") else problem  # an archive is what it should be
     if digest and hash_file(part) != digest:
         problem = "does not have the SHA-256 that the profile pins"
     if problem:

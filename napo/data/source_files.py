@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from unicodedata import category
 
 from napo.errors import NapoError
-from napo.workspace.files import finished_files
+from napo.workspace.files import decoded, finished_files, foreign_file, parse_json
 
 # Names that the released generator and trainer use for the two biased responses.
 RELEASED_NAMES = {
@@ -22,6 +21,7 @@ REQUIRED = ("image", "question", "chosen", "rejected")
 # Characters that show nothing by themselves: their categories in Unicode, and letters of no width.
 HIDDEN = ("Cc", "Cf", "Zs", "Zl", "Zp", "Mn", "Me")
 FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+CORRECT = "correct it or get it again"
 READ_ROWS = 64  # rows of Parquet decoded at a time
 
 Row = dict[str, Any]
@@ -54,7 +54,8 @@ def reading(path: Path, remedy: str = "delete it and make it or fetch it again")
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        problem = shown(next(iter(str(error).splitlines()), type(error).__name__), 300)
+        problem = foreign_file(path)
+        problem = problem or shown(next(iter(str(error).splitlines()), type(error).__name__), 300)
         raise NapoError(f"{path} cannot be read as Parquet ({problem}); {remedy}.") from None
 
 
@@ -114,6 +115,8 @@ class JsonlFile:
         self, first: int, wanted: Wanted, texts_only: bool = False
     ) -> Iterator[tuple[int, Row]]:
         """Number (from `first` on) and content of the wanted rows."""
+        if problem := foreign_file(self.path):  # before its lines, which would hide it
+            raise NapoError(f"{self.path} is damaged ({problem}); {CORRECT}.")
         number = first - 1
         with open(self.path, "rb") as file:
             for line_number, line in enumerate(file, 1):
@@ -121,10 +124,8 @@ class JsonlFile:
                 if not line.strip() or not wanted(number):
                     continue
                 place = f"{self.path}, line {line_number},"
-                try:
-                    row = dict(json.loads(line))
-                except (ValueError, TypeError, RecursionError):
-                    raise NapoError(f"{place} is not a JSON object; correct it.") from None
+                text = decoded(line, place, CORRECT)
+                row = parse_json(text, place, dict[str, Any], CORRECT)
                 row = {RELEASED_NAMES.get(name, name): value for name, value in row.items()}
                 row.setdefault("image", row.get("image_path"))
                 missing = [name for name in REQUIRED if row.get(name) is None]

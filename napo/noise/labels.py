@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from napo.config.variants import BIASED
 from napo.errors import NapoError, unknown
-from napo.workspace.files import atomic_file, make_folder
+from napo.workspace.files import atomic_file, make_folder, read_text
 
 COLUMNS = ("id", "kind", "label", "annotator", "note", "group")
 LABELS = ("biased", "unbiased", "unsure")  # noise-free, noise, undecided
@@ -177,10 +177,7 @@ def _read(path: Path) -> _Rows:
     """Checked rows of a file in their order; none if it is missing."""
     if not path.is_file():
         return {}
-    try:
-        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets write a mark of UTF-8
-    except UnicodeDecodeError:
-        raise NapoError(f"{path} is not UTF-8 text; save it again as CSV in UTF-8.") from None
+    text = read_text(path, "save it again as CSV in UTF-8")
     lines = csv.reader(io.StringIO(text, newline=None))
     rows: _Rows = {}
     header: list[str] = []

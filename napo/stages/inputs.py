@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import TypedDict
+
 from napo.config.profile import Profile
 from napo.data.rows import load_rows
 from napo.errors import NapoError
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 CURRENT = "current.json"  # names the folder of the current reference
 # The settings of `model` that every load gets
 LOADING = {"dtype", "attention", "image_mode", "system"}
+
+
+class Current(TypedDict):
+    """The content of `current.json`."""
+
+    folder: str
 
 
 def base_model(profile: Profile) -> tuple[Any, Any]:
@@ -76,13 +84,8 @@ def current_reference(workspace: Workspace) -> str:
             f"{path.parent} holds no reference log-probs; "
             "run notebooks/01_build_biased_data.ipynb first."
         )
-    content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("folder"), str):
-        raise NapoError(
-            f"{path} is damaged (it names no folder); delete it and run "
-            "notebooks/01_build_biased_data.ipynb again."
-        )
-    return content["folder"]
+    again = "delete it and run notebooks/01_build_biased_data.ipynb again"
+    return read_json(path, Current, again)["folder"]
 
 
 def reference_folder(session: Session) -> Path:

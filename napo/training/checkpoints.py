@@ -12,12 +12,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from napo.errors import NapoError
 from napo.workspace.files import read_json, sync, write_json
 from napo.workspace.hashing import hash_file
 from napo.workspace.manifests import keep_only
 
 MANIFEST = "checkpoint.json"
+
+
+class Manifest(TypedDict):
+    """The content of a checkpoint's manifest."""
+
+    files: dict[str, str]  # name -> SHA-256
+    run: dict[str, Any]  # the identity of the run
 
 
 def draft(folder: Path, create: bool = True) -> Path:
@@ -131,11 +140,7 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} is not a complete checkpoint (no {MANIFEST}); delete it to start from the "
             "previous one or from the beginning."
         )
-    manifest = read_json(path / MANIFEST)
-    parts = manifest if isinstance(manifest, dict) else {}
-    if not all(isinstance(parts.get(name), dict) for name in ("files", "run")):
-        raise NapoError(f"{path}: {MANIFEST} is damaged; delete this checkpoint.")
-    return manifest
+    return read_json(path / MANIFEST, Manifest, "delete this checkpoint")
 
 
 def require(path: Path, run: Mapping[str, Any]) -> None:

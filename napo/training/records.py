@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napo.data.source_files import reading
 from napo.errors import NapoError
 from napo.workspace.files import atomic_file, finished_files
 
@@ -78,4 +79,8 @@ def read_records(run_folder: Path) -> pd.DataFrame:
     files = finished_files(Path(run_folder) / "records", "*.parquet")
     if not files:
         raise NapoError(f"{run_folder} holds no records; run notebooks/05_train.ipynb first.")
-    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    frames = []
+    for file in files:
+        with reading(file, "delete its run and train it again"):
+            frames.append(pd.read_parquet(file))
+    return pd.concat(frames, ignore_index=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
+from typing_extensions import TypedDict
 
 from napo.config.settings import TUNES
 from napo.config.variants import VARIANTS
@@ -64,6 +65,12 @@ class ProgressLine(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the line."""
         self.progress.__exit__(None, None, None)
+
+
+class Summary(TypedDict):
+    """The part of `training.json` that decides whether a run is the same."""
+
+    made_from: dict[str, Any]
 
 
 def train_run(
@@ -129,7 +136,7 @@ def train_run(
         }
     )
     if (folder / "training.json").is_file() and final.is_dir():
-        earlier = read_json(folder / "training.json")["made_from"]
+        earlier = read_json(folder / "training.json", Summary, f"delete {folder}")["made_from"]
         changed = sorted(k for k in {*earlier, *made_from} if earlier.get(k) != made_from.get(k))
         if changed:
             raise NapoError(

@@ -1,19 +1,27 @@
-"""Atomic writes: a file is complete or absent. It is written beside its place and then renamed."""
+"""Files are written whole or not at all, and read through one gate for each kind of text.
+
+A file is written beside its place and then renamed. A file that is not what its name says (a web
+page, a pointer of Git LFS, another encoding, JSON of another shape) is one sentence.
+"""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
 import os
 import re
+import reprlib
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import TypeAdapter, ValidationError
 
 from napo.errors import NapoError
 
@@ -41,6 +49,18 @@ _WORDS = {
     "readonly database": errno.EACCES,
     "unable to open database file": errno.EACCES,
     "disk I/O error": errno.EIO,
+}
+AGAIN = "delete it and run its stage again"
+# The first bytes of files that are something else -> what they are
+_FOREIGN = {
+    b"version https://git-lfs": "it is a pointer of Git LFS, not the file",
+    b"<!doctype": "it is a web page",
+    b"<html": "it is a web page",
+    b"<?xml": "it is XML, perhaps a server's error",
+    codecs.BOM_UTF16_LE: "it is UTF-16 text; save it as UTF-8",
+    codecs.BOM_UTF16_BE: "it is UTF-16 text; save it as UTF-8",
+    b"\x1f\x8b": "it is compressed by gzip; unpack it",
+    b"pk\3\4": "it is a zip archive; unpack it",
 }
 # A file of `atomic_file`, with the number of its process
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\..+)?")
@@ -108,20 +128,107 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
+def read_json(path: Path, kind: Any = Any, remedy: str = AGAIN) -> Any:
+    """Read a JSON file whose content has this type, such as `list[int]` or a `TypedDict`.
 
     Raises:
-        NapoError: when the file is missing or cut short.
+        NapoError: when it is missing, damaged, or of another shape, naming the entry and key.
+    """
+    return parse_json(read_text(path, remedy), str(path), kind, remedy)
+
+
+def read_json_lines(path: Path, kind: Any, remedy: str = AGAIN) -> list[Any]:
+    """Read a JSON Lines file: a value of this type on each line that is not empty.
+
+    Raises:
+        NapoError: as `read_json`, naming the line.
+    """
+    lines = read_text(path, remedy).split("\n")  # a text may hold other ends of lines
+    places = ((f"{path}, line {number},", line) for number, line in enumerate(lines, 1))
+    return [parse_json(line, place, kind, remedy) for place, line in places if line.strip()]
+
+
+def read_text(path: Path, remedy: str = AGAIN) -> str:
+    """Read UTF-8 text; a byte order mark is left out.
+
+    Raises:
+        NapoError: when it is missing, empty, not text, or text of another encoding.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = Path(path).read_bytes()
     except FileNotFoundError:
-        raise NapoError(f"{path} is missing; run its stage again.") from None
-    except (ValueError, RecursionError):
+        raise NapoError(f"{path} is missing; {remedy.removeprefix('delete it and ')}.") from None
+    except OSError as error:
+        raise NapoError(f"{path} cannot be read ({error.strerror}); {remedy}.") from None
+    return decoded(content, str(path), remedy)
+
+
+def decoded(content: bytes, place: str, remedy: str) -> str:
+    """UTF-8 text without its byte order mark; `place` names it in the error, as `read_text`."""
+    problem = foreign(content)
+    if not problem:
+        try:
+            text = content.decode("utf-8-sig")
+            if "\0" not in text[:2]:
+                return text
+            problem = _FOREIGN[codecs.BOM_UTF16_LE]  # without its mark
+        except UnicodeDecodeError as error:
+            line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+            problem = f"its line {line} is not UTF-8 text, see byte 0x{byte:02x}; save it as UTF-8"
+    raise NapoError(f"{place} is damaged ({problem}); {remedy}.")
+
+
+def foreign(content: bytes) -> str:
+    """What a file is instead of what its name says, by its first bytes; empty if unknown."""
+    start = content[:1000].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if not start:
+        return "it is empty"
+    return next((text for begin, text in _FOREIGN.items() if start.startswith(begin)), "")
+
+
+def foreign_file(path: Path) -> str:
+    """`foreign` of a file, by its beginning alone; empty too if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return foreign(file.read(1000))
+    except OSError:
+        return ""
+
+
+def parse_json(text: str, place: str, kind: Any = Any, remedy: str = AGAIN) -> Any:
+    """A value of JSON that has this type; `place` names it in the error, as `read_json`."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        cut = not text[error.pos :].strip() or error.msg.startswith("Unterminated")
+        line = f", line {error.lineno}" if "\n" in text.strip() else ""
+        problem = "it is cut short" if cut else f"not valid JSON{line}: {error.msg}"
+    except (ValueError, RecursionError) as error:
+        problem = f"not valid JSON: {error}"
+    else:
+        return check_shape(value, place, kind, remedy)
+    raise NapoError(f"{place} is damaged ({problem}); {remedy}.")
+
+
+def check_shape(value: Any, place: str, kind: Any, remedy: str) -> Any:
+    """The value, unchanged, if it has this type; `place` names it in the error, as `read_json`."""
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        keys = [f"entry {key + 1}" if isinstance(key, int) else repr(key) for key in first["loc"]]
+        expected = first["msg"].replace("Input", "it").replace("dictionary", "object with keys")
+        wrong = f"is {reprlib.repr(first['input'])}; {expected}"
+        problem = "is missing" if first["type"] == "missing" else wrong
         raise NapoError(
-            f"{path} is damaged (not valid JSON); delete it and run its stage again."
+            f"{place} is damaged ({', '.join(keys) or 'it'} {problem}); {remedy}."
         ) from None
+    return value
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 @contextmanager

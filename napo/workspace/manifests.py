@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from napo.errors import NapoError
 from napo.workspace import provenance
 from napo.workspace.files import fingerprint, json_value, read_json, sweep, write_json
@@ -38,6 +40,14 @@ MADE_BY = {
 }
 
 
+class Manifest(TypedDict):
+    """The content of a manifest."""
+
+    files: dict[str, str]  # name -> SHA-256
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that numbers depend on."""
     numbers = {}
@@ -55,14 +65,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         NapoError: when it is damaged.
     """
-    manifest = read_json(folder / MANIFEST)
-    for name in ("files", "settings", "versions"):
-        if not isinstance(manifest, dict) or not isinstance(manifest.get(name), dict):
-            raise NapoError(
-                f"{folder / MANIFEST} is damaged (it has no {name}); delete {folder} and make it "
-                "again."
-            )
-    return manifest
+    return read_json(folder / MANIFEST, Manifest, f"delete {folder} and make it again")
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -74,10 +77,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.is_file() and complete(folder):
         write_json(path, read_manifest(folder)["settings"])
-    settings = read_json(path)
-    if not isinstance(settings, dict):
-        raise NapoError(f"{path} is damaged (it holds no settings); delete {folder}.")
-    return settings
+    return read_json(path, dict[str, Any], f"delete {folder} and make it again")
 
 
 def complete(folder: Path) -> bool:

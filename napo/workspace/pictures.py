@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napo.workspace.files import foreign
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -63,7 +65,8 @@ def open_rgb(source: Path | bytes | None) -> Image.Image:
     except BadPicture:
         raise
     except UnidentifiedImageError:
-        raise BadPicture(f"it does not decode (it is none of {', '.join(KINDS)})") from None
+        problem = foreign(content) or f"it is none of {', '.join(KINDS)}"
+        raise BadPicture(f"it does not decode ({problem})") from None
     except Image.DecompressionBombError:
         raise BadPicture(f"it has more than {MAX_PIXELS:,} pixels") from None
     except _BROKEN as error:

@@ -124,26 +124,6 @@ def test_only_the_exact_words_count_and_the_rest_stay_in_the_denominators(text):
     assert whole["Accuracy"] == 50.0 and whole["Recall"] == 99.9
 
 
-# --- similarity
-
-
-def test_a_table_gives_pairs_above_the_threshold_in_both_directions(tmp_path):
-    pairs = [["cat", "dog", 0.822, "own"], ["deer", "antelope", 1.0, "borrowed"],
-             ["car", "truck", 0.776, "own"], ["a", "b", 0.8, "own"]]  # fmt: skip
-    (tmp_path / "similarity.json").write_text(json.dumps({"threshold": 0.8, "pairs": pairs}))
-    table, own = (amber.similar_words(name, tmp_path) for name in ("table", "table-own"))
-    assert table("dog", "cat") and table("antelope", "deer") and table("x", "x")
-    assert not table("car", "truck") and not table("a", "b")
-    assert own("cat", "dog") and own("x", "x") and not own("deer", "antelope")
-
-
-def test_a_similarity_that_is_not_there_is_told_with_its_remedy(tmp_path):
-    with pytest.raises(NapoError, match="put the table there"):
-        amber.similar_words("table", tmp_path)
-    with pytest.raises(NapoError, match="Did you mean 'table'"):
-        amber.similar_words("tabel", tmp_path)
-
-
 REFERENCE = os.environ.get("NAPO_REFERENCE", "")
 needs_reference = pytest.mark.skipif(
     not REFERENCE, reason="NAPO_REFERENCE names no folder of official files"
@@ -234,5 +214,5 @@ def test_both_tasks_are_asked_and_scored_together(folder):
 
 def test_a_query_without_annotation_is_named(folder):
     (folder / "annotations.json").write_text(json.dumps(QUESTIONS))
-    with pytest.raises(NapoError, match=r"lacks 3 ids of the queries \(44, 188, 10\)"):
+    with pytest.raises(NapoError, match=r"lacks 3 ids of query_generative\.json \(44, 188, 10\)"):
         amber.load(folder)

@@ -109,9 +109,9 @@ def test_other_labels_or_notes_change_only_with_replace(unlabelled, tasks, load)
 
 
 BAD = {
-    "no JSON": ("{", {}, "is not the JSON export"),
-    "no list of tasks": ('{"a": 1}', {}, "is not the JSON export"),
-    "numbers": ("[1]", {}, "is not the JSON export"),
+    "no JSON": ("{", {}, "is damaged .it is cut short.; export the project as JSON"),
+    "no list of tasks": ('{"a": 1}', {}, "it should be a valid list.; export the project"),
+    "numbers": ("[1]", {}, "entry 1 is 1; it should be"),
     "JSON-MIN": ([{"id": 1, "label": "biased", "annotator": 1}], {}, "not as JSON-MIN"),
     "no labels": ([], {}, "holds no labels"),
     "unknown label": ([annotation("biassed")], {}, "task 1: .*Did you mean .biased"),
@@ -143,7 +143,7 @@ def test_a_task_of_another_data_set_is_refused(tasks, load, name, sentence):
 @pytest.mark.parametrize(
     ("work", "name", "sentence"),
     [
-        (import_labels, "none.json", "cannot be read .No such file"),
+        (import_labels, "none.json", "is missing; export the project"),
         (export_samples, "", "cannot be written: a folder is where the file belongs"),
         (export_samples, "s.xml", "name a .json file"),
     ],

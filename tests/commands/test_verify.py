@@ -54,7 +54,7 @@ def test_other_settings_a_lost_manifest_and_a_damaged_one_are_named(data):
     begin(data / "runs", {"seed": 0})
     assert problems(data) == {("settings.json", "changed"), ("runs", "unfinished")}
     (data / "rows" / "manifest.json").write_text("[]")
-    with pytest.raises(NapoError, match=r"manifest\.json is damaged \(it has no files"):
+    with pytest.raises(NapoError, match=r"manifest\.json is damaged \(it is \[\]; it should"):
         verify(data)
 
 

@@ -86,7 +86,7 @@ def test_a_file_without_keys_is_refused(tmp_path, text):
 
 def test_a_file_that_is_no_utf_8_is_refused(tmp_path):
     (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(NapoError, match=r"mine.yaml is not UTF-8"):
+    with pytest.raises(NapoError, match=r"mine.yaml is damaged \(it is UTF-16 text; save it as"):
         strict_yaml.read(tmp_path / "mine.yaml")
 
 

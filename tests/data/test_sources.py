@@ -11,7 +11,7 @@ from napo.errors import NapoError
     ("line", "problem"),
     [
         ('{"image": "x.png", "question": "?"}', "lacks chosen, rejected"),
-        ('{"image":', "is not a JSON object"),
+        ('{"image":', r"is damaged \(it is cut short\); correct"),
     ],
 )
 def test_a_bad_line_of_jsonl_is_named(tmp_path, line, problem):

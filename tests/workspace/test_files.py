@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,40 @@ def test_json_that_is_cut_short_is_refused(tmp_path):
     path.write_text('{"a": ')
     with pytest.raises(NapoError, match="damaged"):
         read_json(path)
+
+
+@pytest.mark.kind("raw tracebacks from damaged inputs")
+@pytest.mark.parametrize(
+    ("content", "kind", "part"),
+    [
+        (b'{"a": [1, 2, "3"]}', dict[str, list[int]], r"('a', entry 3 is '3'; it should be a val"),
+        (b'{"a": true}', dict[str, int], "('a' is True; it should be a valid integer"),
+        (b'{"a": 1.0}', dict[str, int], "('a' is 1.0; it should be a valid integer"),
+        (b'{"a": 1,\n "b" 2}', dict, "(not valid JSON, line 2: Expecting ':' delimiter"),
+        (b'{"a": "b', dict, "(it is cut short"),
+        (b"[1, 2", list, "(it is cut short"),
+        (b'{"a": "\xe9"}', dict, "(its line 1 is not UTF-8 text, see byte 0xe9; save it as UTF-8"),
+        (b"\xef\xbb\xbf ", dict, "(it is empty"),
+    ],
+)
+def test_json_of_another_shape_is_a_sentence_with_its_key(tmp_path, content, kind, part, result):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(NapoError) as error:
+        read_json(tmp_path / "a.json", kind, "get it again")
+    result(error.value)
+    start, end = f"{tmp_path}/a.json is damaged {part}", "; get it again."
+    assert str(error.value).startswith(start) and str(error.value).endswith(end)
+
+
+def test_what_is_read_is_unchanged_and_may_hold_more_keys(tmp_path):
+    content = {"a": 1, "b": [{"c": None}], "d": float("inf")}
+    (tmp_path / "a.json").write_text(json.dumps(content), encoding="utf-8-sig")
+    assert read_json(tmp_path / "a.json", dict[str, Any]) == content
+
+
+def test_a_folder_in_a_files_place_is_a_sentence(tmp_path):
+    with pytest.raises(NapoError, match=r"cannot be read \(Is a directory\); get it again"):
+        read_json(tmp_path, remedy="get it again")
 
 
 def test_json_has_the_same_bytes_under_another_locale(tmp_path):

@@ -110,7 +110,7 @@ def test_a_manifest_of_another_shape_is_refused(tmp_path, content):
     begin(tmp_path, {})
     finish(tmp_path)
     (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(NapoError, match=r"manifest\.json is damaged \(it has no "):
+    with pytest.raises(NapoError, match=r"manifest\.json is damaged \(.*; delete .*make it"):
         require(tmp_path)
     (tmp_path / "settings.json").write_text("[]")
     with pytest.raises(NapoError, match=r"settings\.json is damaged"):

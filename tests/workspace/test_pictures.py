@@ -240,8 +240,9 @@ def test_transparency_is_kept_where_metadata_is_left_out():
         (jpeg((b"\xff\xe2", b"MPF\0II*\0\xff\xff\xff\xff"))[:300], "does not decode"),
         (pictures._PNG, "does not decode"),
         (pictures._JPEG, "does not decode"),
-        (b"<!DOCTYPE html><html>", "it is none of"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "it is none of"),
+        (b"no picture at all", "it is none of"),
+        (b"<!DOCTYPE html><html>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS"),
     ],
 )
 def test_damaged_pixels_and_bombs_stay_refused(content, problem, result):
