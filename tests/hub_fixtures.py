@@ -8,7 +8,21 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+LARGE = 1000  # bytes
 OLD, NEW = "a" * 40, "b" * 40
+
+
+def etag(body):
+    """The name of a file's blob: SHA-256 of a large file, git's SHA-1 of a small one."""
+    if len(body) >= LARGE:
+        return hashlib.sha256(body).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
+
+
+def digests(body):
+    """A file's hashes as the hub lists them."""
+    lfs = {"oid": etag(body), "size": len(body), "pointerSize": 134}
+    return {"oid": "0" * 40, "lfs": lfs} if len(body) >= LARGE else {"oid": etag(body)}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -29,7 +43,8 @@ class Handler(BaseHTTPRequestHandler):
         if api:
             self.answer_hub(*api.groups())
         elif file:
-            self.send_file(server.hub[file[1]][file[2]], file[1])
+            body = server.hub[file[1]][file[2]]
+            self.send_file(server.sends.get(file[2], body), file[1])
         elif path in server.files:
             self.send_file(server.files[path])
         else:
@@ -40,12 +55,12 @@ class Handler(BaseHTTPRequestHandler):
         if commit not in self.server.hub:
             return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         files = self.server.hub[commit].items()
-        tree = [{"type": "file", "path": n, "size": len(b), "oid": n} for n, b in files]
+        tree = [{"type": "file", "path": n, "size": len(b), **digests(b)} for n, b in files]
         info = {"id": "o/d", "sha": commit, "siblings": []}
         return self.send(200, json.dumps(tree if what == "tree" else info).encode(), {})
 
     def send_file(self, body, commit=""):
-        headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{etag(body)}"', "Accept-Ranges": "bytes"}
         headers |= {"X-Repo-Commit": commit} if commit else {}
         begin = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").split("-")[0])
         if begin >= len(body):
@@ -71,6 +86,7 @@ def running_server():
     """A server whose `files`, `hub`, `newest` commit and `cut` (bytes until it breaks) are set."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.files, server.hub, server.newest, server.requests, server.cut = {}, {}, NEW, [], None
+    server.sends = {}  # name -> other bytes than the hub lists
     server.may_answer = threading.Event()
     server.may_answer.set()
     server.address = f"http://127.0.0.1:{server.server_port}"

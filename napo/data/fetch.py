@@ -1,7 +1,8 @@
 """Downloads that a profile needs: what is there, what is missing, what is left to do by hand.
 
 `napo fetch --profile llava-1.5-7b` is a dry run; `--yes` downloads, and continues after an
-interruption. `data/downloads/fetched.json` keeps commits, files and sizes.
+interruption. `data/downloads/fetched.json` keeps commits, files, sizes and SHA-256; a file with
+other bytes is got again. What was put there by hand is compared with the hub's hashes.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import glob
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -20,10 +21,21 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from napo.config.profile import Profile, Source
 from napo.data import hub
-from napo.data.downloads import AGAIN, arrange, download, human, inside, printable, size_of, unpack
+from napo.data.downloads import (
+    AGAIN,
+    PIN,
+    arrange,
+    download,
+    human,
+    inside,
+    printable,
+    size_of,
+    unpack,
+)
 from napo.errors import NapoError, unknown
 from napo.workspace.files import write_json
 from napo.workspace.folders import Workspace
+from napo.workspace.hashing import cached_digest, differing, hash_files, remember_in
 from napo.workspace.locks import hold
 
 RECORD = "data/downloads/fetched.json"
@@ -40,6 +52,7 @@ class Record(BaseModel, strict=True):
     whole: bool  # False from the first byte to the last
     files: dict[str, int]  # of the hub: name -> bytes
     urls: dict[str, dict[str, int]]  # file of an address -> what came of it: name -> bytes
+    hashes: dict[str, str] = {}  # name -> SHA-256, of every file once it has arrived
 
     def serves(self, source: Source) -> bool:
         """Whether this is what the profile wants."""
@@ -58,6 +71,8 @@ class ItemStatus:
     expected: int
     lacks: tuple[str, ...]  # patterns and files that are missing or not whole
     files: Mapping[str, int]  # name -> bytes
+    changed: tuple[str, ...] = ()  # files that have other bytes than they should
+    hub: Mapping[str, hub.HubFile] = field(default_factory=dict)  # once it was asked
     problem: str = ""  # what is wrong with the hub, in one sentence
 
     @property
@@ -69,6 +84,11 @@ class ItemStatus:
     def can_come(self) -> bool:
         """Whether something is missing that a program may download."""
         return bool(self.lacks and (self.source.repo or self.source.url))
+
+    @property
+    def is_unrecorded(self) -> bool:
+        """Whether only the hub knows the hashes of what is there."""
+        return bool(self.source.repo and not (self.record and self.record.hashes))
 
     @property
     def is_stated(self) -> bool:
@@ -133,11 +153,12 @@ def fetch(
         NapoError: when another fetch downloads to the workspace, the disk is too small, a source
             was fetched at another revision, or a download fails; the other sources are then tried.
     """
+    remember_in(workspace.hashes)
     statuses, failed = status(profile, workspace, only), []
     if not statuses:
         return say(f"The profile {profile.name} needs no download.")
     # A place that is only read needs no lock.
-    get = yes and any(item.can_come for item in statuses)
+    get = yes and any(item.can_come or item.is_unrecorded for item in statuses)
     lock = hold(workspace.root / RECORD, "already downloads what it lists in")
     with lock if get else nullcontext():
         statuses = [_ask_hub(item) for item in status(profile, workspace, only)]
@@ -178,6 +199,26 @@ def remember(source: Source, record: Record, workspace: Workspace) -> None:
     write_json(workspace.root / RECORD, {key: r.model_dump() for key, r in records.items()})
 
 
+def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of files in a folder, by name."""
+    hashes = hash_files(folder / name for name in names)
+    return {path.relative_to(folder).as_posix(): digest for path, digest in hashes.items()}
+
+
+def require_unchanged(profile: Profile, workspace: Workspace) -> None:
+    """Stop if a download of a profile has other bytes than it arrived with.
+
+    Raises:
+        NapoError: naming the file.
+    """
+    for item in status(profile, workspace):
+        for name in item.changed:
+            raise NapoError(
+                f"{item.folder / name} has other bytes than {item.source.name} has; call make "
+                f"fetch PROFILE={profile.name} YES=1, which gets it again."
+            )
+
+
 def _key(source: Source) -> str:
     return source.to or source.repo
 
@@ -196,31 +237,47 @@ def _on_disk(source: Source, record: Record | None, workspace: Workspace) -> Ite
     groups = (record.files, *record.urls.values()) if record else ()
     files = {name: size for group in groups for name, size in group.items()}
     names = tuple(map(glob.escape, files or source.url))
+    digests = {name: url.partition(PIN)[2].lower() for name, url in source.url.items()}
+    digests = {name: d for name, d in digests.items() if d and not name.endswith(".zip")}
+    digests |= record.hashes if record else {}
+    if not source.to:
+        paths = [path for pattern in source.files for path in folder.glob(pattern)]
+        digests |= {path.name: digest for path in paths if (digest := cached_digest(path))}
+    changed = differing(folder, digests)
     names = names or (("config.json", "*.safetensors") if source.kind == "model" else ("*",))
     holds = source.holds or dict.fromkeys(names, 1)
     counts = {name: sum(path.is_file() for path in folder.glob(name)) for name in holds}
     lacks = [name for name, number in holds.items() if counts[name] < number]
     lacks += [name for name, size in files.items() if size_of(folder / name) != size]
+    lacks += changed
     if record and not record.whole:
         lacks.append("the rest of an interrupted download")
     if record and not same:
         lacks.append(f"revision {source.revision[:12]}")
     present = sum(min(counts[name], number) for name, number in holds.items())
     expected, lacks = sum(holds.values()), tuple(dict.fromkeys(lacks))
-    return ItemStatus(source, folder, record, commit, present, expected, lacks, files)
+    return ItemStatus(source, folder, record, commit, present, expected, lacks, files, changed)
 
 
 def _ask_hub(item: ItemStatus) -> ItemStatus:
-    """The item with the hub's commit, files and sizes; as it is, if it is complete or elsewhere."""
+    """The item with the hub's commit, files, sizes and hashes, and what differs from them.
+
+    The hub is not asked about a complete download whose hashes are recorded.
+    """
     source = item.source
-    if not source.repo or not item.lacks:
+    if not (source.repo and (item.lacks or item.is_unrecorded)):
         return item
     try:
         commit, files = hub.list_files(source, item.commit)
     except NapoError as error:
         return replace(item, problem=str(error))
     folder = item.folder if source.to else hub.cache_folder(source, commit)
-    return replace(item, commit=commit, files=files, folder=folder)
+    sizes = {name: file.size for name, file in files.items()}
+    present = [name for name in files if (folder / name).is_file()]
+    changed = differing(folder, {name: file.digest for name, file in files.items()})
+    lacks = item.lacks if item.lacks or not present else tuple(set(files) - set(present))
+    news = {"folder": folder, "commit": commit, "files": sizes, "hub": files, "changed": changed}
+    return replace(item, **news, lacks=tuple(dict.fromkeys((*lacks, *changed))))
 
 
 def _table(statuses: Sequence[ItemStatus], get: bool) -> str:
@@ -266,23 +323,27 @@ def _get(item: ItemStatus, workspace: Workspace, say: Callable[[str], None]) -> 
     record = Record(
         repo=source.repo, revision=source.revision, commit=item.commit, whole=False,
         files=item.files if source.repo else {}, urls=before.urls if before else {},
+        hashes=before.hashes if before else {},
     )  # fmt: skip
     # Before the first byte, so that an interrupted download goes on at the same commit.
     remember(source, record, workspace)
     if source.repo:
-        hub.download(source, item.commit, record.files, folder)
+        hub.download(source, item.commit, item.hub, folder)
+        record.hashes |= hashes_of(folder, record.files)
         if not source.to and not source.revision:
             say(f"  this is commit {item.commit}; set model.revision to it, so that it is loaded")
     for name, address in source.url.items():
         sizes, path = record.urls.get(name), inside(folder, name, source.name)
-        if sizes and all(size_of(folder / file) == size for file, size in sizes.items()):
+        wrong = any(file in item.lacks for file in sizes or (name,))
+        if sizes and not wrong:
             continue
-        if sizes:
+        if sizes or wrong:
             path.unlink(missing_ok=True)
         if not path.is_file():
             say(f"  {name} from {printable(address)}")
             download(address, path)
         record.urls[name] = unpack(path) if path.suffix == ".zip" else {name: size_of(path)}
+        record.hashes |= hashes_of(folder, record.urls[name])
         remember(source, record, workspace)
     arrange(folder)
     record.whole = True

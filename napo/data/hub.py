@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from napo.config.profile import Source
-from napo.data.downloads import AGAIN, size_of
+from napo.data.downloads import AGAIN
 from napo.errors import NapoError
 from napo.workspace.files import writing
+from napo.workspace.hashing import cached_digest, differing
 
 
 def cache_folder(source: Source, commit: str) -> Path:
@@ -22,30 +24,50 @@ def cache_folder(source: Source, commit: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / name / "snapshots" / (commit or "unknown")
 
 
-def list_files(source: Source, revision: str) -> tuple[str, dict[str, int]]:
-    """The commit of a revision (empty: the newest), and its files with their bytes.
+class HubFile(NamedTuple):
+    """A file as the hub lists it: bytes, and SHA-256, or git's SHA-1 for a small file."""
+
+    size: int
+    digest: str
+
+
+def list_files(source: Source, revision: str) -> tuple[str, dict[str, HubFile]]:
+    """The commit of a revision (empty: the newest), and its files with their bytes and hashes.
 
     `snapshot_download(dry_run=True)` asks for each file apart and makes folders; this is one list.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
     from huggingface_hub.utils import filter_repo_objects
 
     repo = {"repo_id": source.repo, "repo_type": source.kind}
     with errors_explained(source):
         commit = HfApi().repo_info(**repo, revision=revision or None, timeout=20).sha
         tree = HfApi().list_repo_tree(**repo, revision=commit, recursive=True)
-        sizes = {entry.path: entry.size for entry in tree if hasattr(entry, "size")}
-    names = list(filter_repo_objects(sizes, allow_patterns=list(source.files) or None))
+        files = {
+            entry.path: HubFile(entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
+            for entry in tree
+            if isinstance(entry, RepoFile)
+        }
+    names = list(filter_repo_objects(files, allow_patterns=list(source.files) or None))
     if not names:
         patterns = ", ".join(source.files)
         raise NapoError(f"{source.repo} has no file like {patterns}; correct the profile.")
-    return commit, {name: sizes[name] for name in names}
+    return commit, {name: files[name] for name in names}
 
 
-def download(source: Source, commit: str, files: Mapping[str, int], folder: Path) -> None:
-    """Download the files that `list_files` gave; an interrupted download is continued."""
+def download(source: Source, commit: str, files: Mapping[str, HubFile], folder: Path) -> None:
+    """Download the files that `list_files` gave; an interrupted download is continued.
+
+    A file with other bytes than the hub's is removed first: the client trusts what is there.
+    """
     from huggingface_hub import snapshot_download
 
+    digests = {name: file.digest for name, file in files.items()}
+    for path in (folder / name for name in differing(folder, digests)):
+        if cached_digest(path):
+            path.resolve().unlink()
+        path.unlink()
     with errors_explained(source), writing(folder):
         snapshot_download(
             source.repo,
@@ -54,9 +76,12 @@ def download(source: Source, commit: str, files: Mapping[str, int], folder: Path
             allow_patterns=list(source.files) or None,
             local_dir=folder if source.to else None,
         )
-    lost = [name for name, size in files.items() if size_of(folder / name) != size]
+    lost = [name for name in files if not (folder / name).is_file()]
+    lost += differing(folder, digests)
     if lost:
-        raise NapoError(f"{', '.join(lost[:3])} did not arrive whole; {AGAIN}.")
+        raise NapoError(
+            f"{', '.join(lost[:3])} did not arrive with the hash that the hub gives; {AGAIN}."
+        )
     if source.to:  # the client's notes hold dates, and the folder's content is an input of stages
         shutil.rmtree(folder / ".cache", ignore_errors=True)
 

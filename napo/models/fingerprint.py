@@ -9,7 +9,7 @@ from typing import Any
 
 from napo.errors import NapoError
 from napo.workspace.files import read_json
-from napo.workspace.hashing import hash_files
+from napo.workspace.hashing import cached_digest, differing, hash_files
 
 FINGERPRINTED = (
     "config.json",
@@ -27,7 +27,8 @@ def model_fingerprint(path: str | Path) -> str:
     """A short hash of the weights and processor files of a folder or a cached hub id.
 
     Raises:
-        NapoError: when there is no such model, or it has no weights.
+        NapoError: when there is no such model, it has no weights, or a file of the hub's cache has
+            other bytes than the hub's.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -43,11 +44,16 @@ def model_fingerprint(path: str | Path) -> str:
     files = sorted({file for name in FINGERPRINTED for file in folder.glob(name) if file.is_file()})
     if not any(file.suffix == ".safetensors" for file in files):
         raise NapoError(f"{path} holds no .safetensors weights; name a model's folder.")
+    for name in differing(folder, {f.name: d for f in files if (d := cached_digest(f))}):
+        raise NapoError(
+            f"{(folder / name).resolve()} is damaged (its hash is not the hub's); delete it and "
+            "get it again (make fetch)."
+        )
     lines = [f"{file.name}\0{digest}\n" for file, digest in hash_files(files).items()]
     # Of generation_config.json only end tokens have an effect; most are in config.json too.
     names = ("generation_config.json", "config.json")
     if all((folder / name).is_file() for name in names):
-        answers, config = (read_json(folder / name) for name in names)
+        answers, config = (read_json(folder / name, dict[str, Any]) for name in names)
         known = _ends(config) | _ends(config.get("text_config") or {})
         if more := sorted(_ends(answers) - known):
             lines.append(f"end tokens\0{more}\n")

@@ -12,6 +12,7 @@ from typing import Any
 from napo.config.profile import Profile
 from napo.config.variants import BIASED, CORRUPTED, RESPONSES
 from napo.data import sources
+from napo.data.fetch import require_unchanged
 from napo.data.rows import Build, shards, skipped, write_rows, write_scores
 from napo.data.source_files import ParquetFile
 from napo.data.sources import BadRow
@@ -36,6 +37,7 @@ def build_rows(session: Session) -> Path:
     """
     profile, folder, source = session.profile, session.workspace.rows, source_folder(session)
     if profile.data.source:
+        require_unchanged(profile, session.workspace)
         source_hash = content_hash(sources.files(source), source)
     else:
         source_hash = manifest_fingerprint(require(source))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import TypedDict
 
 from napo.config.profile import Profile
+from napo.data.fetch import require_unchanged
 from napo.data.rows import load_rows
 from napo.errors import NapoError
 from napo.models.fingerprint import model_fingerprint
@@ -68,6 +69,7 @@ def benchmarks_fingerprint(session: Session) -> str:
                 f"{path} is missing; fetch it "
                 f"(make fetch PROFILE={session.profile.argument} YES=1)."
             )
+    require_unchanged(session.profile, session.workspace)
     files = sorted(file for path in downloads for file in path.rglob("*") if file.is_file())
     return content_hash(files, folder)
 

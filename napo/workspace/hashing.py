@@ -8,8 +8,9 @@ lost or damaged memory costs time only.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from napo.workspace.files import fingerprint, read_json, write_json
 # it could change once more and keep its time.
 SETTLED = 2.0
 
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _memory: dict[str, Any] = {}  # path -> [size, mtime, ctime, inode, SHA-256]
 _store: Path | None = None
 
@@ -29,6 +31,31 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, read now."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_hash(path: Path) -> str:
+    """The name that git gives a file's bytes: SHA-1 of them after "blob", their number and 0."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0%b" % (len(content), content), usedforsecurity=False).hexdigest()
+
+
+def differing(folder: Path, digests: Mapping[str, str]) -> tuple[str, ...]:
+    """The files that are there with another hash: SHA-256 (see `hash_files`) or git's (40 digits).
+
+    Args:
+        folder: where the files are.
+        digests: name -> expected hash.
+    """
+    paths = {name: folder / name for name in digests if (folder / name).is_file()}
+    hashes = hash_files(path for name, path in paths.items() if len(digests[name]) == 64)
+    return tuple(n for n, p in paths.items() if (hashes.get(p) or git_hash(p)) != digests[n])
+
+
+def cached_digest(path: Path) -> str:
+    """The hash in the name of a blob that a file of the hub's cache links to; empty for others."""
+    blob = path.resolve()
+    named = path.is_symlink() and blob.parent.name == "blobs"
+    return blob.name if named and _DIGEST.fullmatch(blob.name) else ""
 
 
 def hash_files(files: Iterable[Path]) -> dict[Path, str]:

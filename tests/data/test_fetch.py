@@ -1,5 +1,6 @@
 """What a profile needs: reported, downloaded, resumed; from a local server and the hub's client."""
 
+import hashlib
 import io
 import json
 import os
@@ -17,8 +18,9 @@ import pytest
 from hub_fixtures import NEW, OLD, running_server
 
 from napo.config.profile import Profile, Source, load_profile
-from napo.data.fetch import RECORD, fetch, items, status
+from napo.data.fetch import RECORD, fetch, items, require_unchanged, status
 from napo.errors import NapoError
+from napo.models.fingerprint import model_fingerprint
 from napo.workspace.files import write_json
 from napo.workspace.folders import Workspace
 
@@ -240,6 +242,109 @@ def test_the_base_model_is_fetched_to_where_the_profile_loads_it_from(server, wo
     environment = {**os.environ, "HF_HOME": str(workspace.root.parent / "hub")}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
     assert tree(Path(done.stdout.decode().strip())) == ["config.json", "model.safetensors"]
+
+
+TRUSTED = pytest.mark.kind("bytes are trusted by size")
+
+
+def flip(path):
+    """Change one byte of a file, and nothing that a listing shows."""
+    content, state = bytearray(path.read_bytes()), path.stat()
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+@TRUSTED
+@pytest.mark.parametrize("name", ["Bench/images/1.jpg", "Bench/data.json"])  # LFS, git
+def test_one_wrong_byte_of_a_repository_is_seen_and_mended(server, workspace, name, result):
+    server.hub[OLD] = {"Bench/data.json": b"[12345]", "Bench/images/1.jpg": BODY}
+    server.newest = OLD
+    item = source(repo="o/d", files=("Bench/*",), holds={"data.json": 1})
+    path = workspace.root / "data/downloads/thing" / name
+    assert run(server, workspace, item).returncode == 0
+    flip(path)
+    [state] = status(profile(item), workspace)
+    result(f"{state}, lacks {state.lacks}")
+    assert (state.state, state.lacks, state.changed) == ("partly", (name,), (name,))
+    with pytest.raises(NapoError, match=f"{name} has other bytes than thing has; call make fetch"):
+        require_unchanged(profile(item), workspace)
+    assert run(server, workspace, item).returncode == 0
+    assert path.read_bytes() == server.hub[OLD][name]
+    require_unchanged(profile(item), workspace)
+
+
+@TRUSTED
+def test_a_copy_placed_by_hand_is_compared_with_the_hub_and_mended(server, workspace, result):
+    server.hub[NEW] = {"a.parquet": BODY, "b.parquet": BODY[::-1]}
+    item = source(repo="o/d", revision=NEW, holds={"*.parquet": 2})
+    folder = workspace.root / "data/downloads/thing"
+    folder.mkdir(parents=True)
+    elsewhere = workspace.root / "shared.parquet"
+    for path, content in ((folder / "a.parquet", BODY), (elsewhere, BODY[::-1])):
+        path.write_bytes(content)
+    (folder / "b.parquet").symlink_to(elsewhere)
+    assert " complete " in run(server, workspace, item, arguments=()).stdout
+    flip(elsewhere)
+    changed = elsewhere.read_bytes()
+    dry = run(server, workspace, item, arguments=()).stdout
+    assert " complete " not in dry and "2 of 2 files" in dry
+    assert run(server, workspace, item).returncode == 0
+    assert (folder / "b.parquet").read_bytes() == BODY[::-1]
+    assert elsewhere.read_bytes() == changed  # the person's own file is left alone
+    result("named as not whole; the hub's file replaces the link, not the file behind it")
+
+
+@TRUSTED
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])  # LFS, git
+def test_the_models_own_files_in_the_cache_are_hashed(server, workspace, name, result):
+    server.hub[OLD] = {"config.json": b'{"a": 1}', "model.safetensors": BODY}
+    model = {"path": "o/d", "revision": OLD}
+    assert run(server, workspace, model=model).returncode == 0
+    snapshot = workspace.root.parent / f"hub/hub/models--o--d/snapshots/{OLD}"
+    model_fingerprint(snapshot)
+    shutil.rmtree(workspace.root / "data")  # a cache that another program has filled
+    flip((snapshot / name).resolve())
+    with pytest.raises(NapoError, match=r"is damaged \(its hash is not the hub") as error:
+        model_fingerprint(snapshot)
+    result(error.value)
+    dry = run(server, workspace, model=model, arguments=()).stdout
+    assert " complete " not in dry
+    assert run(server, workspace, model=model).returncode == 0
+    assert (snapshot / name).read_bytes() == server.hub[OLD][name]
+
+
+@TRUSTED
+def test_one_wrong_byte_from_an_address_is_seen_and_mended(server, workspace, result):
+    server.files |= {"/pinned": BODY, "/plain": BODY}
+    pin = hashlib.sha256(BODY).hexdigest()
+    urls = {"pinned": f"{server.address}/pinned#sha256={pin}", "plain": server.address + "/plain"}
+    both, folder = profile(source(url=urls)), workspace.root / "data/downloads/thing"
+    report(both, workspace, yes=True)
+    for name in urls:
+        flip(folder / name)
+    [state] = status(both, workspace)
+    assert set(state.lacks) == set(urls)
+    report(both, workspace, yes=True)
+    assert all((folder / name).read_bytes() == BODY for name in urls)
+    shutil.rmtree(workspace.root)  # by hand, without a record: only the pin is known
+    folder.mkdir(parents=True)
+    for name in urls:
+        (folder / name).write_bytes(b"x" * len(BODY))
+    [state] = status(both, workspace)
+    result(f"{state}, lacks {state.lacks}")
+    assert state.lacks == ("pinned",)
+
+
+@TRUSTED
+def test_a_server_that_sends_other_bytes_is_refused(server, workspace, result):
+    server.hub[OLD] = {"a.parquet": BODY}
+    server.newest = OLD
+    server.sends = {"a.parquet": BODY[:-1] + b"x"}
+    done = run(server, workspace, source(repo="o/d"))
+    result(done.stderr.strip())
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "did not arrive with the hash that the hub gives" in done.stderr
 
 
 @pytest.mark.parametrize(
