@@ -67,13 +67,18 @@ class Inputs:
         self.longest: Lengths | None = None
 
     def model(self) -> Iterator[Remark]:
-        """The model's processor, and the headers of its weights."""
+        """The model's processor, its visual tokens, and the headers of its weights."""
         model, masks = self.profile.model, self.profile.masks
         location = model.location
-        processor = load_processor(location, **model.preprocessing)
-        if "mask_token" in (masks.image, masks.text):
-            mask_token_id(processor)
-        self.processor = processor
+        try:
+            processor = load_processor(location, **model.preprocessing)
+            if "mask_token" in (masks.image, masks.text):
+                mask_token_id(processor)
+            self.processor = processor
+        except NapoError as error:
+            yield "fault", str(error)
+            if not Path(location).is_dir():  # then there are no weights to look at
+                return
         stored = weight_types(location)
         quantised = sorted(stored - WHOLE - {"I64", "I32", "BOOL"})
         if quantised:

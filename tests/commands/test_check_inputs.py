@@ -144,5 +144,20 @@ def test_weights_that_do_not_load_are_found_in_their_headers(profile, model_fold
     assert sentence[damage] in faults[0]
 
 
+@pytest.mark.kind("a fast path drops the library's check")
+def test_a_processor_that_miscounts_visual_tokens_is_found_beside_other_faults(
+    profile, model_folder, result
+):
+    path = model_folder / "processor_config.json"
+    content = json.loads(path.read_text())
+    del content["num_additional_image_tokens"]
+    path.write_text(json.dumps(content))
+    (model_folder / "model.safetensors").write_bytes(b"cut")
+    tokens, weights = texts(profile(model={"path": str(model_folder)}), "fault")
+    assert "an image has 15 visual tokens" in tokens and "16 features" in tokens
+    assert "is cut short or damaged" in weights
+    result(tokens)
+
+
 def test_the_types_of_weights_are_read_from_headers(model_folder):
     assert weight_types(str(model_folder)) == {"F32"}
