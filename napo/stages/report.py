@@ -155,7 +155,7 @@ def report_content(
         Section(
             "The paper's claims, tested on these runs",
             ["Differences with 95 % intervals; items are resampled and paired. An interval that "
-             "holds 0 decides nothing."],
+             "holds 0 decides nothing. △ and ▽ are explained under the tables."],
             [Picture("LP and CB of every variant", figures.comparison(comparison(results)),
                      "Dots: value with 95 % interval. Carets: the two halves of each true/false "
                      "pair. Dashed line: the base.")],
