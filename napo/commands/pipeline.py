@@ -113,7 +113,7 @@ def reproduce(
         raise NapoError(reason(code, jobs, workspace))
     if reason_of_fig4 := unlabelled(session):
         print(f"Fig. 4 is not drawn: {reason_of_fig4}")
-    if dry_run:
+    if dry_run and jobs.planned:
         print(f"Nothing was run; the plan is in {data / 'pipeline.log'}.")
         return 0
     end = f"All done in {duration(time.monotonic() - began)}" if jobs.planned else UP_TO_DATE

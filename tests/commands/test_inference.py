@@ -19,7 +19,7 @@ SMALL = {"layers": 2, "width": 256, "feed_forward": 688, "vocabulary": 4000, "si
         (budget_check.scoring, {"rows": 4}),
         (budget_check.scoring, {"rows": 2, "vocabulary": 32_000, "logits_mb": 64}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_the_predicted_peak_is_within_15_percent_of_a_measured_one(compare, changes):
     predicted, measured = compare(budget_check.BASE | SMALL | changes)
