@@ -12,7 +12,7 @@ PICKLES = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "job
 ALLOWED = {("pickle", "UnpicklingError")}  # to catch what torch refuses
 # Loaders of transformers. Without trust_remote_code they ask on the terminal.
 LOADERS = {"from_pretrained", "from_config"}
-PLAIN = {"PeftConfig"}  # of peft, which loads no code
+PLAIN = {"PeftConfig", "transformers.GenerationConfig"}  # JSON alone, which loads no code
 
 
 def broken_rules(source: str) -> list[str]:
