@@ -9,6 +9,9 @@ from difflib import get_close_matches
 
 _SECRET = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD)($|_)", re.IGNORECASE)
 _SHORTEST = 8  # characters; a shorter value is a word such as "none", not a secret
+_QUOTED = 300  # characters of another program's message that an error repeats
+_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 class NapoError(Exception):
@@ -34,6 +37,35 @@ def without_secrets(text: str) -> str:
         if len(value) >= _SHORTEST:
             text = text.replace(value, "[secret]")
     return text
+
+
+def one_line(text: str) -> str:
+    """The beginning of another program's message, on one line; secrets go before the cut.
+
+    Queries of addresses go too: a signature in one opens a file to whoever reads the log.
+    """
+    text = re.sub(r"(https?://[^\s?]*)\?\S+", r"\1", without_secrets(text))
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line if len(line) <= _QUOTED else f"{line[:_QUOTED]} ..."
+
+
+def connection_failure(error: BaseException) -> str:
+    """What a client of a server says, and the environment variables that may be the cause.
+
+    These are proxies, and certificates where their file is missing or the error concerns them.
+    Values of variables are not repeated: a proxy's address may hold a password.
+    """
+    # A text about a wrong address may repeat a part of it, which may be a password.
+    text = one_line(str(error)) if type(error).__name__ != "InvalidURL" else "a wrong address"
+    names = [n for name in _PROXIES for n in (name, name.lower()) if os.environ.get(n)]
+    for name in _CERTIFICATES:
+        if path := os.environ.get(name):
+            if not os.path.exists(path):
+                names.append(f"{name}, whose file is missing")
+            elif "[SSL" in text or "[X509" in text:
+                names.append(name)
+    hint = f"; the environment sets {' and '.join(names)}: perhaps the cause" if names else ""
+    return f"{type(error).__name__}: {text}{hint}"
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> NapoError:

@@ -23,7 +23,7 @@ from napo.benchmarks import Request, amber, checked_images, mmhal, vlind
 from napo.benchmarks.chat import Chat
 from napo.config.profile import Training, load_profile
 from napo.data import sources
-from napo.errors import NapoError, without_secrets
+from napo.errors import NapoError, one_line, without_secrets
 from napo.models.fingerprint import model_fingerprint
 from napo.models.load import add_adapter, load_adapter_weights, load_model
 from napo.training import checkpoints
@@ -333,6 +333,12 @@ def test_a_key_that_a_server_repeats_is_not_in_the_error_message(tmp_path, monke
 def test_error_messages_leave_secrets_of_the_environment_out(monkeypatch, name):
     monkeypatch.setenv(name, SECRET)
     assert str(NapoError(f"It said {SECRET}.")) == "It said [secret]."
+
+
+def test_a_quoted_message_of_another_program_has_no_signed_address():
+    text = one_line("403 for https://host/file?Signature=abc&Expires=1\nsee \x1b[31mhere")
+    assert text == "403 for https://host/file see [31mhere"
+    assert len(one_line("x" * 5000)) < 320
 
 
 def test_short_words_and_settings_are_no_secrets(monkeypatch):

@@ -20,16 +20,39 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from napo.errors import NapoError, without_secrets
+from napo.errors import NapoError, connection_failure, one_line
 from napo.workspace.files import writing
 
 PAUSE = 0.5  # seconds before a malformed reply is requested again; doubled each time
 CHARACTERS_A_TOKEN = 4  # of English text, for estimates
-QUOTED = 300  # characters of an endpoint's own message that an error repeats
 BAD_ADDRESS = (  # the address is not repeated: a password may be in it
     "OPENAI_BASE_URL is not the address of a server, such as http://localhost:8000/v1; correct it, "
     "or unset it to use OpenAI's."
 )
+CUT = {  # the reason that an endpoint gives for an end -> what ended the reply
+    "length": "the limit of its tokens",
+    "content_filter": "a filter of the endpoint",
+}
+HEADERS = ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")  # sent as they are
+REMEDIES = {  # status -> what to change; the same request would fail again
+    400: "name an evaluation.judge_model that takes max_tokens, temperature and top_p",
+    401: "correct OPENAI_API_KEY",
+    402: "raise the account's quota, or use another OPENAI_API_KEY",
+    403: "use an OPENAI_API_KEY that may use this model, or name another evaluation.judge_model",
+    404: "correct evaluation.judge_model or OPENAI_BASE_URL",
+}
+PASSING = "the replies so far are kept, so run it again"
+REMEDIES_BY_CODE = {
+    "insufficient_quota": REMEDIES[402],
+    "content_filter": (
+        "the endpoint's filter refuses the prompt; name another evaluation.judge_model, or another "
+        "endpoint in OPENAI_BASE_URL"
+    ),
+}
+
+
+class Cut(str):
+    """A reply that the limit of tokens or a filter ended, so what it concludes is not known."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +129,9 @@ class Chat:
         there. Equal requests are sent once and share the reply. A key `attempt` is not sent; it
         only makes a request differ from an earlier one.
 
+        A reply that the limit of tokens or a filter ended is a `Cut`; the file keeps the endpoint's
+        `finish_reason`. A file of an earlier version has none, and its replies count as whole.
+
         Raises:
             NapoError: without a key, or when the endpoint refuses or does not answer.
             NothingSent: in a dry run, unless all replies are kept already.
@@ -119,8 +145,9 @@ class Chat:
             replies = dict(zip(unique, pool.map(self._reply, unique, unique.values()), strict=True))
         finally:
             pool.shutdown(cancel_futures=True)
-        self.answered_by |= {name for _, name in replies.values()}
-        return [replies[key][0] for key in keys]
+        self.answered_by |= {name for _, name, _ in replies.values()}
+        texts = {k: Cut(text) if end in CUT else text for k, (text, _, end) in replies.items()}
+        return [texts[key] for key in keys]
 
     def missing(self, requests: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """The requests without a kept reply; nothing is sent."""
@@ -132,17 +159,23 @@ class Chat:
         whole = {"model": self.model, "endpoint": os.environ.get("OPENAI_BASE_URL", ""), **request}
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
-    def _reply(self, key: str, request: Mapping[str, Any]) -> tuple[str, str]:
+    def _reply(self, key: str, request: Mapping[str, Any]) -> tuple[str, str, str]:
         reply = self._kept(key)
         if reply is None:
             reply = self._send({k: v for k, v in request.items() if k != "attempt"})
             with self._database() as database:
-                database.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", (key, *reply))
+                database.execute(
+                    "INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", (key, *reply[:2])
+                )
+                database.execute("INSERT OR REPLACE INTO ends VALUES (?, ?)", (key, reply[2]))
         return reply
 
-    def _kept(self, key: str) -> tuple[str, str] | None:
+    def _kept(self, key: str) -> tuple[str, str, str] | None:
         with self._database() as database:
-            query = "SELECT reply, answered_by FROM replies WHERE key = ?"
+            query = (
+                "SELECT reply, answered_by, coalesce((SELECT finish_reason FROM ends "
+                "WHERE ends.key = replies.key), '') FROM replies WHERE key = ?"
+            )
             return database.execute(query, (key,)).fetchone()
 
     @contextmanager
@@ -156,6 +189,10 @@ class Chat:
                         connection.execute(
                             "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, "
                             "reply TEXT NOT NULL, answered_by TEXT NOT NULL)"
+                        )
+                        connection.execute(  # a table apart: earlier versions can use the file too
+                            "CREATE TABLE IF NOT EXISTS ends (key TEXT PRIMARY KEY, "
+                            "finish_reason TEXT NOT NULL)"
                         )
                         yield connection
                 finally:
@@ -171,8 +208,8 @@ class Chat:
                 )
             raise NapoError(f"{self.cache} {problem}.") from None
 
-    def _send(self, request: Mapping[str, Any]) -> tuple[str, str]:
-        """The text of the endpoint's reply, and the name of the model that gave it."""
+    def _send(self, request: Mapping[str, Any]) -> tuple[str, str, str]:
+        """The text of the endpoint's reply, the model that gave it, and why the text ends."""
         client = self._connected()
         import openai
 
@@ -180,15 +217,20 @@ class Chat:
             try:
                 reply = client.chat.completions.create(model=self.model, **request)
                 # The client checks nothing: any field may be missing or of another type.
-                text, model = reply.choices[0].message.content, reply.model or self.model
-                (text + model).encode()  # half a surrogate pair cannot be written
-                if text.strip():  # a filter leaves an empty text: it would get the worst rating
-                    return text, model
+                choice, model = reply.choices[0], reply.model or self.model
+                text, end = choice.message.content, str(getattr(choice, "finish_reason", "") or "")
+                refusal = getattr(choice.message, "refusal", None)
+                if not (text or "").strip() and (refusal or end in CUT):
+                    cause = f"it refused: {one_line(str(refusal))}" if refusal else CUT[end]
+                    raise NapoError(
+                        f"The judge {self.model!r} sent no text ({cause}); name another "
+                        "evaluation.judge_model. The replies so far are kept."
+                    )
+                (text + model + end).encode()  # half a surrogate pair cannot be written
+                if text.strip():  # an empty text would get the worst rating
+                    return text, model, end
             except openai.APIError as error:
-                raise NapoError(
-                    f"The judge {self.model!r} did not answer ({type(error).__name__}: "
-                    f"{_one_line(error.message)}); the replies so far are kept, so run it again."
-                ) from None
+                raise NapoError(self._failure(error)) from None
             except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
                 pass  # no JSON, or JSON of another shape
             if attempt < self._retries:
@@ -198,18 +240,39 @@ class Chat:
             f"{self._retries + 1} times; check OPENAI_BASE_URL. The replies so far are kept."
         )
 
+    def _failure(self, error: Any) -> str:
+        """The sentence of an error of the client: the endpoint's message, and what to change."""
+        status = getattr(error, "status_code", 0)
+        if status:
+            message = error.body.get("message") if isinstance(error.body, dict) else None
+            text = one_line(message if isinstance(message, str) else error.message)
+            cause = f"{type(error).__name__}: {text}"
+        else:
+            cause = connection_failure(error.__cause__ or error)
+        remedy = REMEDIES_BY_CODE.get(error.code) or REMEDIES.get(status)
+        if remedy is None and 400 <= status < 500 and status not in (408, 409, 429):
+            remedy = REMEDIES[400]
+        remedy = f"{remedy}. The replies so far are kept" if remedy else PASSING
+        return f"The judge {self.model!r} did not answer ({cause}); {remedy}."
+
     def _connected(self) -> Any:
         """The client, made at the first request: a call whose replies are kept needs no key."""
         try:
             import openai
         except ImportError:
             raise NapoError("A judge behind an endpoint needs: pip install openai") from None
-        key = os.environ.get("OPENAI_API_KEY", "")
-        if not key or not key.isascii():
+        if not os.environ.get("OPENAI_API_KEY"):
             raise NapoError(
-                "The judge needs OPENAI_API_KEY, in ASCII letters (and OPENAI_BASE_URL for another "
-                "endpoint than OpenAI's), in the environment; a local server takes any key."
+                "The judge needs OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint than "
+                "OpenAI's) in the environment; a local server takes any key."
             )
+        for name in HEADERS:
+            value = os.environ.get(name, "")
+            if not (value.isascii() and value.isprintable()) or value != value.strip():
+                raise NapoError(
+                    f"{name} holds blanks at its ends, line breaks, or letters beyond ASCII, which "
+                    "no request can carry; correct it."
+                )
         if not is_address(os.environ.get("OPENAI_BASE_URL", "https://api.openai.com")):
             raise NapoError(BAD_ADDRESS)
         with self._lock:
@@ -217,10 +280,14 @@ class Chat:
                 self._client = self._client or openai.OpenAI(
                     max_retries=self._retries, timeout=self._timeout
                 )
-            except Exception as error:  # httpx's or httpx2's, by the version of openai
-                if type(error).__name__ != "InvalidURL":
-                    raise
-                raise NapoError(BAD_ADDRESS) from None
+            except Exception as error:  # of httpx or httpx2, of a proxy or of certificates
+                if type(error).__name__ == "InvalidURL":  # it may repeat a password
+                    sentence = f"{BAD_ADDRESS} Or a proxy's address in the environment is wrong."
+                    raise NapoError(sentence) from None
+                raise NapoError(
+                    f"The judge cannot be connected ({connection_failure(error)}); correct "
+                    "that, then run it again."
+                ) from None
         return self._client
 
 
@@ -231,10 +298,3 @@ def is_address(text: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, half a bracket
         return False
-
-
-def _one_line(text: str) -> str:
-    """The beginning of an endpoint's message, on one line; keys are removed before the cut."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in without_secrets(text))
-    line = " ".join(printable.split())
-    return line if len(line) <= QUOTED else f"{line[:QUOTED]} ..."

@@ -99,13 +99,23 @@ def yes_or_no(answer: str) -> str | None:
     return verdict[1].capitalize()
 
 
+def after_thought(reply: str) -> str | None:
+    """A reply without what a reasoning model thinks aloud; None where the thought has no end."""
+    conclusion = re.split(r"</think(?:ing)?>", reply, flags=re.IGNORECASE)[-1]
+    return None if re.search(r"<think(?:ing)?>", conclusion, re.IGNORECASE) else conclusion
+
+
 def rating(reply: str) -> int | None:
     """The rating of a judge's reply, 0 to 6; None for none, for several, and in doubt.
 
     In doubt are ranges, fractions, numbers outside 0 to 6 and numbers of another scale. Without the
-    word "rating", a number out of 6 counts, or a reply that is nothing but a number.
+    word "rating", a number out of 6 counts, or a reply that is nothing but a number. What a
+    reasoning model thinks aloud, up to `</think>`, does not count; without its end all is thought.
     """
-    text = SCALE.sub(" ", plain(reply))
+    conclusion = after_thought(reply)
+    if conclusion is None:
+        return None
+    text = SCALE.sub(" ", plain(conclusion))
     mentions = list(RATING.finditer(text)) or list(SHARE.finditer(text))
     if not mentions and (alone := re.fullmatch(r"[^\w-]*([0-6])\W*", text)):
         return int(alone[1])
@@ -118,7 +128,14 @@ def rating(reply: str) -> int | None:
 
 
 def objects(reply: str) -> list[str] | None:
-    """The only list of strings in a language model's reply; None for none and for several."""
+    """The only list of strings in a language model's reply; None for none and for several.
+
+    Lists in what a reasoning model thinks aloud do not count, as in `rating`.
+    """
+    conclusion = after_thought(reply)
+    if conclusion is None:
+        return None
+    reply = conclusion
     if reply.strip().strip("`'\".") in ("()", "[]"):
         return []
     lists, start = [], reply.find("[")

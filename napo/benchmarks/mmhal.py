@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.benchmarks import Options, Request, checked_answers, checked_images
+from napo.benchmarks.chat import Cut
 from napo.benchmarks.formats import GET_AGAIN, MmhalItem, expect_count, unique
 from napo.benchmarks.judges import Judge, Rule, RuleJudge
 from napo.benchmarks.lenient import Reading, rating
@@ -77,6 +78,17 @@ def read_rating(reply: str) -> int:
     return _only_rating(reply) or 0
 
 
+def read_both(reply: str) -> Reading:
+    """The rating in a reply as the official and the lenient reader read it.
+
+    A `Cut` reply is unreadable for both. The official script does not ask why a reply ends: the
+    official score still takes the digit in its text, and `answers.unreadable` counts the reply.
+    """
+    if isinstance(reply, Cut):
+        return Reading(None, None)
+    return Reading(_only_rating(reply), rating(reply))
+
+
 def _only_rating(reply: str) -> int | None:
     reply = reply.lower()
     ratings = [score for score in range(7) if f"rating: {score}" in reply]
@@ -139,9 +151,8 @@ def judge_replies(
 def readings(
     benchmark: Benchmark, answers: Mapping[str, str], *, judge: Judge | Rule | None
 ) -> list[Reading]:
-    """The rating in each of the judge's replies; officially None counts as 0."""
-    replies = judge_replies(benchmark, answers, judge)
-    return [Reading(_only_rating(reply), rating(reply)) for reply in replies]
+    """What both readers read in each of the judge's replies."""
+    return [read_both(reply) for reply in judge_replies(benchmark, answers, judge)]
 
 
 def evaluate(
@@ -154,14 +165,14 @@ def evaluate(
     """Rate a model's answers with a judge, or with any function (item, answer) -> reply.
 
     `lenient` reads a reply by `napo.benchmarks.lenient.rating`, and officially only where that is
-    in doubt.
+    in doubt or the reply was cut.
 
     Raises:
         NapoError: without a judge, or listing the ids without an answer.
     """
     replies = judge_replies(benchmark, answers, judge)
     if lenient:
-        ratings = [rating(reply) for reply in replies]
+        ratings = [read_both(reply).lenient for reply in replies]
         replies = [
             reply if number is None else f"Rating: {number}"
             for reply, number in zip(replies, ratings, strict=True)

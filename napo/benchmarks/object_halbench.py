@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.benchmarks import Options, Request, checked_answers, formats, words
+from napo.benchmarks.chat import Cut
 from napo.benchmarks.formats import GET_AGAIN, covered, expect_count, unique
 from napo.benchmarks.judges import EXTRACTOR_FILE, LIST_OBJECTS
 from napo.benchmarks.lenient import Reading, objects
@@ -83,7 +84,9 @@ def read_objects(reply: str) -> list[str]:
 
 
 def read_both(reply: str) -> Reading:
-    """A reply as `read_objects` and the lenient `objects` read it."""
+    """A reply as `read_objects` and the lenient `objects` read it; neither reads a `Cut` one."""
+    if isinstance(reply, Cut):
+        return Reading(None, None)
     try:
         official = read_objects(reply)
     except ValueError:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from napo.config.profile import Source
 from napo.data.downloads import AGAIN
-from napo.errors import NapoError
+from napo.errors import NapoError, connection_failure
 from napo.workspace.files import writing
 from napo.workspace.hashing import cached_digest, differing
 
@@ -108,5 +108,5 @@ def errors_explained(source: Source) -> Iterator[None]:
         offline = isinstance(error, errors.OfflineModeIsEnabled)
         remedy = "unset HF_HUB_OFFLINE" if offline else "check the network"
         raise NapoError(
-            f"The hub cannot be reached ({type(error).__name__}); {remedy}, then {AGAIN}."
+            f"The hub cannot be reached ({connection_failure(error)}); {remedy}, then {AGAIN}."
         ) from None

@@ -13,7 +13,8 @@ LONG_MESSAGE = "Not \x1b[31mso.\nNo judge key-of-the-test here.\n" * 80
 class Server:
     """Records its requests and replies with the last letter of the prompt as rating.
 
-    `failures` holds what happens to the next requests: an HTTP status, "torn", "empty" or "late".
+    `failures` holds what happens to the next requests: an HTTP status, "torn", "empty" or "late",
+    or a status with the endpoint's error.
     `change` changes every whole reply.
     """
 
@@ -50,6 +51,8 @@ class Handler(BaseHTTPRequestHandler):
             status = 504
         if status != 200:
             reply = {"error": {"message": LONG_MESSAGE if status == 400 else "busy"}}
+        if isinstance(failure, tuple):
+            status, reply = failure[0], {"error": failure[1]}
         sent = json.dumps(server.change(reply) if failure == 200 else reply)
         sent = sent[:-20] if failure == "torn" else sent
         self.send_response(status)

@@ -1,12 +1,17 @@
 """A model behind an endpoint: requests, kept replies, named failures."""
 
 import sqlite3
+import sys
 
 import pytest
 
 from napo.benchmarks import chat as module
-from napo.benchmarks.chat import Chat, NothingSent, Plan
+from napo.benchmarks.chat import Chat, Cut, NothingSent, Plan
 from napo.errors import NapoError
+
+ADVICE = pytest.mark.kind("wrong advice")
+SURROUNDINGS = pytest.mark.kind("the machine's surroundings")
+UNREADABLE = pytest.mark.kind("an unreadable reply counts as an answer")
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +139,116 @@ def test_a_long_message_of_an_endpoint_becomes_a_line_without_keys(server, chat)
     sentence = str(error.value)
     assert sentence.isprintable() and len(sentence) < 500
     assert "[secret]" in sentence and "key-of" not in sentence
+
+
+@ADVICE
+@pytest.mark.parametrize(
+    ("status", "code", "message", "remedy"),
+    [
+        (400, "unsupported_parameter", "Unsupported parameter: 'max_tokens'", "name an evaluation"),
+        (400, "content_filter", "The response was filtered", "the endpoint's filter refuses"),
+        (401, "invalid_api_key", "Incorrect API key", "correct OPENAI_API_KEY"),
+        (402, None, "Insufficient balance", "raise the account's quota"),
+        (403, None, "Country not supported", "use an OPENAI_API_KEY that may use this model"),
+        (404, "model_not_found", "The model `m` does not exist", "correct evaluation.judge_model"),
+        (422, None, "top_p: extra input", "name an evaluation.judge_model that takes max_tokens"),
+        (429, "insufficient_quota", "You exceeded your current quota", "raise the account's quota"),
+    ],
+)
+def test_a_refusal_of_the_endpoint_says_what_to_change(
+    server, chat, result, status, code, message, remedy
+):
+    server.failures = [(status, {"message": message, "code": code})]
+    with pytest.raises(NapoError) as refused:
+        chat(workers=1, retries=0).ask(prompts(1))
+    sentence = str(refused.value)
+    assert f": {message}); {remedy}" in sentence and "run it again" not in sentence
+    result(sentence)
+
+
+@ADVICE
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_passing_failure_says_to_run_it_again(server, chat, status):
+    server.failures = [status]
+    with pytest.raises(NapoError, match=r"busy\); the replies so far are kept, so run it again"):
+        chat(workers=1, retries=0).ask(prompts(1))
+
+
+@ADVICE
+@pytest.mark.parametrize(
+    ("end", "refusal", "cause"),
+    [
+        ("stop", "I'm sorry, I can't.", r"it refused: I'm sorry, I can't\."),
+        ("length", None, "the limit of its tokens"),
+        ("content_filter", None, "a filter of the endpoint"),
+    ],
+)
+def test_a_reply_without_text_says_why_and_is_not_requested_again(
+    server, chat, result, end, refusal, cause
+):
+    message = {"role": "assistant", "content": None, "refusal": refusal}
+    choice = {"index": 0, "finish_reason": end, "message": message}
+    server.change = lambda reply: {**reply, "choices": [choice]}
+    with pytest.raises(NapoError, match=rf"sent no text \({cause}\); name another") as refused:
+        chat(workers=1).ask(prompts(1))
+    assert len(server.requests) == 1
+    result(refused.value)
+
+
+def ending(end):
+    def change(reply):
+        return {**reply, "choices": [{**reply["choices"][0], "finish_reason": end}]}
+
+    return change
+
+
+@UNREADABLE
+@pytest.mark.parametrize(
+    ("end", "cut"),
+    [("length", True), ("content_filter", True), ("stop", False), (None, False), ({}, False)],
+)
+def test_a_cut_reply_is_marked_also_when_it_comes_from_the_file(server, chat, end, cut):
+    server.change = ending(end)
+    for rater in (chat(), chat()):
+        [reply] = rater.ask(prompts(1))
+        assert reply == replies(1)[0] and isinstance(reply, Cut) is cut
+    assert len(server.requests) == 1
+
+
+@UNREADABLE
+def test_a_file_of_replies_without_their_ends_is_still_used(server, chat):
+    chat().ask(prompts(1))
+    with sqlite3.connect(chat().cache) as database:
+        database.execute("DROP TABLE ends")  # as earlier versions wrote it
+    assert chat().ask(prompts(1)) == replies(1) and len(server.requests) == 1
+
+
+@SURROUNDINGS
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("ALL_PROXY", "socks5://me:my-password@127.0.0.1:9", "SOCKS.* sets ALL_PROXY: perhaps"),
+        ("https_proxy", "foo://me:my-password@host", "Unknown scheme.* sets https_proxy: per"),
+        ("HTTPS_PROXY", "http://me:my-password@host:port", "a proxy's address in the environment"),
+        ("SSL_CERT_FILE", "/nowhere.pem", "No such file.* sets SSL_CERT_FILE, whose file is miss"),
+        ("OPENAI_ORG_ID", "é", "^OPENAI_ORG_ID holds .* beyond ASCII"),
+        ("OPENAI_PROJECT_ID", "a\nb", "^OPENAI_PROJECT_ID holds .* line breaks"),
+        ("OPENAI_API_KEY", "sk-key ", "^OPENAI_API_KEY holds blanks at its ends"),
+    ],
+)
+def test_a_variable_that_stops_the_client_is_named(
+    server, chat, monkeypatch, result, name, value, sentence
+):
+    for proxy in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+        monkeypatch.delenv(proxy.lower(), raising=False)
+    if "socks" in value:  # as without the package, whatever is installed here
+        monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(NapoError, match=sentence) as error:
+        chat(workers=1).ask(prompts(1))
+    assert "my-password" not in str(error.value) and not server.requests
+    result(error.value)
 
 
 def test_replies_before_a_failure_are_kept(server, chat):

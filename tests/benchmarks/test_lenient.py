@@ -4,6 +4,7 @@ import pytest
 
 from napo.benchmarks import amber, lenient, mmhal, vlind
 from napo.benchmarks import object_halbench as halbench
+from napo.benchmarks.chat import Cut
 
 KIND = "an unreadable reply counts as an answer"
 
@@ -134,6 +135,9 @@ def test_a_rating_is_read_in_any_form_unless_it_is_in_doubt(reply, official, rat
         ("[" * 5_000, None, None),
         ("[dog]", None, None),
         ("- dog\n- cat", None, None),
+        ('<think>["cat"]?</think>\n["dog"]', ["dog"], ["dog"]),
+        ('<think>["cat"]', None, None),
+        (Cut('["dog"]'), None, None),
         ("", None, None),
     ],
     ids=lambda value: str(value)[:20],

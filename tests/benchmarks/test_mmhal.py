@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napo.benchmarks import mmhal
+from napo.benchmarks.chat import Cut
 from napo.benchmarks.intervals import value
+from napo.benchmarks.lenient import Reading
 from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 
@@ -96,6 +98,33 @@ def test_the_judge_sees_the_item_and_the_cleaned_answer(folder):
     metrics, frame = mmhal.evaluate(mmhal.load(folder), answers, judge=judge)
     assert seen == [("i0", "one"), ("i1", "two")]  # matched by id, not by position
     assert metrics["score"] == 4 and metrics["hallucination_rate"] == 0 and len(frame) == 2
+
+
+@pytest.mark.kind("an unreadable reply counts as an answer")
+@pytest.mark.parametrize(
+    ("reply", "official", "both"),
+    [
+        (Cut("<think>It may deserve Rating: 6, but"), 6, Reading(None, None)),
+        (Cut("Rating: 6, very"), 6, Reading(None, None)),
+        ("<think>It may deserve Rating: 6, but", 6, Reading(6, None)),
+        ("<think>Rating: 6?</think>Rating: 5", 0, Reading(None, 5)),
+        ("Rating: 6?</THINKING>\nRating: 5", 0, Reading(None, 5)),
+        ("Rating: 6", 6, Reading(6, 6)),
+    ],
+)
+def test_a_cut_reply_counts_as_unreadable_and_a_thought_is_no_rating(
+    folder, result, reply, official, both
+):
+    benchmark, answers = mmhal.load(folder), {"0": "one", "1": "two"}
+
+    def judge(item, answer):
+        return reply
+
+    assert mmhal.readings(benchmark, answers, judge=judge) == [both] * 2
+    assert mmhal.evaluate(benchmark, answers, judge=judge)[0]["score"] == official
+    lenient = mmhal.evaluate(benchmark, answers, judge=judge, lenient=True)[0]["score"]
+    assert lenient == (official if both.lenient is None else both.lenient)
+    result(f"{reply!r}: official score {official}, read {both}")
 
 
 def test_without_a_judge_nothing_is_rated(folder):

@@ -363,6 +363,27 @@ def test_what_the_hub_does_not_have_is_one_sentence(server, workspace, settings,
     assert f"napo: thing: {sentence}" in done.stderr
 
 
+@pytest.mark.kind("the machine's surroundings")
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("ALL_PROXY", "socks5h://me:my-password@host:port", "a wrong address; the environment"),
+        ("ALL_PROXY", "foo://me:my-password@127.0.0.1:9", "Unknown scheme"),
+        ("SSL_CERT_FILE", "/nowhere.pem", "No such file"),
+    ],
+)
+def test_a_variable_that_keeps_the_hub_away_is_named(
+    server, workspace, monkeypatch, result, name, value, sentence
+):
+    server.hub[NEW] = {"a.parquet": b"new"}
+    monkeypatch.setenv(name, value)
+    done = run(server, workspace, source(repo="o/d"))
+    [line] = [line for line in done.stderr.splitlines() if "The hub cannot be reached" in line]
+    assert sentence in line and f"the environment sets {name}" in line
+    assert "my-password" not in done.stdout + done.stderr and "Traceback" not in done.stderr
+    result(line)
+
+
 def test_without_the_hub_the_sizes_are_the_profiles(workspace, monkeypatch):
     disk_with(monkeypatch, 10**10)
     both = profile(*(source(name=name, to=name, repo="o/d", gigabytes=2) for name in ("a", "b")))
