@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo.config.variants import BIASED
 from napo.data import sources
-from napo.data.source_files import ParquetFile, blank, encodable, reading, shown
+from napo.data.source_files import ParquetFile, blank, encodable, reading, require_all, shown
 from napo.data.sources import CUTS, BadRow
 from napo.errors import NapoError
 from napo.workspace.files import atomic_file, finished_files, read_json, write_json
@@ -37,10 +37,11 @@ Check = Callable[[Mapping[str, Any], Sequence[str]], None]
 
 
 def shards(folder: Path) -> list[Path]:
-    """The Parquet files of a folder, in order; an error if there is none."""
+    """The Parquet files of a folder, in order; an error if there is none, or one is missing."""
     files = finished_files(folder, "*.parquet")
     if not files:
         raise NapoError(f"{folder} holds no .parquet file; put the preference rows there.")
+    require_all(files)
     return files
 
 
@@ -242,7 +243,7 @@ def load_rows(rows: Path, reference: Path | None = None) -> datasets.Dataset:
     `IN_MEMORY_BYTES` is mapped from an Arrow copy beside the rows, so that memory stays flat.
 
     Raises:
-        NapoError: when a row has no reference log-probs, naming the ids.
+        NapoError: when a row has no reference log-probs, naming the ids, or has some already.
     """
     import datasets
 
@@ -265,6 +266,10 @@ def load_rows(rows: Path, reference: Path | None = None) -> datasets.Dataset:
             raise NapoError(
                 f"{reference} has no log-probs for {len(lost)} rows ({', '.join(lost[:5])}"
                 f"{' ...' * (len(lost) > 5)}); delete it and run 01_build_biased_data again."
+            )
+        if double := [n for n in scores.column_names if n != "id" and n in data.column_names]:
+            raise NapoError(
+                f"{rows} has the column {', '.join(double)}, as {reference} has; drop it there."
             )
         joined = scores.drop_columns(["id"]).take([order[id] for id in ids]).combine_chunks()
         data = datasets.concatenate_datasets([data, datasets.Dataset(joined)], axis=1)

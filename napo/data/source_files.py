@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unicodedata import category
@@ -22,6 +24,7 @@ REQUIRED = ("image", "question", "chosen", "rejected")
 HIDDEN = ("Cc", "Cf", "Zs", "Zl", "Zp", "Mn", "Me")
 FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
 CORRECT = "correct it or get it again"
+NUMBERED = re.compile(r"(.*?)([0-9]+)-of-([0-9]+)(.*)")  # train-00000-of-00003.parquet
 READ_ROWS = 64  # rows of Parquet decoded at a time
 
 Row = dict[str, Any]
@@ -135,10 +138,42 @@ class JsonlFile:
 
 
 def open_files(folder: Path) -> Iterator[ParquetFile | JsonlFile]:
-    """The files of a source, one open at a time."""
-    for pattern, kind in (("*.parquet", ParquetFile), ("*.jsonl", JsonlFile)):
-        paths = finished_files(Path(folder), pattern)
-        if paths:
-            yield from map(kind, paths)
-            return
-    raise NapoError(f"{folder} holds no .parquet or .jsonl file; put the preference rows there.")
+    """The files of a source, one open at a time.
+
+    Raises:
+        NapoError: when there are none, or both kinds, or one that another's name counts is missing.
+    """
+    tables, lines = (finished_files(Path(folder), name) for name in ("*.parquet", "*.jsonl"))
+    if tables and lines:
+        raise NapoError(
+            f"{folder} holds {tables[0].name} and {lines[0].name}; keep the preference rows in one "
+            "of the two formats, and put the other files elsewhere."
+        )
+    if not (tables or lines):
+        raise NapoError(
+            f"{folder} holds no .parquet or .jsonl file; put the preference rows there."
+        )
+    require_all(tables or lines)
+    yield from map(ParquetFile if tables else JsonlFile, tables or lines)
+
+
+def require_all(paths: Sequence[Path]) -> None:
+    """Refuse files named `train-00000-of-00003` if one of them is missing.
+
+    Raises:
+        NapoError: naming the first that is missing, and how many are.
+    """
+    numbers: dict[tuple[str, ...], set[int]] = {}  # beginning, total and end of a name -> numbers
+    for path in paths:
+        if name := NUMBERED.fullmatch(path.name):
+            start, number, *rest = name.groups()
+            numbers.setdefault((start, *rest), set()).add(int(number))
+    for (start, total, end), present in numbers.items():
+        first = int(int(total) in present)  # some count from 1
+        if missing := int(total) - len(present):
+            number = next(number for number in count(first) if number not in present)
+            raise NapoError(
+                f"{paths[0].parent} lacks {start}{number:0{len(total)}d}-of-{total}{end}"
+                + f" and {missing - 1} more files" * (missing > 1)
+                + "; get what is missing, or rename the files to use only these."
+            )

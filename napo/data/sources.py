@@ -22,6 +22,7 @@ from napo.workspace.pictures import BadPicture, open_rgb
 
 PLACE = ("file", "folder")  # where a row comes from: beside its columns while it is read
 TEXTS = ("question", "chosen", "rejected")
+SCORES = tuple(f"{name}_{kind}" for name in RESPONSES for kind in ("logp", "tokens"))
 CUTS = tuple(f"{name}_cut" for name in RESPONSES)  # whether the length limit ended the response
 
 
@@ -160,7 +161,7 @@ def _image_file(row: Mapping[str, Any], name: Any) -> Path:
     if not path.is_relative_to(root):
         raise BadPicture(f"its path {name!r} leaves the folder")
     if not exists:
-        raise BadPicture(f"its file {name!r} is not there")
+        raise BadPicture(f"its file {shown(name)!r} is not there")
     return path
 
 
@@ -180,6 +181,9 @@ def _text_problem(row: Mapping[str, Any]) -> str:
     for name in CUTS:
         if row.get(name) not in (None, False, True):
             return f"has a {name} that is neither true nor false; correct it or leave it out"
+    for name in SCORES:
+        if name in row:
+            return f"has a {name}, which scoring adds for the reference; rename or drop that column"
     for name, text in row.items():
         if isinstance(text, str) and text != encodable(text):
             return f"has half a character (a lone surrogate) in its {name}; take it out"

@@ -6,6 +6,7 @@ continue from the end of the prompt.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from napo.config.variants import CORRUPTED, RESPONSES
-from napo.data.source_files import blank
+from napo.data.source_files import blank, shown
 from napo.data.sources import BadRow
 from napo.models.conversation import plain, render
 from napo.models.prompts import (
@@ -136,15 +137,20 @@ def read_row(
     image = row["image"]
     if isinstance(image, Mapping):  # as `datasets` gives it undecoded
         image = image.get("bytes") or image.get("path") or b""
-    if isinstance(image, str | Path | bytes):
+    if isinstance(image, str) and not os.path.isfile(image):
+        raise BadRow(
+            f"Row {name}: its image cannot be used: there is no file {shown(image, 60)!r}; give a "
+            "path, bytes or a PIL image (base64 text and addresses are not taken)."
+        )
+    if not isinstance(image, str | Path | bytes | Image.Image | None):
+        raise BadRow(
+            f"Row {name}: its image is a {type(image).__name__}; give a PIL image, a path or bytes."
+        )
+    if image is not None:
         try:
             image = open_rgb(Path(image) if isinstance(image, str) else image)
         except BadPicture as error:
             raise BadRow(f"Row {name}: its image cannot be used: {error}.") from None
-    if not (image is None or isinstance(image, Image.Image)):
-        raise BadRow(
-            f"Row {name}: its image is a {type(image).__name__}; give a PIL image, a path or bytes."
-        )
     return {**row, "id": name, "image": image}
 
 

@@ -45,8 +45,9 @@ def load_processor(
 
     Raises:
         NapoError: when the files do not load, the family is unknown, the chat template cannot
-            express the system text, the tokenizer ends prompts, or the processor does not fit the
-            model: its class, its image token, its number of visual tokens.
+            express the system text, the tokenizer ends prompts, has no end token or a special token
+            that is a word, or the processor does not fit the model: its class, its image token, its
+            number of visual tokens.
     """
     if (Path(path) / "adapter_config.json").is_file():
         path = base_of(Path(path))
@@ -68,6 +69,17 @@ def load_processor(
         raise NapoError(
             f"{path}: its processor's image token has id {processor.image_token_id} and its "
             f"config.json says {image_token}; get the model's files again."
+        )
+    if processor.tokenizer.eos_token_id is None:
+        raise NapoError(
+            f"{path}: its tokenizer has no end token, so no answer could end; set eos_token in its "
+            "tokenizer_config.json."
+        )
+    added = processor.tokenizer.added_tokens_decoder.values()
+    if ordinary := [token.content for token in added if token.special and token.content.isalnum()]:
+        raise NapoError(
+            f"{path}: its tokenizer has the special token {ordinary[0]!r}, an ordinary word that "
+            "would be taken out of every question; name another in its tokenizer_config.json."
         )
     words = processor.tokenizer("?", add_special_tokens=False)["input_ids"]
     if processor.tokenizer("?")["input_ids"][-len(words) :] != words:

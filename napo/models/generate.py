@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, DynamicCache
 
+from napo.errors import NapoError
 from napo.models import families
 from napo.models.decoding import decoding_record, neutral_config
 from napo.models.halving import Halving
@@ -29,7 +30,7 @@ from napo.models.prompts import (
     prompt_inputs,
     stack_pixels,
 )
-from napo.workspace.pictures import rgb
+from napo.workspace.pictures import BadPicture, open_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -142,7 +143,10 @@ def _windows(
             seen.add(id(prompt.image))
         key = ""
         if prompt.image is not None and prompt.image_mask != "drop":
-            image = rgb(mask_image(prompt.image, prompt.image_mask))
+            try:
+                image = mask_image(open_rgb(prompt.image), prompt.image_mask)
+            except BadPicture as error:
+                raise NapoError(f"The image of {prompt.text[:60]!r} cannot be used: {error}.") from None
             key = f"{image.size}{hashlib.sha256(image.tobytes()).hexdigest()}"
             if key not in pixels:
                 pixels[key] = image_pixels(processor, image)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit for a warning: 1/4 GB of RGB, or 9,459 x 9,459
 KINDS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS would run Ghostscript
+CLEAR = "every pixel of it is transparent, so it shows nothing"
 MAX_RATIO = 200  # of the sides; beyond it the resizing of some families fails
 
 # What Pillow's readers raise on bytes that are not what they claim to be.
@@ -31,26 +32,33 @@ _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _JPEG = b"\xff\xd8"
 _JPEG_PIXELS = (b"JFIF\0", b"Adobe")  # beginnings of the segments that say how colours are kept
 _EXIF = b"Exif\0\0"
+_ORIENTED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # say how it lies
 
 
 class BadPicture(ValueError):
     """Why an image cannot be used, as the end of a sentence: "it does not decode (...)"."""
 
 
-def open_rgb(source: Path | bytes | None) -> Image.Image:
-    """An image (a file, or the bytes of one) as RGB, upright, its first frame, 8 bits a channel.
+def open_rgb(source: Path | bytes | Image.Image | None) -> Image.Image:
+    """An image (a file, its bytes, or PIL) as RGB, upright, 8 bits a channel.
+
+    Of a file it is the first frame, of a PIL image the frame that it stands at.
 
     Metadata never makes an image unusable: what cannot be read of it is left out.
 
     Raises:
-        BadPicture: when it does not decode, or is too large or too narrow to be one.
+        BadPicture: when it does not decode, shows nothing, or is too large or too narrow to be one.
     """
     from PIL import Image, UnidentifiedImageError
 
     if not source:
         raise BadPicture("it is missing")
+    content = source if isinstance(source, bytes) else b""
     try:
-        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if isinstance(source, Image.Image):
+            check_size(source)
+            return rgb(source)
+        content = content or Path(source).read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which are checked here
             try:
@@ -74,20 +82,58 @@ def open_rgb(source: Path | bytes | None) -> Image.Image:
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """A PIL image as RGB, 8 bits a channel; what is transparent shows white.
+    """A PIL image as RGB, upright, 8 bits a channel; what is transparent shows white.
 
     Raises:
-        BadPicture: when a pixel is not a finite number.
+        BadPicture: when a pixel is not a finite number, or every pixel is transparent.
     """
     from PIL import Image
 
+    image = upright(image)
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("LA") if image.mode == "La" else image
+    image = image.convert("RGBA")
+    if not image.getchannel("A").getextrema()[1]:
+        raise BadPicture(CLEAR)
     white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A PIL image as its EXIF says that it is to be seen; what is turned no longer says so."""
+    from PIL import Image
+
+    image.load()
+    try:
+        orientation = image.getexif().get(274)
+    except _BROKEN:
+        orientation = 1
+    if orientation not in range(2, 9):
+        return image
+    turn = Image.Transpose
+    turns = (
+        turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM, turn.TRANSPOSE,
+        turn.ROTATE_270, turn.TRANSVERSE, turn.ROTATE_90,
+    )  # fmt: skip
+    turned = image.transpose(turns[orientation - 2])
+    turned.info = {key: value for key, value in image.info.items() if key not in _ORIENTED}
+    return turned
+
+
+def check_size(image: Image.Image) -> None:
+    """Refuse an image with too many pixels, or with sides that are too unequal.
+
+    Raises:
+        BadPicture: with the sizes.
+    """
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BadPicture(f"it has {width} x {height} pixels, more than {MAX_PIXELS:,}")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise BadPicture(f"its sides of {width} and {height} pixels are too unequal")
 
 
 def without_metadata(content: bytes) -> bytes:
@@ -98,31 +144,18 @@ def without_metadata(content: bytes) -> bytes:
 
 
 def first_frame(content: bytes) -> Image.Image:
-    """The first frame of an image file, upright."""
+    """The first frame of an image file, as it lies there."""
     from PIL import Image
 
     Image.init()
     kinds = [kind for kind in KINDS if kind in Image.OPEN]
     image = Image.open(io.BytesIO(content), formats=kinds)
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BadPicture(f"it has {width} x {height} pixels, more than {MAX_PIXELS:,}")
-    if max(width, height) > MAX_RATIO * min(width, height):
-        raise BadPicture(f"its sides of {width} and {height} pixels are too unequal")
+    check_size(image)
     image.seek(0)
     image.load()
     if image.format == "PNG":
         _scale_clear_colour(image, depth=content[24])
-    try:
-        orientation = image.getexif().get(274)
-    except _BROKEN:
-        orientation = 1
-    turn = Image.Transpose
-    turns = (
-        turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM, turn.TRANSPOSE,
-        turn.ROTATE_270, turn.TRANSVERSE, turn.ROTATE_90,
-    )  # fmt: skip
-    return image.transpose(turns[orientation - 2]) if orientation in range(2, 9) else image
+    return image
 
 
 def _scale_clear_colour(image: Image.Image, depth: int) -> None:
@@ -146,6 +179,8 @@ def _eight_bits(image: Image.Image) -> Any:
     scaled = (grey * (255 / brightest)).clip(0, 255).round().astype("uint8")
     clear = image.info.get("transparency")
     if isinstance(clear, int):
+        if (grey == clear).all():
+            raise BadPicture(CLEAR)
         scaled[grey == clear] = 255
     return Image.fromarray(scaled)
 

@@ -51,6 +51,15 @@ def test_parts_do_not_depend_on_the_sources_files(tmp_path, kind):
     assert build(source, tmp_path / "first", count=4)["id"][:] == ["0", "1", "2", "3"]
 
 
+@pytest.mark.kind("rows as people have them")
+def test_rows_that_have_the_references_columns_are_refused(tmp_path, result):
+    write_shard(tmp_path / "rows" / "a.parquet", [published(1, id="1", chosen_logp="-3.5")])
+    write_reference(tmp_path / "reference" / "a.parquet", [{"id": "1", "chosen_logp": -1.0}])
+    with pytest.raises(NapoError, match=r"rows has the column chosen_logp, as .* has; dr") as error:
+        load_rows(tmp_path / "rows", tmp_path / "reference")
+    result(error.value)
+
+
 def test_several_processes_make_the_parts_of_one(tmp_path):
     source = write(tmp_path / "source", [published(n) for n in range(11)])
     build(source, tmp_path / "one")

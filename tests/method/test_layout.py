@@ -1,3 +1,4 @@
+import base64
 import io
 
 import engine_fixtures as engine
@@ -94,6 +95,13 @@ def test_an_image_is_read_from_every_form(form, tmp_path):
     assert np.array_equal(same["image"], row["image"].convert("RGB"))
 
 
+BASE64 = base64.b64encode(b"\xff\xd8" + bytes(range(256)) * 1000).decode()
+
+
+def cut_short():
+    return Image.open(io.BytesIO(as_bytes(Image.effect_noise((64, 64), 90))[:900]))
+
+
 @pytest.mark.kind("rows as people have them")
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -104,6 +112,12 @@ def test_an_image_is_read_from_every_form(form, tmp_path):
         ({"image": "no/such.png"}, r"Row 5: its image cannot be used: .*no/such"),
         ({"image": b"<html>"}, "Row 5: its image cannot be used: it does not decode"),
         ({"image": {}}, "its image cannot be used: it is missing"),
+        ({"image": cut_short()}, "Row 5: its image cannot be used: it does not decode"),
+        ({"image": BASE64}, "Row 5: .*there is no file '/9g.*give a path, bytes"),
+        ({"image": {"bytes": BASE64}}, "there is no file '/9g.*base64 text and addresses are not"),
+        ({"image": f"data:image/png;base64,{BASE64}"}, "base64 text and addresses are not taken"),
+        ({"image": "http://x.org/" + "x" * 999}, "base64 text and addresses are not taken"),
+        ({"image": "a\0b"}, "there is no file"),
         ({"image": np.zeros((4, 4, 3))}, "its image is a ndarray; give a PIL image, a path"),
         ({"chosen": ["a cat"]}, "its chosen is a list; write it as a text"),
     ],
@@ -113,7 +127,18 @@ def test_a_row_that_cannot_be_used_is_one_sentence(change, message, result):
     row = {k: v for k, v in {**row, **change}.items() if v is not ... and k != "id"}
     with pytest.raises(NapoError, match=message) as error:
         read_row(row, 5)
+    assert len(str(error.value)) < 300
     result(error.value)
+
+
+@pytest.mark.kind("rows as people have them")
+def test_a_pil_image_on_its_side_is_scored_as_its_file_is(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.effect_noise((48, 24), 90).convert("RGB").save(tmp_path / "a.jpg", exif=exif)
+    forms = tmp_path / "a.jpg", Image.open(tmp_path / "a.jpg")
+    upright, same = (read_row({**engine.rows(1)[0], "image": form}, 0)["image"] for form in forms)
+    assert upright.size == (24, 48) and np.array_equal(upright, same)
 
 
 def test_a_row_without_an_id_has_its_position_and_others_keep_theirs():

@@ -194,6 +194,22 @@ def test_a_tokenizer_that_ends_every_prompt_is_refused(copy, result):
     result(error.value)
 
 
+@HIDDEN
+def test_a_tokenizer_without_an_end_token_is_refused(copy, result):
+    change(copy / "tokenizer_config.json", eos_token=None)
+    with pytest.raises(NapoError, match="has no end token, so no answer could end; set") as error:
+        load_processor(copy)
+    result(error.value)
+
+
+@HIDDEN
+def test_a_special_token_that_is_a_word_is_refused(copy, result):
+    change(copy / "tokenizer_config.json", pad_token="yes")
+    with pytest.raises(NapoError, match="special token 'yes', an ordinary word that") as error:
+        load_processor(copy)
+    result(error.value)
+
+
 def test_weights_are_not_read_for_a_processor(copy):
     assert load_file(copy / "model.safetensors")
     (copy / "model.safetensors").write_bytes(b"")

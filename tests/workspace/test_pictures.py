@@ -103,6 +103,31 @@ def test_opaque_pictures_are_what_pillow_reads(kind):
     assert pictures.open_rgb(content).tobytes() == expected
 
 
+CLEAR = Image.new("RGBA", (8, 8), (40, 40, 40, 0))
+MASKS = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+BMP = (
+    struct.pack("<IiiHHIIiiII", 108, 8, 8, 1, 32, 3, 256, 0, 0, 0, 0) + MASKS + b"BGRs" + bytes(48)
+)
+INVISIBLE = {
+    "BMP with masks": b"BM" + struct.pack("<IHHI", 378, 0, 0, 122) + BMP + b"\x28\x28\x28\0" * 64,
+    "PNG": encoded(CLEAR),
+    "WebP": encoded(CLEAR, "WEBP", lossless=True, exact=True),
+    "TIFF": encoded(CLEAR, "TIFF"),
+    "grey and alpha": encoded(CLEAR.convert("LA")),
+    "palette": encoded(Image.new("P", (8, 8)), transparency=0),
+    "a clear colour of 16 bits": png(16, 0, b"\x12\x34" * 64, ("tRNS", b"\x12\x34")),
+    "in memory": CLEAR,
+}
+
+
+@LOSES
+@pytest.mark.parametrize("kind", INVISIBLE)
+def test_a_picture_with_every_pixel_transparent_is_refused_not_white(kind, result):
+    with pytest.raises(pictures.BadPicture, match="every pixel of it is transparent") as error:
+        pictures.open_rgb(INVISIBLE[kind])
+    result(error.value)
+
+
 @LOSES
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_pixel_that_is_no_number_is_refused(value, result):
@@ -156,6 +181,42 @@ def test_a_picture_on_its_side_is_put_upright(kind, orientation):
     right, bottom = ORIENTATIONS[orientation]
     corner = (2 + right * (opened.width - 5), 2 + bottom * (opened.height - 5))
     assert min(opened.getpixel(corner)) > 200
+
+
+@LOSES
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_pil_image_is_put_upright_as_its_file_is_and_only_once(kind, orientation):
+    image, exif = Image.effect_noise((32, 16), 90).convert("RGB"), Image.Exif()
+    exif[274] = orientation
+    content = encoded(image, kind, exif=exif)
+    expected = pictures.open_rgb(content)
+    opened = pictures.open_rgb(Image.open(io.BytesIO(content)))
+    again = pictures.open_rgb(pictures.rgb(opened))
+    assert expected.tobytes() == opened.tobytes() == again.tobytes()
+    assert opened.size == again.size == ((32, 16) if orientation < 5 else (16, 32))
+
+
+@LOSES
+def test_orientation_in_xmp_is_followed_once():
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    image = Image.open(io.BytesIO(encoded(picture(7, (20, 10)), "JPEG", xmp=xmp)))
+    assert pictures.rgb(pictures.open_rgb(image)).size == (10, 20)
+
+
+@LOSES
+@pytest.mark.parametrize(
+    ("image", "problem"),
+    [
+        (Image.open(io.BytesIO(encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900])), "decode"),
+        (Image.new("RGB", (2, 500)), "sides of 2 and 500 pixels are too unequal"),
+    ],
+    ids=["cut short", "too narrow"],
+)
+def test_a_pil_image_is_refused_as_its_file_is(image, problem, result):
+    with pytest.raises(pictures.BadPicture, match=problem) as error:
+        pictures.open_rgb(image)
+    result(error.value)
 
 
 def with_text(*names, image=None, **options):
