@@ -146,7 +146,9 @@ def _windows(
             try:
                 image = mask_image(open_rgb(prompt.image), prompt.image_mask)
             except BadPicture as error:
-                raise NapoError(f"The image of {prompt.text[:60]!r} cannot be used: {error}.") from None
+                raise NapoError(
+                    f"The image of {prompt.text[:60]!r} cannot be used: {error}."
+                ) from None
             key = f"{image.size}{hashlib.sha256(image.tobytes()).hexdigest()}"
             if key not in pixels:
                 pixels[key] = image_pixels(processor, image)

@@ -1,14 +1,18 @@
 """Batched generation against one prompt at a time by `model.generate`."""
 
+import io
 from dataclasses import replace
 from functools import partial
 
 import engine_fixtures as engine
 import pytest
 import torch
+from PIL import Image
+from source_fixtures import encoded
 
 import napo.models.generate
 from napo.config.profile import Decoding
+from napo.errors import NapoError
 from napo.models import families
 from napo.models.conversation import render
 from napo.models.generate import Prompt, generate
@@ -172,3 +176,14 @@ def test_a_lora_model_generates_with_its_adapter(processor, prompts):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
     assert generate(wrapped, processor, prompts, decoding) != before
+
+
+@pytest.mark.kind("pictures lose what they show")
+def test_a_picture_that_does_not_decode_is_one_sentence(processor, model, result):
+    content = encoded(Image.effect_noise((64, 64), 90))[:900]
+    prompt = Prompt("what is it ?", Image.open(io.BytesIO(content)))
+    with pytest.raises(
+        NapoError, match=r"^The image of 'what is it \?' cannot be used: it"
+    ) as error:
+        generate(model, processor, [prompt], Decoding(max_new_tokens=1))
+    result(error.value)
