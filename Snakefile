@@ -35,6 +35,7 @@ VARIANTS = config.get("variants", settings.variants)
 RESULTS = [f"{DATA}/results/base/manifest.json"]
 RESULTS += [f"{DATA}/results/{run}/manifest.json" for name in VARIANTS for run in runs(name)]
 FIGURES4 = config.get("figures4", {"fig4": ""})  # name -> annotator; none until samples are labelled
+LABELLED = [f"{DATA}/annotations/manifest.json"] if "fig4" in FIGURES4 else []
 AGAIN = config.get("again", [])
 TRAINED, EVALUATED = (
     [f"{DATA}/{kind}/{run}/manifest.json" for run in runs("{variant}")]
@@ -88,7 +89,7 @@ wildcard_constraints:
 rule all:
     localrule: True
     input:
-        pending(*REPORT, *RESULTS, *drawn("fig3", "fig3-column", *FIGURES4)),
+        pending(*REPORT, *RESULTS, *LABELLED, *drawn("fig3", "fig3-column", *FIGURES4)),
 
 
 rule report:
@@ -161,7 +162,7 @@ rule loss_curves:
 
 rule margin_distributions:
     input:
-        pending(DATA + "/reference/current.json", DATA + "/annotations/manifest.json"),
+        pending(DATA + "/reference/current.json"),
     output:
         update(drawn("fig4{by}")),
     log:

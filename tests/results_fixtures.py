@@ -32,10 +32,18 @@ def items(name: str, chance: float, seed: int, count: int = COUNT) -> pd.DataFra
     return pd.DataFrame(columns, index=range(count))
 
 
+def settings_of(run: str) -> dict:
+    """The least that a result holds of its run's settings."""
+    variant, _, seed = run.partition("/seed-")
+    tune = "lora" if variant.endswith("-lora") else "full"
+    name = {"variant": variant.removesuffix("-lora"), "seed": int(seed), "tune": tune}
+    return {**name, "data": {}, "objective": {}}
+
+
 def write(folder: Path, run: str, seed: int, frames: dict[str, pd.DataFrame], **changes) -> None:
     """The result folder of a run, sealed."""
     path = folder / run
-    begin(path, {} if run == "base" else {"run": {"variant": run, "data": {}}})
+    begin(path, {"run": settings_of(run)} if "/" in run else {})
     for name, frame in frames.items():
         frame.to_csv(path / f"{name}.items.csv", index=False)
         found = {key: value(frame, ratio) for key, ratio in BENCHMARKS[name].ratios.items()}

@@ -229,7 +229,7 @@ def test_a_persons_labels_get_a_figure_of_their_own_and_without_labels_all_else_
     by_hand = changed(tmp_path, "annotation: {annotator: ''}")
     done = pipeline(copy.root, "--profile", by_hand)
     assert done.returncode == 0 and "[1/1] report done" in done.stdout, done.stdout + done.stderr
-    assert "Fig. 4 is not drawn: Nobody has labelled the samples yet" in done.stdout
+    assert "Fig. 4: not labelled. Nobody has labelled the samples yet" in done.stdout
     report = (copy.tables / "report.html").read_text()
     assert "Fig. 4: not labelled. Nobody has labelled the samples yet; label them" in report
     assert "labelled by" not in report and "Table 4" in report

@@ -21,6 +21,7 @@ from napo.commands.check_machine import Machine
 from napo.commands.check_needs import Needs
 from napo.errors import NapoError
 from napo.models.fingerprint import model_fingerprint
+from napo.stages import plan
 from napo.stages.session import Session
 from napo.workspace.files import fingerprint, read_json, write_json
 from napo.workspace.hashing import content_hash
@@ -108,6 +109,7 @@ def check(session: Session, quick: bool = False, machine: Machine | None = None)
     with suppress(NapoError):  # a home folder that does not exist, which its parts say
         places = stages.source_folder(session), stages.benchmarks_folder(session)
     collect("workspace", workspace(session))
+    collect("finished", finished(session))
     collect("model", inputs.model(), session.profile.model.path)
     collect("downloads", inputs.downloads())
     collect("rows", inputs.rows(), places[0])
@@ -134,6 +136,12 @@ def check(session: Session, quick: bool = False, machine: Machine | None = None)
     if machine:
         collect("memory", needs.memory())
     return findings
+
+
+def finished(session: Session) -> Iterable[Remark]:
+    """Folders that were made with other settings, which `napo reproduce` would refuse."""
+    for folder, words in plan.refusals(session, session.profile.variants):
+        yield "fault", f"{folder} was made with other settings ({words})."
 
 
 def workspace(session: Session) -> Iterable[Remark]:

@@ -58,7 +58,7 @@ def reproduce(
             "pip install -e . in it."
         )
     from napo.stages import plan
-    from napo.stages.labels import figures4, unlabelled
+    from napo.stages.labels import figures4, label_problems
     from napo.stages.session import Session
 
     if profile.endswith((".yaml", ".yml")):
@@ -111,12 +111,13 @@ def reproduce(
                 raise
     if code:
         raise NapoError(reason(code, jobs, workspace))
-    if reason_of_fig4 := unlabelled(session):
-        print(f"Fig. 4 is not drawn: {reason_of_fig4}")
+    for sentence in label_problems(session):
+        print(sentence)
     if dry_run and jobs.planned:
         print(f"Nothing was run; the plan is in {data / 'pipeline.log'}.")
         return 0
-    end = f"All done in {duration(time.monotonic() - began)}" if jobs.planned else UP_TO_DATE
+    nothing = "Nothing to do for this request" if extra else UP_TO_DATE
+    end = f"All done in {duration(time.monotonic() - began)}" if jobs.planned else nothing
     page = data / tables / "report.html"
     print(f"{end}: {page}" if page.is_file() else f"{end}.", flush=True)
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napo.errors import NapoError
+from napo.results.collect import name_in
 from napo.stages import plan
 from napo.stages.session import Session
 from napo.workspace import provenance
@@ -42,21 +43,26 @@ class Difference:
 
 def report(session: Session) -> int:
     """Print what differs, what made the folders, and the count; return 1 if anything differs."""
-    profile, workspace = session.profile, session.workspace
+    workspace = session.workspace
     count, differences = verify(workspace.data, workspace.figures)
     for difference in differences:
         print(f"{difference.problem:<10} {difference.path}")
-    variants = (*profile.variants, *profile.baselines)
-    others = list(plan.refusals(session, variants))
+    others = list(plan.all_refusals(session))
     for folder, words in others:
         print(f"settings   {folder} was made with others than the profile's ({words})")
+    try:
+        outdated = plan.outdated(session)
+    except NapoError as error:  # results that cannot share a table
+        outdated = [str(error)]
+    for path in outdated:
+        print(f"outdated   {path}")
     for maker, folders in sorted(makers(workspace.data).items()):
         print(f"{folders} folder{'s' * (folders != 1)} made by {maker}")
     print(
         f"{count} files hashed, {len(differences)} not as they were written; {len(others)} folders "
         "with other settings than the profile's."
     )
-    return 1 if differences or others else 0
+    return 1 if differences or others or outdated else 0
 
 
 def verify(data: Path, figures: Path | None = None) -> tuple[int, list[Difference]]:
@@ -116,7 +122,8 @@ def stale(data: Path, manifests: Mapping[Path, Mapping[str, Any]]) -> Iterator[D
         settings, place = manifest["settings"], folder.relative_to(data).parts
         if place[0] == "results":
             run = manifests.get(data.joinpath("runs", *place[1:]))
-            if run and settings.get("run") and settings["run"] != run["settings"]:
+            another = run and settings.get("run") and settings["run"] != run["settings"]
+            if another or (len(place) == 3 and name_in(settings) != "/".join(place[1:])):
                 yield Difference(folder, "other run")
         elif place[0].startswith("tables"):
             for name, made_from in settings.get("results", {}).items():

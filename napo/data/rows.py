@@ -45,6 +45,25 @@ def shards(folder: Path) -> list[Path]:
     return files
 
 
+def row_ids(folder: Path) -> set[str]:
+    """The ids of all rows of a folder; empty where there are none.
+
+    Raises:
+        NapoError: when a file is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = finished_files(folder, "*.parquet")
+    try:
+        return set(pq.read_table(files, columns=["id"])["id"].to_pylist()) if files else set()
+    except (OSError, pa.ArrowException):
+        raise NapoError(
+            f"{folder} holds a damaged file; delete {folder} and run "
+            "notebooks/01_build_biased_data.ipynb again."
+        ) from None
+
+
 def write_shard(path: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> None:
     """Write rows to one Parquet file, readable as Hugging Face `datasets` features.
 

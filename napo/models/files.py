@@ -87,6 +87,8 @@ def load_processor(
             f"{path}: its tokenizer adds a token at the end of every prompt; set add_eos_token to "
             "false in its tokenizer_config.json, and take the token out of tokenizer.json."
         )
+    for name in ("local_files_only", "is_local"):  # how it was loaded, which would be saved with it
+        processor.tokenizer.init_kwargs.pop(name, None)
     processor.chat_template = processor.chat_template or family.template or None
     processor.image_mode, processor.system = image_mode, system
     check_image_tokens(config, processor, str(path))

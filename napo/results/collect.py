@@ -194,18 +194,26 @@ def collect(
         finished = [run for run in names if complete(folder / run)]
         settings |= {run: require(folder / run)["settings"] for run in finished}
         for run in finished if variant != "base" else ():
-            if not settings[run].get("run"):
+            if (of_run := name_in(settings[run])) != run:
                 raise NapoError(
-                    f"{folder / run} does not hold the settings of its run (an earlier napo made "
-                    "it); delete it and evaluate again."
+                    f"{folder / run} holds the result of {of_run or 'an unknown run'}; delete it "
+                    "and evaluate again."
                 )
         if finished:
             runs[variant] = finished
     return Results(folder, runs, shared_settings(settings))
 
 
+def name_in(settings: Mapping[str, Any]) -> str:
+    """The name of the run that a result's settings are from; empty where they do not say it."""
+    run = settings.get("run") or {}
+    if not {"variant", "seed", "tune"} <= set(run):
+        return ""
+    return run_name(run["variant"], run["seed"], run["tune"])
+
+
 def shared_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The settings that all these runs had: sections `evaluation`, `training` and `rows`.
+    """The settings that all these runs had: `evaluation`, `training`, `rows`, each objective.
 
     Raises:
         NapoError: when they differ, naming two runs and the settings.
@@ -217,6 +225,7 @@ def shared_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
         sections = {"evaluation": (own, ("evaluated", "run"))}
         if trained:
             sections |= {"training": (trained, (*OWN, "data")), "rows": (trained["data"], ())}
+            sections[f"{trained['variant']}'s"] = (trained["objective"], ())
         for section, (values, left_out) in sections.items():
             kept = {name: value for name, value in values.items() if name not in left_out}
             other = first.setdefault(section, run)

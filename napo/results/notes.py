@@ -73,7 +73,9 @@ def departures_in_words(results: Results) -> list[str]:
     if not results.departures:
         return []
     listed = "; ".join(
-        f"{name} is {ours!r} in the runs and {theirs!r} in the profile"
+        f"{name} differs"
+        if isinstance(ours, list | dict) or isinstance(theirs, list | dict)
+        else f"{name} is {ours!r} in the runs and {theirs!r} in the profile"
         for name, (ours, theirs) in sorted(results.departures.items())
     )
     return [f"These runs differ from the profile: {listed}."]

@@ -22,7 +22,7 @@ from napo.stages.labels import (
     save_fig4,
 )
 from napo.stages.report import all_results, write_report
-from napo.stages.runs import evaluate, evaluate_all, records, requests, train
+from napo.stages.runs import evaluate, evaluate_all, records, requests, save_training_curves, train
 from napo.stages.world import make_benchmarks, make_rows, pretrain
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "requests",
     "samples",
     "save_fig4",
+    "save_training_curves",
     "score_reference",
     "source_folder",
     "train",

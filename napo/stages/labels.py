@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from napo.config.variants import BIASED
+from napo.data.rows import row_ids
 from napo.errors import NapoError
 from napo.noise.agreement import consensus, people, with_consensus
 from napo.noise.labels import (
@@ -15,6 +16,7 @@ from napo.noise.labels import (
     COLUMNS,
     LABELS,
     ORACLE,
+    RESERVED,
     labels_file,
     nfc,
     read_labels,
@@ -31,12 +33,14 @@ from napo.noise.samples import (
 from napo.stages.inputs import biased_rows, current_reference
 from napo.stages.session import Session
 from napo.stages.settings import of_labels
-from napo.workspace.files import finished_files
+from napo.workspace import provenance
+from napo.workspace.files import finished_files, json_value, read_json
 from napo.workspace.hashing import content_hash
 from napo.workspace.manifests import (
     GONE,
     begin,
     complete,
+    differences,
     finish,
     manifest_fingerprint,
     require,
@@ -97,14 +101,14 @@ def annotator_of(session: Session, annotator: str = "") -> str:
                 f"{_HOW} and `annotator` to your name, then give that name here."
             )
         return ORACLE
-    labels = everyones_labels(session)
-    names = sorted(set(people(labels)["annotator"]))
-    if not annotator and not names:
-        raise NapoError(
-            f"Nobody has labelled the samples yet; label them {_HOW} and `annotator` to your "
-            "name, then run this again."
-        )
-    annotator = annotator or (names[0] if len(names) == 1 else ADJUDICATED)
+    if not annotator:
+        names = sorted(set(people(everyones_labels(session))["annotator"]))
+        if not names:
+            raise NapoError(
+                f"Nobody has labelled the samples yet; label them {_HOW} and `annotator` to your "
+                "name, then run this again."
+            )
+        annotator = names[0] if len(names) == 1 else ADJUDICATED
     if annotator == ADJUDICATED:
         labels = labels_of_several(session)
         disputed = len(people(labels).drop_duplicates(["id", "kind"])) - len(consensus(labels))
@@ -123,25 +127,38 @@ def figures4(session: Session) -> dict[str, str]:
 
     `fig4` is by the profile's annotator (an empty name); `fig4-by-NAME` by each other person.
     """
-    figures, own = {}, ""
-    if not unlabelled(session):
-        figures["fig4"] = ""
+    return _labelled(session)[0]
+
+
+def label_problems(session: Session) -> list[str]:
+    """Why Figs. 4 cannot be drawn yet, and how to label: a sentence for each annotator."""
+    return _labelled(session)[1]
+
+
+def _labelled(session: Session) -> tuple[dict[str, str], list[str]]:
+    """`figures4` and `label_problems`."""
+    figures, problems, own = {}, [], ""
+    try:
         own = annotator_of(session)
-    try:
-        names = sorted(set(people(everyones_labels(session))["annotator"]) - {own})
-    except NapoError:  # `unlabelled` says it
-        names = []
-    return {**figures, **{f"fig4-by-{name}": name for name in names}}
-
-
-def unlabelled(session: Session) -> str:
-    """Why Fig. 4 cannot be drawn yet, and how to label; empty if it can."""
-    try:
-        annotator_of(session)
-        everyones_labels(session)
+        figures["fig4"] = ""
     except NapoError as error:
-        return str(error)
-    return ""
+        problems.append(f"Fig. 4: not labelled. {error}")
+    for path in finished_files(session.workspace.annotations, "*.csv"):
+        if path.stem in (*RESERVED, own):
+            continue
+        try:
+            labels, ids = labels_of(path), row_ids(session.workspace.rows)
+            strangers = sorted(set(labels["id"]) - ids) if ids else []
+            if strangers:
+                raise NapoError(
+                    f"{path} labels rows that are not here ({', '.join(strangers[:3])}); move it "
+                    "out of this folder."
+                )
+            if not labels.empty:
+                figures[f"fig4-by-{path.stem}"] = path.stem
+        except NapoError as error:
+            problems.append(f"Fig. 4 by {path.stem}: not drawn. {error}")
+    return figures, problems
 
 
 def samples(session: Session) -> tuple[datasets.Dataset, list[str]]:
@@ -154,14 +171,24 @@ def everyones_labels(session: Session) -> pd.DataFrame:
     """The labels of all annotators, one below the other; an empty frame if nobody labelled."""
     frames = []
     for path in finished_files(session.workspace.annotations, "*.csv"):
-        frames.append(read_labels(path))
-        others = sorted(set(frames[-1]["annotator"].map(nfc)) - {nfc(path.stem)})
-        if others:  # a copy, whose labels would count twice
-            raise NapoError(
-                f"{path} holds labels of {', '.join(others)}; keep the labels of each annotator in "
-                "a file of that name, and move copies out of this folder."
-            )
+        frames.append(labels_of(path))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+
+
+def labels_of(path: Path) -> pd.DataFrame:
+    """The labels of an annotator's file.
+
+    Raises:
+        NapoError: when it is damaged, or holds the labels of somebody else.
+    """
+    labels = read_labels(path)
+    others = sorted(set(labels["annotator"].map(nfc)) - {nfc(path.stem)})
+    if others:  # a copy, whose labels would count twice
+        raise NapoError(
+            f"{path} holds labels of {', '.join(others)}; keep the labels of each annotator in "
+            "a file of that name, and move copies out of this folder."
+        )
+    return labels
 
 
 def labels_of_several(session: Session) -> pd.DataFrame:
@@ -213,8 +240,8 @@ def margins(session: Session, annotator: str = "") -> pd.DataFrame:
     return response_margins(biased_rows(session), annotate(session, annotator))
 
 
-def margin_inputs(session: Session, annotator: str = "") -> dict[str, str]:
-    """Fingerprints of the rows, the reference and the labels that a Fig. 4 is drawn from."""
+def margin_inputs(session: Session, annotator: str = "") -> dict[str, Any]:
+    """The samples, and fingerprints of rows, reference and labels, that a Fig. 4 is drawn from."""
     workspace, name = session.workspace, annotator_of(session, annotator)
     folder, label_files = workspace.annotations, [labels_file(workspace.annotations, name)]
     if name == ADJUDICATED:
@@ -222,6 +249,8 @@ def margin_inputs(session: Session, annotator: str = "") -> dict[str, str]:
     labelled = all(path.is_file() for path in label_files)
     return {
         "annotator": name,
+        **session.profile.annotation.model_dump(include={"samples", "seed"}),
+        "truth": session.profile.world.label_by_truth,  # groups of rows, and the oracle's labels
         "rows": sealed(workspace.rows),
         "reference": current_reference(workspace),
         "labels": content_hash(label_files, folder) if labelled else GONE,
@@ -232,11 +261,30 @@ def save_fig4(session: Session, margins: pd.DataFrame, annotator: str = "") -> l
     """Write Fig. 4 for a page and for a column, as `fig4` or `fig4-by-NAME`; gives the paths."""
     from napo.results import figures
 
-    name = f"fig4-by-{annotator}" if annotator else "fig4"
+    by = f"-by-{annotator}" if annotator else ""
     inputs, folder = margin_inputs(session, annotator), session.workspace.figures
     page, column = figures.fig4(margins), figures.fig4(margins, width=figures.COLUMN)
-    paths = figures.save(page, folder, name, margins, inputs)
-    return paths + figures.save(column, folder, f"{name}-column", margins, inputs)
+    paths = figures.save(page, folder, f"fig4{by}", margins, inputs)
+    return paths + figures.save(column, folder, f"fig4-column{by}", margins, inputs)
+
+
+def outdated_figure(session: Session, name: str, annotator: str) -> bool:
+    """Whether a Fig. 4 lacks a file, or is not that of these rows and labels."""
+    folder = session.workspace.figures
+    try:
+        now = json_value(margin_inputs(session, annotator))
+    except NapoError:  # rows or reference were deleted to save space
+        now = {}
+    for each in (name, name.replace("fig4", "fig4-column", 1)):
+        path = folder / f"{each}.{provenance.FILE}"
+        record = read_json(path) if path.is_file() else None
+        if not isinstance(record, dict) or not isinstance(record.get("inputs"), dict):
+            return True
+        if not all((folder / file).is_file() for file in record.get("files", ())):
+            return True
+        if now and differences(record["inputs"], now):
+            return True
+    return False
 
 
 def all_margins(session: Session) -> pd.DataFrame | None:

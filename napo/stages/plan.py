@@ -7,11 +7,13 @@ compared: results hold the settings of their run, and runs those of their rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from napo.config.profile import Profile
+from napo.config.settings import TUNES
+from napo.config.variants import VARIANTS
 from napo.data import sources
 from napo.errors import NapoError
 from napo.models.fingerprint import model_fingerprint
@@ -23,11 +25,10 @@ from napo.stages.inputs import (
     current_reference,
     source_folder,
 )
-from napo.stages.labels import figures4, margin_inputs
+from napo.stages.labels import figures4, label_problems, outdated_figure
 from napo.stages.report import all_results, report_settings
 from napo.stages.session import Session
-from napo.workspace import provenance
-from napo.workspace.files import fingerprint, read_json
+from napo.workspace.files import fingerprint
 from napo.workspace.folders import run_name
 from napo.workspace.hashing import content_hash
 from napo.workspace.manifests import (
@@ -35,8 +36,8 @@ from napo.workspace.manifests import (
     MANIFEST,
     complete,
     conflicts,
-    differences,
     in_words,
+    missing_files,
     sealed,
 )
 
@@ -67,16 +68,35 @@ def refusals(
     session: Session, variants: Iterable[str], seeds: str = "", tune: str = ""
 ) -> Iterator[tuple[Path, str]]:
     """The folders that were made with other settings, each with the settings in words."""
-    for folder, expected in folders(session, variants, seeds, tune):
+    runs = [(name, seed, session.tune(tune)) for name in variants for seed in session.seeds(seeds)]
+    for folder, expected in folders(session, runs):
+        if pairs := conflicts(folder, expected):
+            yield folder, in_words(pairs)
+
+
+def all_refusals(session: Session) -> Iterator[tuple[Path, str]]:
+    """As `refusals`, for every run and result in the workspace, whatever its seed and tune."""
+    runs = set()
+    for kind in ("runs", "results"):
+        for folder in sorted((session.workspace.data / kind).glob("*/seed-*")):
+            name, _, tune = folder.parent.name.rpartition("-")
+            variant = name if name and tune in TUNES else folder.parent.name
+            if variant in VARIANTS and folder.name.removeprefix("seed-").isdecimal():
+                tune = tune if variant == name else "full"
+                runs.add((variant, int(folder.name.removeprefix("seed-")), tune))
+    for folder, expected in folders(session, sorted(runs)):
         if pairs := conflicts(folder, expected):
             yield folder, in_words(pairs)
 
 
 def folders(
-    session: Session, variants: Iterable[str], seeds: str = "", tune: str = ""
+    session: Session, runs: Iterable[tuple[str, int, str]]
 ) -> Iterator[tuple[Path, settings.Settings]]:
-    """The folders of a pipeline, each with the settings that the profile gives it."""
-    profile, workspace, tune = session.profile, session.workspace, session.tune(tune)
+    """The folders of a pipeline with these runs, each with the settings that the profile gives it.
+
+    A run is its variant, seed and tune.
+    """
+    profile, workspace = session.profile, session.workspace
     model = known(base_fingerprint, profile)
     if profile.world.make_rows:
         yield workspace.source, settings.of_source(profile, model)
@@ -90,17 +110,16 @@ def folders(
     base = settings.of_result(profile, evaluated=model, **shared)
     yield workspace.result("base"), base
     reference = expected_reference(profile, model, rows)
-    for variant in variants:
-        for seed in session.seeds(seeds):
-            folder = workspace.run(variant, seed, tune)
-            run = settings.of_run(
-                profile, variant, seed, tune, model=model, rows=rows, reference=reference, data=data
-            )
-            yield folder, run
-            weights = folder / ("model" if tune == "full" else "adapter")
-            evaluated = known(model_fingerprint, weights) if weights.is_dir() else GONE
-            result = settings.of_result(profile, evaluated=evaluated, run=run, **shared)
-            yield workspace.result(run_name(variant, seed, tune)), result
+    for variant, seed, tune in runs:
+        folder = workspace.run(variant, seed, tune)
+        run = settings.of_run(
+            profile, variant, seed, tune, model=model, rows=rows, reference=reference, data=data
+        )
+        yield folder, run
+        weights = folder / ("model" if tune == "full" else "adapter")
+        evaluated = known(model_fingerprint, weights) if weights.is_dir() else GONE
+        result = settings.of_result(profile, evaluated=evaluated, run=run, **shared)
+        yield workspace.result(run_name(variant, seed, tune)), result
 
 
 def known(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -136,20 +155,6 @@ def outdated_reference(session: Session) -> bool:
     return current != expected or not complete(session.workspace.reference(current))
 
 
-def outdated_figure(session: Session, name: str, annotator: str) -> bool:
-    """Whether a Fig. 4 lacks a file, or is not that of these rows and labels."""
-    now, folder = known(margin_inputs, session, annotator), session.workspace.figures
-    for path in (folder / f"{each}.{provenance.FILE}" for each in (name, f"{name}-column")):
-        record = read_json(path) if path.is_file() else None
-        if not isinstance(record, Mapping) or not isinstance(record.get("inputs"), Mapping):
-            return True
-        if not all((folder / file).is_file() for file in record.get("files", ())):
-            return True
-        if now != GONE and differences(record["inputs"], now):
-            return True
-    return False
-
-
 def outdated_report(session: Session, seeds: str, tune: str) -> bool:
     """Whether the tables and the report are there and not those of these results and figures.
 
@@ -159,8 +164,9 @@ def outdated_report(session: Session, seeds: str, tune: str) -> bool:
     folder = session.workspace.data / session.edition("tables", seeds, tune)
     if not complete(folder):
         return False
-    expected = report_settings(session, all_results(session, seeds, tune), session.tune(tune))
-    return bool(conflicts(folder, expected))
+    results, tune = all_results(session, seeds, tune), session.tune(tune)
+    expected = report_settings(session, results, seeds, tune)
+    return bool(missing_files(folder) or conflicts(folder, expected))
 
 
 def outdated(session: Session, seeds: str = "", tune: str = "") -> list[str]:
@@ -177,8 +183,9 @@ def outdated(session: Session, seeds: str = "", tune: str = "") -> list[str]:
         for name, annotator in figures4(session).items()
         if outdated_figure(session, name, annotator)
     ]
-    if figures:  # notebook 02 shows the labels and how far their annotators agree
-        paths += [workspace.annotations / MANIFEST, *figures]
+    paths += figures
+    if figures and not label_problems(session):  # notebook 02 shows how far annotators agree
+        paths.append(workspace.annotations / MANIFEST)
     if figures or outdated_report(session, seeds, tune):
         paths.append(workspace.data / session.edition("tables", seeds, tune) / MANIFEST)
     return [path.relative_to(workspace.root).as_posix() for path in paths if path.is_file()]

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from napo.config.benchmarks import BENCHMARKS, details, metrics
 from napo.errors import NapoError
-from napo.stages.labels import all_margins, figures4, unlabelled
+from napo.stages.labels import (
+    all_margins,
+    annotator_of,
+    figures4,
+    label_problems,
+    outdated_figure,
+)
 from napo.stages.session import Session
 from napo.stages.settings import of_result, of_rows, of_run
 from napo.workspace import provenance
@@ -57,26 +63,22 @@ def departures(session: Session, results: Results, tune: str = "") -> dict[str, 
     profile, pairs = session.profile, {}
     gone = {"model": GONE, "rows": GONE, "reference": GONE}
     data = of_rows(profile, GONE, GONE)
-    for variant, runs in results.runs.items():
+    for variant in results.runs:
         trained = None
         if variant != "base":
             trained = of_run(profile, variant, 0, session.tune(tune), data=data, **gone)
-            for run in runs:
-                objective = require(results.folder / run)["settings"]["run"]["objective"]
-                own = differences(objective, json_value(trained["objective"]))
-                pairs |= {f"{variant}.{name}": pair for name, pair in own.items()}
         result = of_result(profile, model=GONE, evaluated=GONE, benchmarks=GONE, run=trained)
         expected = shared_settings({variant: json_value(result)})
         pairs |= differences({name: results.settings[name] for name in expected}, expected)
     return pairs
 
 
-def report_settings(session: Session, results: Results, tune: str) -> dict[str, Any]:
+def report_settings(session: Session, results: Results, seeds: str, tune: str) -> dict[str, Any]:
     """Everything that the tables and the report depend on."""
     profile, folder = session.profile, session.workspace.figures
     shown = {"name", "title", "variants", "scale", "paper_model"}
     runs = [run for names in results.runs.values() for run in names]
-    pictures = [folder / f"{name}.svg" for name in captions(session, results, tune)]
+    pictures = [folder / f"{name}.svg" for name in captions(session, results, seeds, tune)]
     pictures = [path for path in pictures if path.is_file()]
     return {
         "profile": profile.model_dump(include=shown),
@@ -85,7 +87,7 @@ def report_settings(session: Session, results: Results, tune: str) -> dict[str, 
         "departures": results.departures,
         "results": {run: sealed(session.workspace.result(run)) for run in runs},
         "figures": {path.name: digest for path, digest in hash_files(pictures).items()},
-        "unlabelled": unlabelled(session),
+        "labels": label_problems(session),
         "rows": sealed(session.workspace.rows),  # the words about all rows' margins
     }
 
@@ -103,7 +105,7 @@ def write_report(session: Session, results: Results, seeds: str = "", tune: str 
     profile, workspace = session.profile, session.workspace
     folder = workspace.data / session.edition("tables", seeds, tune)
     tune = session.tune(tune)
-    settings = report_settings(session, results, tune)
+    settings = report_settings(session, results, seeds, tune)
     with work_on(folder, settings, remake=True) as todo:  # takes seconds, so it is made anew
         if todo:
             of_paper = results.only(profile.variants)
@@ -114,7 +116,7 @@ def write_report(session: Session, results: Results, seeds: str = "", tune: str 
                 "claims": claims(of_paper),
                 "measurements": measurements(results),
             }
-            content = report_content(session, of_paper, sheets, frames["claims"], tune)
+            content = report_content(session, of_paper, sheets, frames["claims"], seeds, tune)
             texts = {"report.html": build(content)}
             for name, frame in frames.items():
                 texts[f"{name}.csv"] = frame.to_csv(index=False, float_format="%.6g")
@@ -128,7 +130,12 @@ def write_report(session: Session, results: Results, seeds: str = "", tune: str 
 
 
 def report_content(
-    session: Session, results: Results, tables: Sequence[Table], claims: pd.DataFrame, tune: str
+    session: Session,
+    results: Results,
+    tables: Sequence[Table],
+    claims: pd.DataFrame,
+    seeds: str,
+    tune: str,
 ) -> ReportContent:
     """The report: the claims and their answers, all tables, Figs. 3 and 4, training, settings."""
     from napo.noise.separation import describe, separation
@@ -144,13 +151,15 @@ def report_content(
     count = " to ".join(map(str, dict.fromkeys((*seeds[:1], *seeds[-1:]))))
 
     drawn: dict[bool, list[Picture]] = {True: [], False: []}
-    for name, (title, caption) in captions(session, results, tune).items():
+    for name, (title, caption) in captions(session, results, seeds, tune).items():
         if (path := workspace.figures / f"{name}.svg").is_file():
             drawn[name.startswith("training-")].append(Picture(title, path, caption))
-    margins = all_margins(session) if workspace.rows.is_dir() else None
-    words = [] if margins is None else describe(separation(margins)).split("\n\n")
-    if reason := unlabelled(session):
-        words.append(f"Fig. 4: not labelled. {reason}")
+    try:
+        margins = all_margins(session)
+        words = [] if margins is None else describe(separation(margins)).split("\n\n")
+    except NapoError as error:  # rows or reference were deleted to save space
+        words = [f"The margins of all rows are not shown: {error}"]
+    words += label_problems(session)
     sections = [
         Section(
             "The paper's claims, tested on these runs",
@@ -189,21 +198,30 @@ def report_content(
     )  # fmt: skip
 
 
-def captions(session: Session, results: Results, tune: str) -> dict[str, tuple[str, str]]:
-    """The saved figures that the report shows, if they are drawn: file name -> title, caption."""
+def captions(
+    session: Session, results: Results, seeds: str, tune: str
+) -> dict[str, tuple[str, str]]:
+    """The saved figures that belong to these results and labels: file name -> title, caption."""
     names = {
         "fig3": ("Fig. 3. From BCE to MAE", "Left: NaPO's loss for several q, between BCE and "
                  "MAE. Right: the weight of a pair in the gradient."),
     }  # fmt: skip
     for name, annotator in figures4(session).items():
-        by = f", labelled by {annotator}" if annotator else ""
-        names[name] = (
-            f"Fig. 4. Margins of noise and noise-free responses{by}",
-            "Log-prob margins under the base model, summed and per token. AUROC: the probability "
-            "that a noise-free response has the larger margin.",
-        )
-    variants = [name for name in results.runs if name != "base"]
-    return names | {f"training-{name}-{tune}": (f"{name} over training", "") for name in variants}
+        if not outdated_figure(session, name, annotator):
+            by = annotator or annotator_of(session)
+            names[name] = (
+                f"Fig. 4. Margins of noise and noise-free responses, labelled by {by}",
+                "Log-prob margins under the base model, summed and per token. AUROC: the "
+                "probability that a noise-free response has the larger margin.",
+            )
+    for variant, runs in results.runs.items():
+        name = session.edition(f"training-{variant}-{tune}", seeds)
+        path = session.workspace.figures / f"{name}.{provenance.FILE}"
+        if variant != "base" and path.is_file():
+            made = {run: sealed(session.workspace.data / "runs" / run) for run in runs}
+            if not differences(read_json(path).get("inputs", {}), made):
+                names[name] = (f"{variant} over training", "")
+    return names
 
 
 def versions(workspace: Workspace, results: Results) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,15 @@ def check_parameters(
             for target in getattr(statement, "targets", ()):
                 if isinstance(target, ast.Name) and target.id not in declared:
                     raise unknown("parameter", target.id, declared)
+                # A value that papermill cannot write as a literal, such as nan, is not compared.
+                with suppress(ValueError, AttributeError):
+                    given = ast.literal_eval(statement.value)
+                    if namespace[target.id] != given:
+                        raise NapoError(
+                            f"Parameter {target.id} was given as {given!r} and is "
+                            f"{namespace[target.id]!r}: this notebook sets it again. Keep all "
+                            "parameters in one cell with the tag parameters."
+                        )
     types = {kind.__name__: kind for kind in TYPE_WORDS}
     values = {}
     for name, kind in declared.items():

@@ -28,21 +28,22 @@ def of_model(profile: Profile, model: str) -> Settings:
 
 def of_source(profile: Profile, model: str) -> Settings:
     """Of preference rows that a world makes."""
-    return {**profile.data.model_dump(), **of_model(profile, model)}
+    made_by = profile.world.make_rows
+    return {**profile.data.model_dump(), "made_by": made_by, **of_model(profile, model)}
 
 
 def of_benchmarks(profile: Profile) -> Settings:
     """Of benchmarks that a world makes."""
     settings = profile.evaluation.model_dump(include={"sizes", "seed", "split"})
     own = sorted(name for name in profile.evaluation.benchmarks if hasattr(module(name), "make"))
-    return {**settings, **({"plugins": own} if own else {})}
+    return {**settings, "made_by": profile.world.make_benchmarks, "plugins": own}
 
 
 def of_rows(profile: Profile, model: str, source: str) -> Settings:
     """Of RLAIF-V-Bias; `source` is the fingerprint of the preference rows."""
     return {
         "source": source,
-        **profile.data.model_dump(include={"count", "bad_rows", "shard_rows", "seed"}),
+        **profile.data.model_dump(include={"count", "bad_rows", "shard_rows", "seed", "p_typical"}),
         **profile.masks.model_dump(),
         "max_length": profile.training.max_length,  # a row with a longer prompt is refused
         **of_model(profile, model),
@@ -108,6 +109,7 @@ def of_result(
     """
     return {
         **profile.evaluation.model_dump(),
+        "judge_by_truth": profile.world.judge_by_truth,
         "evaluated": evaluated,
         "benchmarks_data": benchmarks,
         **of_model(profile, model),

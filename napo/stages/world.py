@@ -76,8 +76,8 @@ def make_benchmarks(session: Session) -> Path:
     settings = of_benchmarks(profile)
     with work_on(folder, settings) as todo:
         if todo:
-            own = settings.pop("plugins", ())  # benchmarks that make their data themselves
-            make(folder, **settings)
+            own = settings["plugins"]  # benchmarks that make their data themselves
+            make(folder, **profile.evaluation.model_dump(include={"sizes", "seed", "split"}))
             for name in own:
                 make_folder(folder / name)
                 module(name).make(folder / name)

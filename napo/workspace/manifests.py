@@ -76,7 +76,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """
     path = folder / SETTINGS
     if not path.is_file() and complete(folder):
-        write_json(path, read_manifest(folder)["settings"])
+        return read_manifest(folder)["settings"]
     return read_json(path, dict[str, Any], f"delete {folder} and make it again")
 
 
@@ -157,10 +157,9 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> bool:
             f"{folder} was made with other settings ({in_words(pairs)}); "
             "use another workspace, or delete that folder to make it again."
         )
-    if complete(folder):
-        return False
-    write_json(folder / SETTINGS, json_value(settings))
-    return True
+    if not complete(folder) or not (folder / SETTINGS).is_file():
+        write_json(folder / SETTINGS, json_value(settings))
+    return not complete(folder)
 
 
 def restart(folder: Path, settings: Mapping[str, Any]) -> None:

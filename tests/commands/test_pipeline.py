@@ -167,7 +167,7 @@ def test_without_labels_the_plan_has_everything_but_fig4(tmp_path, capsys, resul
     assert "fig4" not in plan and "02_annotate_noise" not in plan
     sentence = capsys.readouterr().out.splitlines()[-2]
     result(sentence)
-    assert sentence.startswith("Fig. 4 is not drawn: Nobody has labelled the samples yet; label")
+    assert sentence.startswith("Fig. 4: not labelled. Nobody has labelled the samples yet; label")
 
 
 @pytest.mark.kind("the machine's surroundings")

@@ -77,18 +77,24 @@ def sealed(folder, settings):
 
 @pytest.mark.kind("A. A report may only say what its runs had")
 def test_a_run_made_again_and_tables_of_other_results_are_named(data):
-    sealed(data / "runs" / "A1" / "seed-0", {"beta": 0.2})
-    sealed(data / "results" / "A1" / "seed-0", {"run": {"beta": 0.2}})
+    run = {"variant": "A1", "seed": 0, "tune": "full", "beta": 0.2}
+    sealed(data / "runs" / "A1" / "seed-0", run)
+    sealed(data / "results" / "A1" / "seed-0", {"run": run})
     sealed(data / "results" / "base", {"run": {}})
     made_from = manifest_fingerprint(read_manifest(data / "results" / "base"))
     sealed(data / "tables", {"results": {"base": made_from}})
     assert problems(data) == set()
     shutil.rmtree(data / "runs" / "A1" / "seed-0")
     assert problems(data) == set()  # weights were deleted to save space
-    sealed(data / "runs" / "A1" / "seed-0", {"beta": 0.1})
+    sealed(data / "runs" / "A1" / "seed-0", {**run, "beta": 0.1})
+    shutil.copytree(data / "results" / "A1" / "seed-0", data / "results" / "A1" / "seed-1")
     (data / "results" / "base" / "vlind.json").write_text("{}")
     finish(data / "results" / "base")
-    assert problems(data) == {("seed-0", "other run"), ("tables", "outdated")}
+    assert problems(data) == {
+        ("seed-0", "other run"),
+        ("seed-1", "other run"),  # a copy would count as another seed
+        ("tables", "outdated"),
+    }
 
 
 @pytest.mark.kind("A. A report may only say what its runs had")

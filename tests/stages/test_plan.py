@@ -29,7 +29,7 @@ def session(root, changes=""):
 def root(tmp_path):
     """A workspace whose folders are sealed with the settings of the smoke profile."""
     made = session(tmp_path / "work")
-    for folder, settings in plan.folders(made, VARIANTS):
+    for folder, settings in plan.folders(made, [(name, 0, "full") for name in VARIANTS]):
         folder.mkdir(parents=True)
         (folder / "content").write_text(folder.name)
         if folder.parent.parent.name == "runs":
@@ -74,6 +74,8 @@ def test_folders_made_with_the_profile_are_accepted_again_and_as_a_copy(root, tm
         ("variants: [dpo, A1, A2]", set()),
         ("launch: {processes: 2}", set()),
         ("title: Ours", set()),
+        ("world: {make_rows: 'mine:rows'}", {"source"}),
+        ("world: {judge_by_truth: 'mine:judge'}", {"results/base"} | RESULTS),
     ],
 )
 def test_a_change_of_a_setting_refuses_the_folders_that_depend_on_it(
@@ -124,7 +126,7 @@ def test_the_refusal_names_all_folders_the_setting_and_both_values(root, result)
 def test_results_with_different_settings_cannot_share_a_table(root, changes, result):
     other = session(root, changes)
     folder = other.workspace.result("A1/seed-0")
-    settings = dict(plan.folders(other, ["A1"]))[folder]
+    settings = dict(plan.folders(other, [("A1", 0, "full")]))[folder]
     shutil.rmtree(folder)
     begin(folder, settings)
     finish(folder)
@@ -135,7 +137,7 @@ def test_results_with_different_settings_cannot_share_a_table(root, changes, res
 
 def test_the_settings_that_results_share_have_three_sections(root):
     results = collect(session(root).workspace.results, VARIANTS, [0])
-    assert set(results.settings) == {"evaluation", "training", "rows"}
+    assert set(results.settings) == {"evaluation", "training", "rows", "dpo's", "A1's"}
     assert results.settings["training"]["learning_rate"] == 0.0003
     assert results.settings["rows"]["image"] == "mask_token"
     assert "seed" in read_manifest(results.folder / "A1/seed-0")["settings"]["run"]

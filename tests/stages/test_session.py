@@ -55,6 +55,15 @@ def test_papermills_raw_option_keeps_a_text(value, tmp_path):
     assert f"annotator = {json.dumps(value)}" in "".join(injected["source"])
 
 
+@pytest.mark.kind("A. No edit of a parameters cell changes the pipeline")
+def test_a_parameter_that_a_notebook_sets_again_after_papermill_is_refused(result):
+    cells = ['seeds: str = ""', '# Parameters\nseeds = "0"\n', 'seeds: str = "1"']
+    with pytest.raises(NapoError, match="Parameter seeds was given as '0' and is '1'") as error:
+        check_parameters({"seeds": "1"}, {"seeds": str}, cells)
+    result(error.value)
+    assert check_parameters({"seeds": "0"}, {"seeds": str}, cells) == {"seeds": "0"}
+
+
 def test_a_session_for_scripts_opens_profile_and_workspace(tmp_path):
     opened = open_session("smoke", str(tmp_path))
     assert opened.workspace.data == tmp_path / "data" / "smoke"

@@ -35,3 +35,12 @@ def test_a_damaged_file_of_margins_is_refused(tmp_path, content):
     (tmp_path / "fig4.csv").write_bytes(content)
     with pytest.raises(NapoError, match="is not a table of margins"):
         redraw(tmp_path, ["fig4"])
+
+
+@pytest.mark.kind("A. A report may only say what its runs had")
+def test_margins_that_were_edited_are_not_drawn(tmp_path):
+    figures.save(figures.fig4(margin_frame()), tmp_path, "fig4", margin_frame())
+    text = (tmp_path / "fig4.csv").read_text()
+    (tmp_path / "fig4.csv").write_text(text.replace("unbiased", "biased"))
+    with pytest.raises(NapoError, match=r"fig4\.csv was changed after it was written"):
+        redraw(tmp_path)
