@@ -87,7 +87,7 @@ def reproduce(
             print(f"{path} is missing; it is made again.")
         variants = plan.variants_of(session, seeds, tune, baselines)
         plan.check_settings(session, variants, seeds, tune)
-        again = plan.outdated(session, seeds, tune)
+        again = plan.outdated(session, variants, seeds, tune)
         config = {"profile": profile, "workspace": str(workspace.root), "variants": variants,
                   "seeds": seeds, "tune": tune}  # fmt: skip
         config = {name: value for name, value in config.items() if value}

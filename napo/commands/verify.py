@@ -51,7 +51,7 @@ def report(session: Session) -> int:
     for folder, words in others:
         print(f"settings   {folder} was made with others than the profile's ({words})")
     try:
-        outdated = plan.outdated(session)
+        outdated = plan.outdated(session, plan.variants_of(session, "", "", baselines=False))
     except NapoError as error:  # results that cannot share a table
         outdated = [str(error)]
     for path in outdated:

@@ -169,8 +169,12 @@ def outdated_report(session: Session, seeds: str, tune: str) -> bool:
     return bool(missing_files(folder) or conflicts(folder, expected))
 
 
-def outdated(session: Session, seeds: str = "", tune: str = "") -> list[str]:
+def outdated(
+    session: Session, variants: Iterable[str], seeds: str = "", tune: str = ""
+) -> list[str]:
     """The outputs that are there and have to be made again, as paths below the workspace.
+
+    The report is one of them if a result of these variants, or a figure, has still to be made.
 
     Raises:
         NapoError: when results with different settings would share a table.
@@ -186,7 +190,13 @@ def outdated(session: Session, seeds: str = "", tune: str = "") -> list[str]:
     paths += figures
     if figures and not label_problems(session):  # notebook 02 shows how far annotators agree
         paths.append(workspace.annotations / MANIFEST)
-    if figures or outdated_report(session, seeds, tune):
+    names = [
+        run_name(v, seed, session.tune(tune)) for v in variants for seed in session.seeds(seeds)
+    ]
+    to_come = not all(complete(workspace.result(name)) for name in ("base", *names))
+    fig3 = [workspace.figures / f"fig3.{kind}" for kind in ("pdf", "svg", "png", "csv")]
+    to_come |= bool(figures) or not all(path.is_file() for path in fig3)
+    if to_come or outdated_report(session, seeds, tune):
         paths.append(workspace.data / session.edition("tables", seeds, tune) / MANIFEST)
     return [path.relative_to(workspace.root).as_posix() for path in paths if path.is_file()]
 

@@ -142,3 +142,13 @@ def test_the_settings_that_results_share_have_three_sections(root):
     assert results.settings["rows"]["image"] == "mask_token"
     assert "seed" in read_manifest(results.folder / "A1/seed-0")["settings"]["run"]
     assert "objective" not in results.settings["training"]
+
+
+@kind
+def test_a_report_is_made_again_when_a_result_is_still_to_come(root):
+    opened = session(root)
+    folder = opened.workspace.tables
+    begin(folder, {})
+    finish(folder)
+    again = plan.outdated(opened, [*VARIANTS, "A2"])
+    assert "data/smoke/tables/manifest.json" in again
