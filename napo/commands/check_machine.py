@@ -22,7 +22,8 @@ from napo.commands.check_inputs import Remark
 from napo.errors import NapoError
 from napo.stages import launch
 from napo.stages.session import Session
-from napo.training.arguments import REPORTERS
+from napo.training.arguments import REPORTERS, has_key
+from napo.training.divergence import half_precision
 
 
 class Machine(NamedTuple):
@@ -138,9 +139,8 @@ def keys(session: Session) -> Iterator[Remark]:
         if not is_address(os.environ.get("OPENAI_BASE_URL", "https://api.openai.com")):
             yield "fault", "OPENAI_BASE_URL is not the address of a server; correct or unset it."
     tracker = profile.training.report_to
-    variables = REPORTERS.get(tracker, ())
-    if variables and not any(map(os.environ.get, variables)):
-        names = " nor ".join(variables)
+    if not has_key(tracker):
+        names = " nor ".join(REPORTERS[tracker])
         yield "fault", f"training.report_to is {tracker}, and neither {names} is set; set one."
 
 
@@ -156,5 +156,14 @@ def processes(session: Session, gpus: int) -> Iterator[Remark]:
             f"training.batch_size {training.batch_size} is not a multiple of "
             f"micro_batch_size {micro} x {count} processes; change one of them.",
         )
+    strategy, dtype = profile.launch.strategy, profile.model.dtype
+    if count > 1 and strategy != "ddp" and not training.bf16:
+        yield (
+            "fault",
+            f"launch.strategy is {strategy}, which computes in bfloat16, and training.bf16 is "
+            "false; set it to true, or strategy to ddp.",
+        )
+    if training.tune == "full" and dtype != "float32" and not training.bf16:
+        yield "fault", half_precision(dtype)
     if not profile.variants:
         yield "note", "variants is empty: nothing is trained, and tables hold the base only."

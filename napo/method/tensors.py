@@ -13,6 +13,8 @@ from napo.config.variants import RESPONSES
 from napo.errors import NapoError, unknown
 from napo.method.losses import wide
 
+SCORE = "score them with napo.method.logprobs.score_reference and join its columns by id"
+
 
 @dataclass(frozen=True)
 class LogProbs:
@@ -70,14 +72,21 @@ class LogProbs:
         """The reference's log-probs from the columns `<response>_logp` and `<response>_tokens`.
 
         Raises:
-            NapoError: if a row lacks one of them, or a response has no tokens.
+            NapoError: if a row lacks one of them or it holds no number, or a response has no
+                tokens.
         """
+        sums, tokens = [], []
         try:
-            sums = [[float(row[f"{name}_logp"]) for name in responses] for row in rows]
-            tokens = [[int(row[f"{name}_tokens"]) for name in responses] for row in rows]
+            for row in rows:
+                sums.append([float(row[f"{name}_logp"]) for name in responses])
+                tokens.append([int(row[f"{name}_tokens"]) for name in responses])
         except KeyError as missing:
+            raise NapoError(f"The rows have no reference column {missing}; {SCORE}.") from None
+        except (TypeError, ValueError, OverflowError):  # as from None or a text
+            position = len(tokens)
+            values = {k: v for k, v in row.items() if k.endswith(("_logp", "_tokens"))}
             raise NapoError(
-                f"The rows have no reference column {missing}; score them with "
-                "napo.method.logprobs.score_reference and join its columns by id."
+                f"Row {row.get('id', position)}: a reference column holds no number ({values}); "
+                f"{SCORE}."
             ) from None
         return cls(torch.tensor(sums, dtype=torch.float64), torch.tensor(tokens), tuple(responses))

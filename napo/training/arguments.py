@@ -5,6 +5,7 @@ A setting of `transformers` is honoured, or refused in one sentence; none is ign
 
 from __future__ import annotations
 
+import netrc
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -129,6 +130,13 @@ def check_arguments(args: NaPOConfig, others: Mapping[str, Any]) -> None:
             raise NapoError(f"accelerator_config.{name} is refused: {ORDER}.")
     if args.reference not in REFERENCES:
         raise unknown("reference", args.reference, REFERENCES)
+    precision = "bf16" if args.bf16 else "no"
+    if args.mixed_precision != precision:  # transformers lets the variable decide
+        raise NapoError(
+            f"ACCELERATE_MIXED_PRECISION is {args.mixed_precision} in the environment, where "
+            f"accelerate launch puts it, and bf16 is {args.bf16}; set bf16 to true, or the "
+            "variable (mixed_precision of the launch configuration) to no."
+        )
     for name in args.report_to:
         require_reporter(name)
 
@@ -148,12 +156,23 @@ def require_reporter(name: str) -> None:
         raise NapoError(
             f"report_to is {name}, which is not installed: pip install {name}, or set it to none."
         )
-    variables = REPORTERS[name]
-    if variables and not any(map(os.environ.get, variables)):
+    if not has_key(name):
         raise NapoError(
-            f"report_to is {name}, and neither {' nor '.join(variables)} is set; set the key in "
-            "the environment, or WANDB_MODE=offline."
+            f"report_to is {name}, and neither {' nor '.join(REPORTERS[name])} is set; set the key "
+            "in the environment, log in with wandb login, or set WANDB_MODE=offline."
         )
+
+
+def has_key(name: str) -> bool:
+    """Whether a service of reports needs no key, or has one in the environment or by its login."""
+    variables = REPORTERS.get(name, ())
+    if not variables or any(map(os.environ.get, variables)):
+        return True
+    try:  # where wandb login puts the key
+        logins = netrc.netrc(os.environ.get("NETRC") or Path.home() / ".netrc")
+    except (OSError, ValueError, netrc.NetrcParseError):
+        return False
+    return logins.authenticators("api.wandb.ai") is not None
 
 
 def trainer_arguments(
@@ -170,9 +189,17 @@ def trainer_arguments(
         name: the run's name where it is reported, such as "A1/seed-0".
 
     Raises:
-        NapoError: if the batch cannot be divided among the processes.
+        NapoError: if the batch cannot be divided among the processes, or they have no numbers.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    world = os.environ.get("WORLD_SIZE", "1")
+    unset = [variable for variable in ("RANK", "LOCAL_RANK") if variable not in os.environ]
+    if world != "1" and unset:
+        raise NapoError(
+            f"WORLD_SIZE is {world!r} in the environment and {' and '.join(unset)} is not set; "
+            "unset WORLD_SIZE for one process, or start several with torchrun or accelerate "
+            "launch, which set all of them."
+        )
+    processes = int(world)
     micro = min(settings.micro_batch_size, settings.batch_size)
     if settings.batch_size % (micro * processes):
         raise NapoError(

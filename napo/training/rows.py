@@ -87,9 +87,12 @@ class EncodedRows(Dataset):
         row_bytes = 4096 + sum(value.nbytes for value in pixels if isinstance(value, Tensor))
         if len(rows) * row_bytes <= CACHE_BYTES:
             self.encoded = [first, *(self.encode(index) for index in range(1, len(rows)))]
+            tokens = [self.token_counts(row) for row in self.encoded]
         else:
-            self.check_texts(first)
+            tokens = self.check_texts(first)
         self.reference = self.reference_scores(scorer, logits_mb) if reference else None
+        if self.reference is not None:
+            self.check_reference(torch.tensor(tokens))
         if self.reference is not None:
             self.digest = fingerprint([len(rows), self.reference.sum.tolist()])
         else:
@@ -112,6 +115,11 @@ class EncodedRows(Dataset):
         row = read_row(self.rows[index], index, self.responses)
         return encode(row, self.processor, self.responses, self.max_length)
 
+    def token_counts(self, row: EncodedRow) -> list[int]:
+        """Numbers of tokens of a row's responses; a corrupted image has those of the chosen one."""
+        chosen = row.answers.get("chosen")
+        return [len(row.answers.get(name, chosen)[1]) for name in self.responses]
+
     def collate(self, items: Sequence[tuple[EncodedRow, LogProbs | None]], layout: str) -> Batch:
         """A batch of rows (see `napo.method.layout.assemble`)."""
         rows, scores = zip(*items, strict=True)
@@ -121,8 +129,8 @@ class EncodedRows(Dataset):
             reference = LogProbs(sums, tokens, self.responses)
         return assemble(rows, pad_id(self.processor), layout=layout, reference=reference)
 
-    def check_texts(self, first: EncodedRow) -> None:
-        """Encode every row once and keep nothing, to find an empty response or a long prompt.
+    def check_texts(self, first: EncodedRow) -> list[list[int]]:
+        """Encode every row once, to find an empty response or a long prompt; keep token counts.
 
         If all images have equally many tokens, the first row's image stands for all of them.
 
@@ -135,11 +143,35 @@ class EncodedRows(Dataset):
             rows, pixels = self.texts, first.prompts[0].pixels
             # The corrupted image has as many tokens, and its response is the chosen one.
             responses = tuple(name for name in responses if name != CORRUPTED)
+        counts = []
         with Progress(len(rows), "check the rows") as progress:
             for index, row in enumerate(rows):
                 row = read_row({**row, **image}, index, responses)
-                encode(row, self.processor, responses, self.max_length, pixels)
+                encoded = encode(row, self.processor, responses, self.max_length, pixels)
+                counts.append(self.token_counts(encoded))
                 progress.advance()
+        return counts
+
+    def check_reference(self, tokens: Tensor) -> None:
+        """Stop if a row was scored with other texts, or cut at another length, than it has now.
+
+        Args:
+            tokens: numbers of tokens of the responses as encoded, shape (rows, responses).
+
+        Raises:
+            NapoError: naming the first such row and its response.
+        """
+        differing = (tokens != self.reference.tokens).nonzero()
+        if not len(differing):
+            return
+        index, response = differing[0].tolist()
+        name, count = self.responses[response], int(self.reference.tokens[index, response])
+        raise NapoError(
+            f"Row {self.encode(index).id}: its {name} has {int(tokens[index, response])} tokens, "
+            f"and the reference scored {count}, of another text, max_length or tokenizer; score "
+            f"the rows again (notebooks/01_build_biased_data.ipynb), or leave the columns "
+            f"{name}_logp and {name}_tokens out."
+        )
 
     def reference_scores(self, scorer: nn.Module | None, logits_mb: float) -> LogProbs:
         """The reference's log-probs, from columns of the rows or from the scorer.

@@ -26,6 +26,7 @@ from napo.models.load import load_model
 from napo.progress import Progress
 from napo.training import checkpoints
 from napo.training.arguments import trainer_arguments
+from napo.training.divergence import half_precision
 from napo.training.trainer import NaPOTrainer
 from napo.workspace import provenance
 from napo.workspace.files import (
@@ -145,11 +146,13 @@ def train_run(
             )
         checkpoints.clear(folder)
         return final
+    if tune == "full":
+        if dtype != "float32" and not settings.bf16:
+            raise NapoError(half_precision(dtype))
+        dtype = "float32"  # with bf16, products are in bfloat16
     sweep(folder)
     name = run_name(objective.variant.name, seed, tune)
     args = trainer_arguments(folder, settings, seed, tune, data_workers, name)
-    if tune == "full" and settings.bf16:
-        dtype = "float32"  # bfloat16 weights lose a step of 5e-7; products are in bfloat16
     model, processor = load_model(
         model_path,
         dtype=dtype,
@@ -244,14 +247,17 @@ def run_from_file(run: Run) -> Path:
     """Train the run of a file; its folder is claimed before and sealed with a manifest after.
 
     Raises:
-        NapoError: as `train_run`, or when the reference was computed with other prompts.
+        NapoError: as `train_run`, or when the reference was computed with other settings.
     """
     rows, reference = Path(run.rows), Path(run.reference)
     scored = require(reference)["settings"] if complete(reference) else {}
-    for name in ("image_mode", "system"):
-        if scored.get(name, getattr(run, name)) != getattr(run, name):
+    given = {"image_mode": run.image_mode, "system": run.system}
+    if run.tune != "qlora":  # which computes the reference itself
+        given |= {"max_length": run.training.max_length, "dtype": run.dtype}
+    for name, value in given.items():
+        if scored.get(name, value) != value:
             raise NapoError(
-                f"{name} is {getattr(run, name)!r}, and the reference in {reference} was computed "
+                f"{name} is {value!r}, and the reference in {reference} was computed "
                 f"with {scored[name]!r}; give the same."
             )
     settings = {

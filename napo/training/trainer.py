@@ -124,6 +124,12 @@ class NaPOTrainer(ResumableTrainer):
                 "peft_config is refused: the model has an adapter already; leave peft_config out, "
                 "or merge the adapter first."
             )
+        if has_adapter and list(model.peft_config) != ["default"]:
+            raise NapoError(
+                f"The model's adapters are named {', '.join(model.peft_config)}, and a run could "
+                "not be resumed; give a model with one adapter, loaded under peft's own name, "
+                "default."
+            )
         if args.reference == "adapter_off" and peft_config is None and not has_adapter:
             raise NapoError(
                 "reference is adapter_off, but this model has no adapter to switch off; "
@@ -151,7 +157,7 @@ class NaPOTrainer(ResumableTrainer):
             model = add_adapter(model, peft_config, args.seed)
         elif not has_adapter:
             freeze_vision_tower(model)
-        check_trained(model, optimizers[0])
+        check_trained(model, optimizers[0], masters=args.deepspeed_plugin is not None)
         super().__init__(
             model=model,
             args=args,
@@ -220,7 +226,7 @@ class NaPOTrainer(ResumableTrainer):
         if step == 0:
             half = self.args.bf16 or next(self.model.parameters()).dtype != torch.float32
             tolerance = 0.1 if half else 1e-3
-        check_log_probs(policy, batch, tolerance)
+        check_log_probs(policy, batch, tolerance, self.args.reference == "adapter_off")
         output = self.objective(policy, batch.reference, step=step, seed=self.args.seed)
         if not output.loss.isfinite():
             raise Diverged("The loss is not finite")

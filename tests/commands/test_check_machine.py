@@ -65,6 +65,7 @@ def test_word_lists_are_tried_one_by_one(monkeypatch):
         ({"data": {"source": "in/rows", "expected": 9}}, "holds 8 rows where 9 are expected"),
         ({"training": {"max_length": 20}}, "8 rows cannot be used"),
         ({"training": {"batch_size": 8}, "launch": {"processes": 4}}, "not a multiple"),
+        ({"model": {"dtype": "bfloat16"}}, "The weights to train are bfloat16, which rounds"),
         ({"training": {"tune": "qlora"}}, "is qlora, which needs bitsandbytes: pip install"),
         ({"masks": {"engine": "vllm"}}, "engine is vllm, which needs vllm: pip install vllm"),
         ({"training": {"lora_targets": "q_prj"}}, "LoRA target 'q_prj'. Did you mean 'q_proj'?"),
@@ -96,11 +97,15 @@ def test_keys_are_looked_for_where_a_judge_needs_them(profile, bare, monkeypatch
     assert [state for state, _ in check_machine.keys(session)] == ["fault"]
 
 
-def test_a_trackers_key_is_looked_for(profile, bare, monkeypatch):
+def test_a_trackers_key_is_looked_for(profile, bare, monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     session = profile(training={"report_to": "wandb"})
     ((state, text),) = check_machine.keys(session)
     assert state == "fault" and "neither WANDB_API_KEY nor WANDB_MODE is set" in text
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key")
+    assert list(check_machine.keys(session)) == []
+    (tmp_path / "netrc").unlink()
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert list(check_machine.keys(session)) == []
 
@@ -110,6 +115,15 @@ def test_more_processes_than_gpus_are_a_fault(profile):
     machine = check.Machine(((8e10, 8e10),) * 2, 1e12)
     texts = [f.text for f in check.check(session, machine=machine) if f.state == "fault"]
     assert any("launch.processes is 8, and 2 GPUs are visible" in text for text in texts)
+
+
+@TRUE
+def test_a_strategy_that_computes_in_bfloat16_needs_bf16(profile):
+    for bf16, states in ((False, ["ok", "fault"]), (True, ["ok"])):
+        session = profile(
+            launch={"strategy": "fsdp2", "processes": 2}, training={"batch_size": 2, "bf16": bf16}
+        )
+        assert [state for state, _ in check_machine.processes(session, 2)] == states
 
 
 def test_an_empty_list_of_variants_is_a_note(profile):

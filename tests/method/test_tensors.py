@@ -47,3 +47,22 @@ def test_losses_and_objective_need_no_model_library():
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.kind("rows as people have them")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chosen_logp": None},
+        {"chosen_logp": "low"},
+        {"chosen_tokens": None},
+        {"chosen_tokens": float("nan")},
+        {"chosen_tokens": float("inf")},
+    ],
+    ids=str,
+)
+def test_a_reference_column_without_a_number_is_refused_by_row(change, result):
+    row = {"id": "a", "chosen_logp": -3.5, "chosen_tokens": 7}
+    with pytest.raises(NapoError, match=r"^Row b: a reference column holds no number") as caught:
+        LogProbs.from_rows([row, row | {"id": "b"} | change], ("chosen",))
+    result(caught.value)

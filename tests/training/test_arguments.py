@@ -113,11 +113,61 @@ def test_a_missing_reporter_names_its_pip_command(name, base, rows, tmp_path, mo
     assert not (tmp_path / "run").exists()
 
 
-def test_reports_to_wandb_take_the_key_from_the_environment_only(monkeypatch):
+@pytest.fixture
+def no_key(monkeypatch, tmp_path):
+    """W&B is installed; neither a variable nor a login holds its key."""
     monkeypatch.setattr("napo.training.arguments.find_spec", lambda name: True)
     for variable in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "absent"))
+
+
+def test_reports_to_wandb_take_the_key_from_the_environment(no_key, monkeypatch):
     with pytest.raises(NapoError, match="neither WANDB_API_KEY nor WANDB_MODE is set"):
         require_reporter("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     require_reporter("wandb")
+
+
+@pytest.mark.parametrize("place", ["NETRC", "home"])
+def test_reports_to_wandb_take_the_key_of_wandb_login(no_key, monkeypatch, tmp_path, place):
+    file = tmp_path / ".netrc"
+    if place == "NETRC":
+        monkeypatch.setenv("NETRC", str(file))
+    else:
+        monkeypatch.delenv("NETRC")
+        monkeypatch.setenv("HOME", str(tmp_path))
+    for content in ("machine other.host login user password key", "damaged"):
+        file.write_text(content)
+        with pytest.raises(NapoError, match="log in with wandb login"):
+            require_reporter("wandb")
+    file.write_text("machine api.wandb.ai\n  login user\n  password key\n")
+    require_reporter("wandb")
+
+
+@pytest.mark.kind("half precision that is not said")
+@pytest.mark.parametrize(("variable", "bf16"), [("bf16", False), ("fp16", False), ("bf16", True)])
+def test_a_variable_that_changes_the_precision_is_refused(
+    tmp_path, monkeypatch, variable, bf16, result
+):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", variable)
+    args = NaPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=bf16)
+    if bf16:
+        return check_arguments(args, {})
+    with pytest.raises(NapoError, match=f"^ACCELERATE_MIXED_PRECISION is {variable}") as error:
+        check_arguments(args, {})
+    result(error.value)
+
+
+@pytest.mark.kind("the machine's surroundings")
+@pytest.mark.parametrize("variables", [{}, {"RANK": "0"}, {"LOCAL_RANK": "0"}], ids=str)
+def test_several_processes_without_their_numbers_are_refused(
+    base, rows, tmp_path, monkeypatch, variables, result
+):
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"WORLD_SIZE": "2", **variables}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(NapoError, match=r"^WORLD_SIZE is '2' .* not set; unset WORLD") as error:
+        train_run(tmp_path / "run", base, rows, "dpo", SETTINGS, seed=0)
+    result(error.value)

@@ -10,8 +10,10 @@ from transformers import TrainerCallback
 from napo.config.variants import VARIANTS
 from napo.errors import NapoError
 from napo.method.objective import Objective
+from napo.models.load import load_model
 from napo.training import checkpoints
 from napo.training.run import train_run
+from napo.training.trainer import NaPOConfig, NaPOTrainer
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,21 @@ class InfiniteWeight(TrainerCallback):
             weight = next(p for p in model.parameters() if p.requires_grad)
             with torch.no_grad():
                 weight.view(-1)[0] = torch.inf
+
+
+@pytest.mark.kind("half precision that is not said")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("by", ["run", "trainer"])
+def test_full_tuning_of_half_precision_weights_is_refused(base, rows, tmp_path, dtype, by, result):
+    with pytest.raises(NapoError, match=rf"weights to train are {dtype}, .* set bf16") as caught:
+        if by == "run":
+            train_run(tmp_path / "run", base, rows, "dpo", SETTINGS, seed=0, dtype=dtype)
+        else:
+            model, processor = load_model(base, device="cpu", dtype=dtype)
+            args = NaPOConfig(str(tmp_path), per_device_train_batch_size=4, use_cpu=True)
+            NaPOTrainer(model, args, "dpo", rows, processor)
+    assert not list(tmp_path.glob("run/*"))
+    result(caught.value)
 
 
 @pytest.mark.parametrize(

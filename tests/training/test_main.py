@@ -61,12 +61,19 @@ def test_an_unknown_key_of_a_run_file_is_named(base, rows, tmp_path, capsys):
     assert "Did you mean 'variant'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "value"), [("system", "is the cat"), ("image_mode", "pad")])
-def test_a_reference_of_other_prompts_is_refused(base, rows, tmp_path, capsys, name, value):
+@pytest.mark.kind("a stale reference")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("system", "is the cat"), ("image_mode", "pad"), ("max_length", 63), ("dtype", "bfloat16")],
+)
+def test_a_reference_of_other_settings_is_refused(base, rows, tmp_path, capsys, name, value):
     file = write_run(base, rows, tmp_path, tmp_path / "run")
-    with work_on(tmp_path / "reference", {"system": "", "image_mode": "crop"}):
+    scored = {"system": "", "image_mode": "crop", "max_length": 64, "dtype": "float32"}
+    with work_on(tmp_path / "reference", scored):
         pass
-    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+    run = json.loads(file.read_text())
+    (run["training"] if name == "max_length" else run)[name] = value
+    file.write_text(json.dumps(run))
     assert main([str(file)]) == 1
     assert f"{name} is {value!r}, and the reference in" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

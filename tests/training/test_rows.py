@@ -106,3 +106,25 @@ def test_the_sampler_shuffles_by_seed_and_epoch_and_drops_incomplete_batches():
 
     assert len(order(0, 0)) == 8 and order(0, 0) == order(0, 0)
     assert len({tuple(order(seed, epoch)) for seed in (0, 1, 2) for epoch in (0, 1, 2)}) == 9
+
+
+@pytest.mark.kind("a stale reference")
+@pytest.mark.parametrize("form", ["in memory", "too large for memory"])
+@pytest.mark.parametrize(
+    ("response", "change"), [("rejected", 1), ("chosen_corrupted", -1)], ids=str
+)
+def test_a_row_whose_text_changed_since_it_was_scored_is_refused(
+    base, rows, request, form, response, change, result
+):
+    if form != "in memory":
+        request.getfixturevalue("large_data")
+    name = f"{response}_tokens"
+    stale = [row | {name: row[name] + change} if row["id"] == "row-17" else row for row in rows]
+    processor, responses = load_processor(base), VARIANTS["mdpo"].responses
+    assert response in responses
+    count = stale[17][name]
+    sentence = rf"^Row row-17: its {response} has {count - change} tokens, .* scored {count},"
+    with pytest.raises(NapoError, match=sentence) as caught:
+        EncodedRows(stale, processor, responses)
+    result(caught.value)
+    EncodedRows(stale, processor, responses, reference=False)

@@ -103,6 +103,8 @@ def adapter():
         ("second adapter", "the model has an adapter already"),
         ("frozen adapter", "Every weight of the model is frozen"),
         ("tokenizer", "give the model's processor"),
+        ("named adapter", "adapters are named style, .* one adapter"),
+        ("two adapters", "adapters are named default, style, .* one adapter"),
     ],
 )
 def test_arguments_that_do_not_fit_the_model_are_refused(
@@ -116,10 +118,13 @@ def test_arguments_that_do_not_fit_the_model_are_refused(
     elif case == "tokenizer":
         processor = processor.tokenizer
     else:
-        model = get_peft_model(model, adapter())
+        name = "style" if case == "named adapter" else "default"
+        model = get_peft_model(model, adapter(), adapter_name=name)
+    if case == "two adapters":
+        model.add_adapter("style", adapter())
     if case == "frozen adapter":
         model.requires_grad_(False)
-    else:
+    elif "adapters" not in case and "named" not in case:
         others["peft_config"] = adapter()
     with pytest.raises(NapoError, match=message) as error:
         NaPOTrainer(model, args, "dpo", rows, processor, **others)
@@ -153,6 +158,25 @@ def test_switching_the_adapter_off_gives_the_stored_reference(base, rows, tmp_pa
         for term in ("rejected", "language_biased", "vision_biased"):
             assert one[f"{term}_loss"] == pytest.approx(other[f"{term}_loss"], abs=1e-5)
             assert one[f"{term}_psi_sum"] == pytest.approx(other[f"{term}_psi_sum"], abs=1e-4)
+
+
+@pytest.mark.kind("a stale reference")
+def test_a_trained_adapter_is_no_reference_when_it_is_off(base, rows, tmp_path, result):
+    model, processor = load_model(base, device="cpu")
+    model = get_peft_model(model, adapter())
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(weight, 0.5)
+    settings = {"per_device_train_batch_size": 4, "max_steps": 1, "use_cpu": True}
+    for reference in ("adapter_off", "cached"):
+        args = NaPOConfig(str(tmp_path / reference), reference=reference, **settings)
+        made = NaPOTrainer(model, args, "dpo", unscored(rows), processor)
+        if reference == "cached":
+            made.train()
+            continue
+        with pytest.raises(NapoError, match=r"adapter does not start at zero .* cached") as error:
+            made.train()
+        result(error.value)
 
 
 def test_a_full_model_has_no_adapter_to_switch_off(base, rows, tmp_path):
