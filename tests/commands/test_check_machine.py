@@ -121,7 +121,7 @@ def test_more_processes_than_gpus_are_a_fault(profile):
 def test_a_strategy_that_computes_in_bfloat16_needs_bf16(profile):
     for bf16, states in ((False, ["ok", "fault"]), (True, ["ok"])):
         session = profile(
-            launch={"strategy": "fsdp2", "processes": 2}, training={"batch_size": 2, "bf16": bf16}
+            launch={"strategy": "fsdp2", "processes": 2}, training={"batch_size": 8, "bf16": bf16}
         )
         assert [state for state, _ in check_machine.processes(session, 2)] == states
 
