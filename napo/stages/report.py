@@ -147,8 +147,8 @@ def report_content(
 
     profile, workspace = session.profile, session.workspace
     variants = [name for name in results.runs if name != "base"]
-    seeds = sorted({len(results.runs[name]) for name in variants})
-    count = " to ".join(map(str, dict.fromkeys((*seeds[:1], *seeds[-1:]))))
+    counts = sorted({len(results.runs[name]) for name in variants})  # of seeds
+    count = " to ".join(map(str, dict.fromkeys((*counts[:1], *counts[-1:]))))
 
     drawn: dict[bool, list[Picture]] = {True: [], False: []}
     for name, (title, caption) in captions(session, results, seeds, tune).items():
