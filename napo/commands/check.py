@@ -109,7 +109,6 @@ def check(session: Session, quick: bool = False, machine: Machine | None = None)
     with suppress(NapoError):  # a home folder that does not exist, which its parts say
         places = stages.source_folder(session), stages.benchmarks_folder(session)
     collect("workspace", workspace(session))
-    collect("finished", finished(session))
     collect("model", inputs.model(), session.profile.model.path)
     collect("downloads", inputs.downloads())
     collect("rows", inputs.rows(), places[0])
@@ -117,6 +116,7 @@ def check(session: Session, quick: bool = False, machine: Machine | None = None)
         collect(name, inputs.benchmark(name), places[1] / name)
     collect("labels", inputs.labels(), session.workspace.annotations)
     collect("adapter", inputs.adapter())
+    collect("finished", finished(session))
     try:
         machine = machine or Machine.here()
     except Exception as error:  # GPUs that do not answer: everything else is looked at
