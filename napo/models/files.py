@@ -59,7 +59,7 @@ def load_processor(
         processor = loader.from_pretrained(str(path), trust_remote_code=False)
     if getattr(processor, "image_processor", None) is None:
         raise NapoError(f"{path} has no image processor; it is not a model for images and text.")
-    if families.of_processor(processor) is not family:
+    if family.processor not in {kind.__name__ for kind in type(processor).__mro__}:
         raise NapoError(
             f"{path} has a {type(processor).__name__} and a model of type {family.model_type}; get "
             "the processor's files of this very model."

@@ -78,7 +78,7 @@ def load_model(
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=["lm_head", families.of_processor(processor).image_parts],
+            llm_int8_skip_modules=["lm_head", families.of_config(config_of(path)).image_parts],
         )
     with reported(f"The model {path} does not load{DAMAGED}"), without_bars():
         model, report = transformers.AutoModelForImageTextToText.from_pretrained(
