@@ -2,13 +2,21 @@
 
 import hashlib
 import json
+import os
 import re
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
+from napo.config.profile import Profile, Source
+from napo.data.fetch import fetch
+from napo.workspace.folders import Workspace
+
 LARGE = 1000  # bytes
+BODY = bytes(range(256)) * 4000
 OLD, NEW = "a" * 40, "b" * 40
 
 
@@ -95,3 +103,41 @@ def running_server():
     server.may_answer.set()
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def server():
+    with running_server() as server:
+        server.files["/f"] = b"x"
+        yield server
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace.open(str(tmp_path / "w"), "p")
+
+
+def profile(*sources):
+    return Profile(name="p", sources=sources)
+
+
+def source(**settings):
+    return Source(**{"name": "thing", "to": "data/downloads/thing", **settings})
+
+
+def report(profile, workspace, **options):
+    lines = []
+    fetch(profile, workspace, say=lines.append, **options)
+    return "\n".join(lines)
+
+
+def flip(path):
+    """Change one byte of a file, and nothing that a listing shows."""
+    content, state = bytearray(path.read_bytes()), path.stat()
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def tree(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))

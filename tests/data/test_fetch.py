@@ -1,64 +1,28 @@
 """What a profile needs: reported, downloaded, resumed; from a local server and the hub's client."""
 
+# ruff: noqa: F401, F811 - fixtures of hub_fixtures
+
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
 import time
 import zipfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hub_fixtures import NEW, OLD, running_server
+from hub_fixtures import BODY, OLD, flip, profile, report, server, source, tree, workspace
 
-from napo.config.profile import Profile, Source, load_profile
-from napo.data.fetch import RECORD, fetch, items, require_unchanged, status
+from napo.config.profile import load_profile
+from napo.data.fetch import RECORD, fetch, items, status
 from napo.errors import NapoError
-from napo.models.fingerprint import model_fingerprint
 from napo.workspace.files import write_json
-from napo.workspace.folders import Workspace
-
-BODY = bytes(range(256)) * 4000
-
-
-@pytest.fixture
-def server():
-    with running_server() as server:
-        server.files["/f"] = b"x"
-        yield server
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    return Workspace.open(str(tmp_path / "w"), "p")
-
-
-def profile(*sources):
-    return Profile(name="p", sources=sources)
-
-
-def source(**settings):
-    return Source(**{"name": "thing", "to": "data/downloads/thing", **settings})
-
-
-def report(profile, workspace, **options):
-    lines = []
-    fetch(profile, workspace, say=lines.append, **options)
-    return "\n".join(lines)
 
 
 def disk_with(monkeypatch, free):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
-
-
-def tree(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 def test_an_address_that_is_gone_does_not_stop_the_others(server, workspace):
@@ -188,130 +152,7 @@ def test_sources_that_cannot_be_fetched_are_one_sentence(workspace, sources, pro
         report(profile(*(source(**s) for s in sources)), workspace, yes=True, only="thing")
 
 
-def run(server, workspace, *sources, model=None, arguments=("--yes",)):
-    """The command line in a process of its own, with the local server as the hub."""
-    path = workspace.root.parent / "p.yaml"
-    settings = {"sources": [item.model_dump() for item in sources], "model": model or {}}
-    path.write_text(json.dumps(settings))
-    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": server.address}
-    environment |= {"HF_HOME": str(workspace.root.parent / "hub"), "HF_TOKEN": "hf_secret"}
-    command = [sys.executable, "-m", "napo", "fetch", "--profile", str(path)]
-    command += ["--workspace", str(workspace.root), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
-
-
-def test_a_repository_is_fetched_at_the_recorded_commit_and_mended(server, workspace):
-    server.hub[OLD] = {"Bench/data.json": b"[]", "Bench/images/1.jpg": BODY, "README.md": b"old"}
-    server.hub[NEW] = {"Bench/data.json": b"[1]", "Bench/images/1.jpg": BODY}
-    server.newest = OLD
-    item = source(repo="o/d", files=("Bench/*",), holds={"data.json": 1})
-    folder = workspace.root / "data/downloads/thing"
-    dry = run(server, workspace, item, arguments=())
-    assert re.search(rf"1.0 MB +missing +see its page +{OLD[:12]}", dry.stdout)
-    assert not workspace.root.exists()
-
-    done = run(server, workspace, item)
-    assert (done.returncode, "hf_secret" in done.stdout + done.stderr) == (0, False)
-    assert tree(folder) == ["Bench", "Bench/data.json", "Bench/images", "Bench/images/1.jpg",
-                            "data.json", "images"]  # fmt: skip
-
-    server.newest = NEW
-    (folder / "Bench/images/1.jpg").write_bytes(b"cut")
-    [state] = status(profile(item), workspace)
-    assert (state.state, state.lacks, state.commit) == ("partly", ("Bench/images/1.jpg",), OLD)
-    assert run(server, workspace, item).returncode == 0
-    assert (folder / "Bench/images/1.jpg").read_bytes() == BODY
-    assert (folder / "data.json").read_bytes() == b"[]"
-
-
-def test_a_repository_that_breaks_off_continues_at_its_first_commit(server, workspace):
-    server.hub[OLD], server.newest, server.cut = {"a.parquet": BODY}, OLD, 1000
-    item = source(repo="o/d")
-    assert "napo: thing: The hub cannot be reached" in run(server, workspace, item).stderr
-    server.hub[NEW], server.newest, server.cut = {"a.parquet": b"new"}, NEW, None
-    assert run(server, workspace, item).returncode == 0
-    assert (workspace.root / "data/downloads/thing/a.parquet").read_bytes() == BODY
-
-
-def test_the_base_model_is_fetched_to_where_the_profile_loads_it_from(server, workspace):
-    model = {"path": "o/d", "revision": OLD}
-    server.hub[OLD] = {"config.json": b"{}", "model.safetensors": BODY, "pytorch_model.bin": BODY}
-    assert run(server, workspace, model=model).returncode == 0
-    assert " complete " in run(server, workspace, model=model, arguments=()).stdout
-    script = f"from napo.config.settings import Model; print(Model(**{model}).location)"
-    environment = {**os.environ, "HF_HOME": str(workspace.root.parent / "hub")}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
-    assert tree(Path(done.stdout.decode().strip())) == ["config.json", "model.safetensors"]
-
-
 TRUSTED = pytest.mark.kind("bytes are trusted by size")
-
-
-def flip(path):
-    """Change one byte of a file, and nothing that a listing shows."""
-    content, state = bytearray(path.read_bytes()), path.stat()
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-
-
-@TRUSTED
-@pytest.mark.parametrize("name", ["Bench/images/1.jpg", "Bench/data.json"])  # LFS, git
-def test_one_wrong_byte_of_a_repository_is_seen_and_mended(server, workspace, name, result):
-    server.hub[OLD] = {"Bench/data.json": b"[12345]", "Bench/images/1.jpg": BODY}
-    server.newest = OLD
-    item = source(repo="o/d", files=("Bench/*",), holds={"data.json": 1})
-    path = workspace.root / "data/downloads/thing" / name
-    assert run(server, workspace, item).returncode == 0
-    flip(path)
-    [state] = status(profile(item), workspace)
-    result(f"{state}, lacks {state.lacks}")
-    assert (state.state, state.lacks, state.changed) == ("partly", (name,), (name,))
-    with pytest.raises(NapoError, match=f"{name} has other bytes than thing has; call make fetch"):
-        require_unchanged(profile(item), workspace)
-    assert run(server, workspace, item).returncode == 0
-    assert path.read_bytes() == server.hub[OLD][name]
-    require_unchanged(profile(item), workspace)
-
-
-@TRUSTED
-def test_a_copy_placed_by_hand_is_compared_with_the_hub_and_mended(server, workspace, result):
-    server.hub[NEW] = {"a.parquet": BODY, "b.parquet": BODY[::-1]}
-    item = source(repo="o/d", revision=NEW, holds={"*.parquet": 2})
-    folder = workspace.root / "data/downloads/thing"
-    folder.mkdir(parents=True)
-    elsewhere = workspace.root / "shared.parquet"
-    for path, content in ((folder / "a.parquet", BODY), (elsewhere, BODY[::-1])):
-        path.write_bytes(content)
-    (folder / "b.parquet").symlink_to(elsewhere)
-    assert " complete " in run(server, workspace, item, arguments=()).stdout
-    flip(elsewhere)
-    changed = elsewhere.read_bytes()
-    dry = run(server, workspace, item, arguments=()).stdout
-    assert " complete " not in dry and "2 of 2 files" in dry
-    assert run(server, workspace, item).returncode == 0
-    assert (folder / "b.parquet").read_bytes() == BODY[::-1]
-    assert elsewhere.read_bytes() == changed  # the person's own file is left alone
-    result("named as not whole; the hub's file replaces the link, not the file behind it")
-
-
-@TRUSTED
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])  # LFS, git
-def test_the_models_own_files_in_the_cache_are_hashed(server, workspace, name, result):
-    server.hub[OLD] = {"config.json": b'{"a": 1}', "model.safetensors": BODY}
-    model = {"path": "o/d", "revision": OLD}
-    assert run(server, workspace, model=model).returncode == 0
-    snapshot = workspace.root.parent / f"hub/hub/models--o--d/snapshots/{OLD}"
-    model_fingerprint(snapshot)
-    shutil.rmtree(workspace.root / "data")  # a cache that another program has filled
-    flip((snapshot / name).resolve())
-    with pytest.raises(NapoError, match=r"is damaged \(its hash is not the hub") as error:
-        model_fingerprint(snapshot)
-    result(error.value)
-    dry = run(server, workspace, model=model, arguments=()).stdout
-    assert " complete " not in dry
-    assert run(server, workspace, model=model).returncode == 0
-    assert (snapshot / name).read_bytes() == server.hub[OLD][name]
 
 
 @TRUSTED
@@ -334,54 +175,6 @@ def test_one_wrong_byte_from_an_address_is_seen_and_mended(server, workspace, re
     [state] = status(both, workspace)
     result(f"{state}, lacks {state.lacks}")
     assert state.lacks == ("pinned",)
-
-
-@TRUSTED
-def test_a_server_that_sends_other_bytes_is_refused(server, workspace, result):
-    server.hub[OLD] = {"a.parquet": BODY}
-    server.newest = OLD
-    server.sends = {"a.parquet": BODY[:-1] + b"x"}
-    done = run(server, workspace, source(repo="o/d"))
-    result(done.stderr.strip())
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "did not arrive with the hash that the hub gives" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"repo": "o/nothing"}, "o/nothing is not on the hub, or needs a token"),
-        ({"repo": "o/d", "revision": "c" * 40}, "o/d has no revision 'ccc"),
-        ({"repo": "o/d", "files": ("*.zip",)}, "o/d has no file like *.zip"),
-        ({"repo": "no hub id/at/all"}, "no hub id/at/all is not a valid name"),
-    ],
-)
-def test_what_the_hub_does_not_have_is_one_sentence(server, workspace, settings, sentence):
-    server.hub[NEW] = {"a.parquet": b"new"}
-    done = run(server, workspace, source(**settings))
-    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
-    assert f"napo: thing: {sentence}" in done.stderr
-
-
-@pytest.mark.kind("the machine's surroundings")
-@pytest.mark.parametrize(
-    ("name", "value", "sentence"),
-    [
-        ("ALL_PROXY", "socks5h://me:my-password@host:port", "a wrong address; the environment"),
-        ("ALL_PROXY", "foo://me:my-password@127.0.0.1:9", "Unknown scheme"),
-        ("SSL_CERT_FILE", "/nowhere.pem", "No such file"),
-    ],
-)
-def test_a_variable_that_keeps_the_hub_away_is_named(
-    server, workspace, monkeypatch, result, name, value, sentence
-):
-    server.hub[NEW] = {"a.parquet": b"new"}
-    monkeypatch.setenv(name, value)
-    done = run(server, workspace, source(repo="o/d"))
-    [line] = [line for line in done.stderr.splitlines() if "The hub cannot be reached" in line]
-    assert sentence in line and f"the environment sets {name}" in line
-    assert "my-password" not in done.stdout + done.stderr and "Traceback" not in done.stderr
-    result(line)
 
 
 def test_without_the_hub_the_sizes_are_the_profiles(workspace, monkeypatch):
