@@ -27,7 +27,7 @@ LIMITS = {  # bytes of a file: settings and manifests fit, the stage's own files
     "reference": (3_000, "part-00000.parquet"),
     "train full": (1_000_000, "checkpoint-2"),
     "train lora": (20_000, "checkpoint-2"),
-    "evaluate": (2_500, "vlind.answers.jsonl"),
+    "evaluate": (4_000, "vlind.answers.jsonl"),
 }
 
 
