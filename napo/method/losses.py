@@ -140,8 +140,8 @@ def dynamic_weights(psi_sums: Tensor, rule: str = "margin", floor: float = 0.0) 
         rule: "margin": each term's share of the total margin, cut to [0.01, 1] and not renormalised
             after it, and uniform while the total is not positive, as at the first step, where every
             margin is 0; "uniform": 1 / terms; "none": 1 each, a plain sum.
-        floor: a total up to this counts as not positive. At the first step the margins are 0 but
-            for rounding, whose shares would be any numbers.
+        floor: a total up to this counts as not positive, because it may be noise: shares of
+            rounding errors would be arbitrary weights.
 
     Returns:
         gamma, shape (terms,), without gradient; NaN if a margin is NaN.

@@ -23,7 +23,7 @@ from napo.errors import NapoError, unknown
 from napo.method import losses
 from napo.method.tensors import LogProbs
 
-ROUNDING = 1e-5  # a smaller total margin is float32 noise around 0
+ROUNDING = 1e-5  # nats; margins up to this may be float32 noise around 0
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,26 @@ class Objective:
         return {**self.variant.definition(), "beta": self.beta, "q_rule": q_rule}
 
     def __call__(
-        self, policy: LogProbs, reference: LogProbs, *, step: int = 0, seed: int = 0
+        self,
+        policy: LogProbs,
+        reference: LogProbs,
+        *,
+        step: int = 0,
+        seed: int = 0,
+        noise: float = ROUNDING,
     ) -> ObjectiveOutput:
         """The loss of a batch and its records.
 
         q and gamma come from margins averaged over the batch of all processes. They carry no
-        gradient.
+        gradient. Margins that may be noise count as 0 in them: gamma is then uniform, and q that
+        of margin 0.
 
         Args:
             policy: log-probs under the model in training.
             reference: log-probs under the base model.
             step: the optimiser step, for `pick_one`.
             seed: the run's seed, for `pick_one`.
+            noise: a batch average of psi_sum up to this may be noise, as may their total; in nats.
 
         Raises:
             NapoError: if a response was not scored.
@@ -96,13 +104,18 @@ class Objective:
             torch.stack([psi.detach().mean() for psi in (*psi_sums, *psi_means)])
         )
         mean_psi_sums, mean_psi_means = batch_means.chunk(2)
-        gammas = self.weights(mean_psi_sums, step, seed)
+        gammas = self.weights(mean_psi_sums, step, seed, noise)
+        is_noise = mean_psi_sums.abs() <= noise  # false for NaN, which must reach the loss
+        averages = {
+            "sum": mean_psi_sums.masked_fill(is_noise, 0.0),
+            "mean": mean_psi_means.masked_fill(is_noise, 0.0),
+        }
         records = {f"{name}_logp": policy.of(name)[0].detach() for name in self.responses}
         total = torch.zeros_like(psi_sums[0])
         for index, (term, psi, psi_mean) in enumerate(zip(terms, psi_sums, psi_means, strict=True)):
-            averages = mean_psi_means if term.average == "mean" else mean_psi_sums
             per_token = LOSSES[term.loss].margin == "mean_log_ratio"
-            value, q = self.term_loss(term, psi_mean if per_token else psi, averages[index])
+            margins = psi_mean if per_token else psi
+            value, q = self.term_loss(term, margins, averages[term.average][index])
             total = total + gammas[index] * value
             records |= {
                 f"{term.name}_psi_sum": psi.detach(),
@@ -137,7 +150,7 @@ class Objective:
             losses.reward_margin(*logps, beta=self.beta).to(logps[0].dtype) for logps in columns
         )
 
-    def weights(self, mean_psi_sums: Tensor, step: int, seed: int) -> Tensor:
+    def weights(self, mean_psi_sums: Tensor, step: int, seed: int, noise: float) -> Tensor:
         """gamma of each term from the batch averages of psi_sum; both have shape (terms,)."""
         variant = self.variant
         if variant.pick_one:
@@ -148,7 +161,7 @@ class Objective:
             return weights
         if variant.gamma == "fixed":
             return mean_psi_sums.new_tensor(variant.weights)
-        return losses.dynamic_weights(mean_psi_sums, rule=variant.gamma, floor=ROUNDING)
+        return losses.dynamic_weights(mean_psi_sums, rule=variant.gamma, floor=noise)
 
     def term_loss(
         self, term: Term, psi: Tensor, batch_margin: Tensor

@@ -189,6 +189,8 @@ def train_run(
             "batch": batch,
             # q averages one micro-batch over all processes; accumulation does not widen it.
             "q_batch": q_batch,
+            # Batch averages of psi_sum up to this count as 0 in q and gamma; nats.
+            "margin_noise": trainer.margin_noise,
             "trained_parameters": trainer.run_identity["trained"],
             "made_from": made_from,
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from math import fsum, inf
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from napo.config.variants import VARIANTS
 from napo.errors import NapoError
 from napo.method import logprobs
 from napo.method.mask import choose_layout
-from napo.method.objective import Objective, mean_records
+from napo.method.objective import ROUNDING, Objective, mean_over_processes, mean_records
 from napo.models.load import (
     add_adapter,
     freeze_vision_tower,
@@ -30,7 +31,7 @@ from napo.models.load import (
 )
 from napo.training.arguments import EVALUATION, NaPOConfig, check_arguments
 from napo.training.divergence import Diverged, check_log_probs, check_trained
-from napo.training.records import Records
+from napo.training.records import Records, read_records
 from napo.training.resumable import ResumableTrainer
 from napo.training.rows import EncodedRows, EpochSampler
 from napo.workspace.files import json_value
@@ -45,7 +46,7 @@ IDENTITY = (  # settings that a resumed run must share with its checkpoint
 
 
 class StepCallback(TrainerCallback):
-    """Tells sampler and records of a trainer where a new or resumed run starts."""
+    """Tells sampler and records where a run starts, and measures noise after its first step."""
 
     def __init__(self, trainer: NaPOTrainer) -> None:
         self.trainer = trainer
@@ -54,10 +55,18 @@ class StepCallback(TrainerCallback):
         """Records start at the first step of this call."""
         self.trainer.recent_records.clear()
         self.trainer.records.restart(state.global_step)
+        if state.global_step > 0:
+            records = read_records(Path(args.output_dir))
+            self.trainer.measure_noise(records[records["step"] == 0].to_dict("list"))
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The sampler shuffles anew; a resumed run begins inside an epoch."""
         self.trainer.sampler.epoch = int(state.epoch or 0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The records of the first step show how far margins lie from 0 by rounding alone."""
+        if state.global_step == 1:
+            self.trainer.measure_noise(self.trainer.records.columns)
 
 
 class NaPOTrainer(ResumableTrainer):
@@ -171,6 +180,7 @@ class NaPOTrainer(ResumableTrainer):
         )
         self.objective = objective
         self.loss_is_scaled_for_ga = False  # the loss is a mean over the micro-batch
+        self.margin_noise = ROUNDING
         self.records = Records(Path(args.output_dir) / "records")
         self.recent_records: list[dict[str, Tensor]] = []  # since the last report
         seed = args.seed if args.data_seed is None else args.data_seed
@@ -189,6 +199,17 @@ class NaPOTrainer(ResumableTrainer):
                 "trained": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             }
         )
+
+    def measure_noise(self, records: dict[str, list[float]]) -> None:
+        """Set `margin_noise` from records of the first step: mean |psi_sum|, added over the terms.
+
+        The total of that step's batch averages is at most this. Three digits are kept, so that a
+        resumed run and other numbers of processes get the same value.
+        """
+        psi_sums = [records[f"{term.name}_psi_sum"] for term in self.objective.variant.terms]
+        means = [fsum(map(abs, values)) / len(values) for values in psi_sums]
+        total = mean_over_processes(torch.tensor(means, device=self.args.device)).sum().item()
+        self.margin_noise = max(ROUNDING, float(f"{total:.2e}"))
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of rows, in the order of the sampler."""
@@ -221,13 +242,16 @@ class NaPOTrainer(ResumableTrainer):
                 reference = logprobs.response_logprobs(model, batch, logits_mb=logits_mb)
             batch = replace(batch, reference=replace(reference, sum=reference.sum.double()))
         policy = logprobs.response_logprobs(model, batch, logits_mb=logits_mb)
-        step = self.state.global_step
-        tolerance = float("inf")
-        if step == 0:
+        step, noise = self.state.global_step, self.margin_noise
+        tolerance = inf
+        if step == 0:  # no weight has moved, so every margin is rounding
+            noise = inf
             half = self.args.bf16 or next(self.model.parameters()).dtype != torch.float32
             tolerance = 0.1 if half else 1e-3
         check_log_probs(policy, batch, tolerance, self.args.reference == "adapter_off")
-        output = self.objective(policy, batch.reference, step=step, seed=self.args.seed)
+        output = self.objective(
+            policy, batch.reference, step=step, seed=self.args.seed, noise=noise
+        )
         if not output.loss.isfinite():
             raise Diverged("The loss is not finite")
         if model.training:

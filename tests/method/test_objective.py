@@ -172,6 +172,17 @@ def test_at_the_start_weights_are_uniform_even_where_rounding_leaves_a_trace(ref
     assert records["language_biased_q"].item() == pytest.approx(0.5, abs=1e-6)
 
 
+def test_margins_within_the_noise_give_the_weights_and_q_of_margin_zero(policy, reference):
+    objective = Objective(VARIANTS["A1"])
+    size = max(abs(mean(psi(policy, reference, name))) for name in RESPONSES[1:])
+    records = objective(policy, reference, noise=3 * size).records
+    assert [records[f"{name}_gamma"].item() for name in RESPONSES[1:]] == pytest.approx([1 / 3] * 3)
+    assert records["vision_biased_q"].item() == 0.5
+    above = objective(policy, reference, noise=size / 1e3).records
+    assert above["vision_biased_gamma"].item() != pytest.approx(1 / 3)
+    assert above["vision_biased_q"].item() != 0.5
+
+
 def test_released_rule_reads_the_margin_without_beta(policy, reference):
     released = Objective(VARIANTS["A1"], q_rule="released")
     q = released(policy, reference).records["vision_biased_q"].item()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from trainer_fixtures import SETTINGS, base, digest, rows
 
+from napo.config.variants import RESPONSES
 from napo.models.load import load_model
 from napo.training.__main__ import main
 from napo.training.records import read_records
@@ -111,3 +112,22 @@ def test_two_processes_give_the_losses_of_one_with_the_same_batch(base, rows, tm
         weights.append(load_model(folder / "model", device="cpu")[0].lm_head.weight)
     assert abs(curves[0] - curves[1]).max() < 1e-5
     assert torch.allclose(*weights, atol=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("processes", "micro"), [(1, 8), (2, 4), (4, 2)])
+def test_bfloat16_runs_start_at_margin_zero_on_any_number_of_processes(
+    base, rows, tmp_path, processes, micro
+):
+    folder = tmp_path / "run"
+    file = write_run(base, rows, tmp_path, folder, bf16=True, micro_batch_size=micro, epochs=1)
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, *launch, "-m", "napo.training", str(file)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = read_records(folder)
+    first = records[records["step"] == 0]
+    for name in RESPONSES[1:]:
+        assert first[f"{name}_gamma"].to_numpy() == pytest.approx(1 / 3)
+    assert (first[["language_biased_q", "vision_biased_q"]] == 0.5).all(axis=None)

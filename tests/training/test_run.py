@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 from trainer_fixtures import SETTINGS, base, digest, rows, unscored
 
-from napo.config.variants import VARIANTS
+from napo.config.variants import RESPONSES, VARIANTS
 from napo.errors import NapoError
 from napo.method import logprobs
-from napo.method.objective import Objective
+from napo.method.objective import ROUNDING, Objective
 from napo.models.load import load_model, unwrap
 from napo.training import checkpoints
 from napo.training.records import read_records
-from napo.training.run import train_run
+from napo.training.run import ProgressLine, train_run
 from napo.training.trainer import NaPOTrainer
 from napo.workspace.folders import run_name
 
@@ -90,7 +90,21 @@ def test_bfloat16_training_keeps_trained_weights_in_float32(base, rows, tmp_path
     train_run(tmp_path, base, data, "A1", half, seed=0, tune=tune, dtype="bfloat16")
     (file,) = tmp_path.glob("*/*.safetensors")
     assert {value.dtype for value in load_file(file).values()} == {torch.float32}
-    assert read_records(tmp_path)["loss"].notna().all()
+    records = read_records(tmp_path)
+    assert records["loss"].notna().all()
+    first = records[records["step"] == 0]
+    assert_starts_at_margin_zero(first)
+    noise = json.loads((tmp_path / "training.json").read_text())["margin_noise"]
+    psi = first[[f"{name}_psi_sum" for name in RESPONSES[1:]]]
+    assert noise == pytest.approx(max(ROUNDING, psi.abs().mean().sum()), rel=1e-2)
+    assert (noise > ROUNDING) is (tune == "full")  # LoRA's reference was computed in bfloat16
+
+
+def assert_starts_at_margin_zero(first):
+    """The records of a first step have the weights and q of A1 at margin 0."""
+    for name in RESPONSES[1:]:
+        assert first[f"{name}_gamma"].to_numpy() == pytest.approx(1 / 3)
+    assert (first[["language_biased_q", "vision_biased_q"]] == 0.5).all(axis=None)
 
 
 def test_only_the_same_seed_gives_the_same_bytes(finished, base, rows, tmp_path):
@@ -126,6 +140,26 @@ def test_a_run_that_stopped_between_checkpoints_ends_with_the_same_bytes(
     shutil.copy(records / "000004.parquet", records / "000005.parquet")
     train_run(tmp_path / "run", base, rows, "A1", SETTINGS, seed=0, tune=tune)
     assert digest(tmp_path / "run") == digest(folder)
+
+
+def test_a_resumed_run_measures_its_noise_in_the_first_step(base, rows, tmp_path, monkeypatch):
+    half = SETTINGS.model_copy(update={"bf16": True})
+    train_run(tmp_path / "whole", base, rows, "A1", half, seed=0)
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ProgressLine, "on_step_begin", stop, raising=False)
+        train_run(tmp_path / "stopped", base, rows, "A1", half, seed=0)
+    train_run(tmp_path / "stopped", base, rows, "A1", half, seed=0)
+    whole, resumed = (
+        json.loads((tmp_path / name / "training.json").read_text())["margin_noise"]
+        for name in ("whole", "stopped")
+    )
+    assert whole == resumed > ROUNDING
+    assert digest(tmp_path / "whole") == digest(tmp_path / "stopped")
 
 
 def test_a_finished_run_is_not_run_again_and_loses_leftover_checkpoints(
