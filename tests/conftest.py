@@ -1,6 +1,7 @@
 """One thread a test process: two processes of two threads each wait for one another."""
 
 import os
+import shutil
 import sys
 
 import pytest
@@ -28,6 +29,20 @@ def unlabelled(built_smoke):
     for path in built_smoke.workspace.annotations.glob("*.csv"):
         path.unlink()
     return built_smoke
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """The folder of a tiny LLaVA with random weights, which no test changes."""
+    import engine_fixtures
+
+    return engine_fixtures.saved(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture
+def copy(base, tmp_path):
+    """A copy of `base` to change."""
+    return shutil.copytree(base, tmp_path / "copy")
 
 
 @pytest.fixture

@@ -62,16 +62,6 @@ def ran(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return engine.saved(tmp_path_factory.mktemp("security") / "base")
-
-
-@pytest.fixture
-def copy(base, tmp_path):
-    return shutil.copytree(base, tmp_path / "copy")
-
-
-@pytest.fixture(scope="module")
 def interrupted(base, tmp_path_factory):
     """A LoRA run that was interrupted after its first checkpoint, and its rows."""
     folder, rows = tmp_path_factory.mktemp("interrupted") / "run", engine.rows(8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig
@@ -21,17 +21,18 @@ def decoding_record(
     """The settings and three kinds of token ids, by the names of transformers.
 
     The ids are the ends (of checkpoint and tokenizer), the padding, and those that no answer
-    contains. Nothing else of the checkpoint's generation config has an effect: no repetition
-    penalty, no forced or banned word, no number of beams.
+    contains: image, `<unk>`, start and padding. Nothing else of the checkpoint's generation config
+    has an effect: no repetition penalty, no forced or banned word, no number of beams.
     """
-    ends = checkpoint.eos_token_id
+    tokenizer, pad, ends = processor.tokenizer, pad_id(processor), checkpoint.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
-    ends = sorted({*ends, processor.tokenizer.eos_token_id} - {None})
+    ends = sorted({*ends, tokenizer.eos_token_id} - {None})
+    never = {processor.image_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, pad}
     return {
         **decoding.model_dump(),
         "eos_token_id": ends,
-        "pad_token_id": pad_id(processor),
-        "suppress_tokens": never_answered(processor, ends),
+        "pad_token_id": pad,
+        "suppress_tokens": sorted(never - {None, *ends}),
     }
 
 
@@ -43,10 +44,3 @@ def neutral_config(record: Mapping[str, Any]) -> GenerationConfig:
     return GenerationConfig(
         **{**record, **sampling, "suppress_tokens": record["suppress_tokens"] or None}
     )
-
-
-def never_answered(processor: ProcessorMixin, ends: Sequence[int]) -> list[int]:
-    """Ids that no answer contains: image, `<unk>`, start and padding, except end tokens."""
-    tokenizer = processor.tokenizer
-    ids = {processor.image_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id}
-    return sorted((ids | {pad_id(processor)}) - {None} - set(ends))

@@ -23,16 +23,14 @@ if TYPE_CHECKING:
 DAMAGED = " (get its files again if they are damaged)"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 EXAMPLE = "llava-hf/llava-1.5-7b-hf"
-# Formats of the models' own repositories, by model type or class: the same model for transformers.
+# Model type and class of the authors' own formats -> the same model for transformers
 CONVERTED = {
-    "llava_llama": f"{EXAMPLE} (LLaVA-1.5) or llava-hf/llava-v1.6-vicuna-7b-hf (LLaVA-1.6)",
-    "LlavaLlamaForCausalLM": f"{EXAMPLE} (LLaVA-1.5) or llava-hf/llava-v1.6-vicuna-7b-hf (1.6)",
-    "llava_mistral": "llava-hf/llava-v1.6-mistral-7b-hf",
-    "LlavaMistralForCausalLM": "llava-hf/llava-v1.6-mistral-7b-hf",
-    "llava_qwen": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
-    "LlavaQwenForCausalLM": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
-    "internvl_chat": "OpenGVLab/InternVL3-8B-hf",
-    "InternVLChatModel": "OpenGVLab/InternVL3-8B-hf",
+    ("llava_llama", "LlavaLlamaForCausalLM"): (
+        f"{EXAMPLE} (LLaVA-1.5) or llava-hf/llava-v1.6-vicuna-7b-hf (LLaVA-1.6)"
+    ),
+    ("llava_mistral", "LlavaMistralForCausalLM"): "llava-hf/llava-v1.6-mistral-7b-hf",
+    ("llava_qwen", "LlavaQwenForCausalLM"): "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+    ("internvl_chat", "InternVLChatModel"): "OpenGVLab/InternVL3-8B-hf",
 }
 
 
@@ -57,8 +55,6 @@ def load_processor(
         warnings.simplefilter("ignore")  # without torchvision the Pillow version is the right one
         loader = family.processor_class()
         processor = loader.from_pretrained(str(path), trust_remote_code=False)
-    if getattr(processor, "image_processor", None) is None:
-        raise NapoError(f"{path} has no image processor; it is not a model for images and text.")
     if family.processor not in {kind.__name__ for kind in type(processor).__mro__}:
         raise NapoError(
             f"{path} has a {type(processor).__name__} and a model of type {family.model_type}; get "
@@ -91,7 +87,7 @@ def load_processor(
         processor.tokenizer.init_kwargs.pop(name, None)
     processor.chat_template = processor.chat_template or family.template or None
     processor.image_mode, processor.system = image_mode, system
-    check_image_tokens(config, processor, str(path))
+    check_image_tokens(config, processor)
     return processor
 
 
@@ -107,8 +103,7 @@ def config_of(path: str | Path) -> PreTrainedConfig:
         _refuse_missing(str(path))
     with reported(f"The model {path} does not load{DAMAGED}"):
         content, _ = transformers.PreTrainedConfig.get_config_dict(str(path))
-    _refuse_format(path, content)
-    with reported(f"The model {path} does not load{DAMAGED}"):
+        _refuse_format(path, content)
         return transformers.AutoConfig.from_pretrained(str(path), trust_remote_code=False)
 
 
@@ -162,17 +157,18 @@ def _refuse_missing(path: str) -> None:
 
 def _refuse_format(path: str | Path, content: Mapping[str, Any]) -> None:
     """Refuse a checkpoint that only its authors' own code loads."""
-    names = [content.get("model_type"), *(content.get("architectures") or ())]
-    for name in names:
-        if name in CONVERTED:
+    kind = content.get("model_type")
+    names = {kind, *(content.get("architectures") or ())}
+    for own, converted in CONVERTED.items():
+        if not names.isdisjoint(own):
             raise NapoError(
-                f"{path} is a checkpoint in its authors' own format ({name}), which transformers "
-                f"does not load; take the converted one, such as {CONVERTED[name]}."
+                f"{path} is a checkpoint in its authors' own format ({own[0]}), which transformers "
+                f"does not load; take the converted one, such as {converted}."
             )
-    if names[0] is not None and names[0] not in transformers.CONFIG_MAPPING:
+    if kind is not None and kind not in transformers.CONFIG_MAPPING:
         raise NapoError(
-            f"{path} has the model type {names[0]!r}, which transformers does not know without "
-            f"code from the checkpoint, and napo runs none; take a model such as {EXAMPLE}."
+            f"{path} has the model type {kind!r}, which transformers does not know without code "
+            f"from the checkpoint, and napo runs none; take a model such as {EXAMPLE}."
         )
 
 

@@ -7,6 +7,7 @@ its config. transformers compares their sums over a batch, and only inside a who
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -33,21 +34,17 @@ SETTINGS = {
     "vision_feature_select_strategy": "vision_feature_select_strategy",
     "image_grid_pinpoints": "image_grid_pinpoints",
 }
+LOAD = "load the processor with napo.models.files.load_processor, which names the setting"
 
 
-def check_image_tokens(config: PreTrainedConfig, processor: ProcessorMixin, name: str) -> None:
+def check_image_tokens(config: PreTrainedConfig, processor: ProcessorMixin) -> None:
     """Compare both numbers for images of several shapes, without any weights.
-
-    Args:
-        config: the model's config.
-        processor: its processor.
-        name: the model's path, for the message.
 
     Raises:
         NapoError: when they differ, naming the setting to correct.
     """
     model, known = _without_weights(config), set()
-    if not hasattr(model, "get_image_features"):  # then its forward pass alone can tell
+    if not hasattr(model, "get_image_features"):  # only its forward pass can tell
         return
     for size in PROBES:
         try:
@@ -68,13 +65,11 @@ def check_image_tokens(config: PreTrainedConfig, processor: ProcessorMixin, name
         except Exception as error:  # a wrong setting raises nearly anything, inside the library
             first = next(iter(str(error).splitlines()), "")
             raise NapoError(
-                f"{name}: its processor and its vision tower do not fit "
+                f"{config.name_or_path}: its processor and its vision tower do not fit "
                 f"({type(error).__name__}: {first[:200]}); {_remedy(config, processor)}."
             ) from None
         tokens = ids.count(processor.image_token_id)
-        if tokens != features:
-            remedy = _remedy(config, processor, tokens, features)
-            raise _unequal(name, [tokens], [features], remedy)
+        require_equal(model, [tokens], [features], _remedy(config, processor, tokens, features))
 
 
 def _without_weights(config: PreTrainedConfig) -> PreTrainedModel:
@@ -105,41 +100,23 @@ def _remedy(
     config: PreTrainedConfig, processor: ProcessorMixin, tokens: int = 0, features: int = 0
 ) -> str:
     """The setting to correct: one that differs, or else one that makes up the difference."""
+    correction = "{} is {} in its processor_config.json, set it to {}"
+    vision = getattr(config, "vision_config", config)
     for setting, other in SETTINGS.items():
+        expected = getattr(vision, other, getattr(config, other, None))
         for owner in (processor, processor.image_processor):
-            vision = getattr(config, "vision_config", config)
-            expected = getattr(vision, other, getattr(config, other, None))
             value = getattr(owner, setting, expected)
-            if expected is not None and _plain(value) != _plain(expected):
-                return f"{setting} is {value} in its processor_config.json, set it to {expected}"
+            # As JSON, in which a tuple equals a list.
+            if expected is not None and json.dumps(value) != json.dumps(expected):
+                return correction.format(setting, value, expected)
     number = getattr(processor, "num_additional_image_tokens", None)
     if number is not None and tokens:
-        return (
-            f"num_additional_image_tokens is {number} in its processor_config.json, set it to "
-            f"{number + features - tokens}"
-        )
+        right = number + features - tokens
+        return correction.format("num_additional_image_tokens", number, right)
     length = getattr(processor, "image_seq_len", None)
     if length is not None and tokens and length * features % tokens == 0:
-        return (
-            f"image_seq_len is {length} in its processor_config.json, set it to "
-            f"{length * features // tokens}"
-        )
+        return correction.format("image_seq_len", length, length * features // tokens)
     return "get the processor's files of this very model"
-
-
-def _plain(value: Any) -> Any:
-    return [list(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _unequal(name: str, tokens: Sequence[int], features: Sequence[int], remedy: str) -> NapoError:
-    """The error for the first image whose numbers differ."""
-    pairs = list(zip(tokens, features, strict=True)) if len(tokens) == len(features) else []
-    pairs = [pair for pair in pairs if pair[0] != pair[1]] or [(sum(tokens), sum(features))]
-    subject = "an image has" if len(tokens) == len(features) else f"{len(tokens)} images have"
-    return NapoError(
-        f"{name}: {subject} {pairs[0][0]} visual tokens in the prompt and {pairs[0][1]} features "
-        f"from the vision tower; {remedy}."
-    )
 
 
 def count_features(outputs: Any) -> list[int]:
@@ -152,19 +129,25 @@ def count_features(outputs: Any) -> list[int]:
     return [part.numel() // part.shape[-1] for part in parts]
 
 
-def require_equal(model: PreTrainedModel, tokens: Sequence[int], features: Sequence[int]) -> None:
+def require_equal(
+    model: PreTrainedModel, tokens: Sequence[int], features: Sequence[int], remedy: str = LOAD
+) -> None:
     """Compare the numbers of tokens and features of a batch, image by image.
 
-    Models whose features are not listed by image are compared in sum.
+    Features that are not listed by image are compared in sum.
 
     Raises:
         NapoError: when they differ.
     """
-    if list(tokens) == list(features):
-        return
-    if len(tokens) == len(features) or sum(tokens) != sum(features):
-        remedy = "load the processor with napo.models.files.load_processor, which names the setting"
-        raise _unequal(model.name_or_path or type(model).__name__, tokens, features, remedy)
+    by_image, subject = zip(tokens, features, strict=False), "an image has"
+    if len(tokens) != len(features):
+        by_image, subject = [(sum(tokens), sum(features))], f"{len(tokens)} images have"
+    for number, other in by_image:
+        if number != other:
+            raise NapoError(
+                f"{model.name_or_path or type(model).__name__}: {subject} {number} visual tokens "
+                f"in the prompt and {other} features from the vision tower; {remedy}."
+            )
 
 
 @contextmanager

@@ -41,12 +41,13 @@ def llava():
     return paper.processor()
 
 
-@pytest.fixture(params=["published", "no system role", "no template"])
+@pytest.fixture(
+    params=[PUBLISHED, paper.TEMPLATE, VICUNA_TEMPLATE],
+    ids=["published", "no system role", "no template"],
+)
 def processor(request, llava):
     """LLaVA-1.5's processor with each template that its folders come with."""
-    templates = (PUBLISHED, paper.TEMPLATE, VICUNA_TEMPLATE)
-    names = ("published", "no system role", "no template")
-    llava.chat_template = dict(zip(names, templates, strict=True))[request.param]
+    llava.chat_template = request.param
     yield llava
     llava.system = ""
 
@@ -162,18 +163,13 @@ def test_a_template_writes_the_system_text_in_its_role_or_is_refused(kind):
 
 
 @pytest.mark.parametrize("system", [" a chat", "a chat\n", "a <image> chat", "a </s> chat"])
-def test_a_system_text_that_a_prompt_could_not_keep_is_refused_at_load(tmp_path, system):
-    engine.processor().save_pretrained(tmp_path)
-    engine.model(engine.processor()).config.save_pretrained(tmp_path)
+def test_a_system_text_that_a_prompt_could_not_keep_is_refused_at_load(base, system):
     with pytest.raises(NapoError, match="white space, or holds a special token"):
-        load_processor(tmp_path, system=system)
+        load_processor(base, system=system)
 
 
-def test_a_saved_processor_does_not_keep_the_system_text(tmp_path):
-    engine.saved(tmp_path / "base")
-    processor = load_processor(tmp_path / "base", system="a chat")
+def test_a_saved_processor_does_not_keep_the_system_text(copy):
+    processor = load_processor(copy, system="a chat")
     assert render(processor, "what", image=False) == "a chat USER: what ASSISTANT:"
-    processor.save_pretrained(tmp_path / "saved")
-    engine.model(processor).config.save_pretrained(tmp_path / "saved")
-    again = load_processor(tmp_path / "saved")
-    assert render(again, "what", image=False) == "USER: what ASSISTANT:"
+    processor.save_pretrained(copy)
+    assert render(load_processor(copy), "what", image=False) == "USER: what ASSISTANT:"

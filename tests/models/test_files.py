@@ -1,7 +1,6 @@
 """What is at a model's path: refusals with the right advice, processors that fit, fingerprints."""
 
 import json
-import shutil
 
 import engine_fixtures as engine
 import family_fixtures as fixtures
@@ -15,16 +14,6 @@ from napo.models.prompts import prompt_inputs
 
 ADVICE = pytest.mark.kind("wrong advice")
 HIDDEN = pytest.mark.kind("hidden defaults of a checkpoint")
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    return engine.saved(tmp_path_factory.mktemp("models") / "base")
-
-
-@pytest.fixture
-def copy(saved, tmp_path):
-    return shutil.copytree(saved, tmp_path / "copy")
 
 
 def change(path, **values):
@@ -72,50 +61,36 @@ def test_a_path_with_nothing_says_that_it_is_not_there(path, sentence, result):
     result(error.value)
 
 
-def no_config(folder):
-    (folder / "config.json").unlink()
-
-
-def pickled(folder):
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-
-def gguf(folder):
-    (folder / "model.safetensors").rename(folder / "llava-q4.gguf")
-
-
-def gguf_alone(folder):
-    gguf(folder)
-    no_config(folder)
-
-
-def empty(folder):
-    shutil.rmtree(folder)
-    folder.mkdir()
-
-
-def a_file(folder):
-    shutil.rmtree(folder)
-    folder.write_text("a model")
+@ADVICE
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (["model.safetensors"], r"holds no config\.json; name the folder of a model"),
+        ([], r"holds no config\.json; name the folder of a model"),
+        (
+            ["config.json", "pytorch_model.bin"],
+            "holds only pickled weights.*write them again with save_pretrained",
+        ),
+        (
+            ["config.json", "llava-q4.gguf"],
+            r"llama\.cpp \(\.gguf\); name the folder with its \.safetensors",
+        ),
+        (["llava-q4.gguf"], r"llama\.cpp \(\.gguf\); name the folder with its \.safetensors"),
+    ],
+)
+def test_a_folder_of_another_kind_says_what_it_holds(tmp_path, files, sentence, result):
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(NapoError, match=sentence) as error:
+        load_model(tmp_path)
+    result(error.value)
 
 
 @ADVICE
-@pytest.mark.parametrize(
-    ("damage", "sentence"),
-    [
-        (no_config, r"holds no config\.json; name the folder of a model"),
-        (empty, r"holds no config\.json; name the folder of a model"),
-        (pickled, r"holds only pickled weights.*write them again with save_pretrained"),
-        (gguf, r"llama\.cpp \(\.gguf\); name the folder with its \.safetensors"),
-        (gguf_alone, r"llama\.cpp \(\.gguf\); name the folder with its \.safetensors"),
-        (a_file, r"is a file; name the folder of a model"),
-    ],
-)
-def test_a_folder_of_another_kind_says_what_it_holds(copy, damage, sentence, result):
-    damage(copy)
-    with pytest.raises(NapoError, match=sentence) as error:
-        load_model(copy)
-    result(error.value)
+def test_a_file_in_place_of_a_models_folder_is_named_so(tmp_path):
+    (tmp_path / "model").touch()
+    with pytest.raises(NapoError, match="is a file; name the folder of a model"):
+        load_model(tmp_path / "model")
 
 
 def an_adapter(folder, base):
@@ -137,8 +112,8 @@ def test_an_adapter_without_its_base_is_one_sentence(tmp_path, call, base, resul
     result(error.value)
 
 
-def test_an_adapters_folder_has_the_processor_of_its_base(saved, tmp_path):
-    processor = load_processor(an_adapter(tmp_path / "adapter", saved))
+def test_an_adapters_folder_has_the_processor_of_its_base(base, tmp_path):
+    processor = load_processor(an_adapter(tmp_path / "adapter", base))
     assert type(processor).__name__ == "LlavaProcessor"
 
 
@@ -174,10 +149,10 @@ def test_a_processor_of_another_model_is_refused(copy):
     ],
     ids=["sides", "model_max_length", "call options", "tokenizer.json"],
 )  # fmt: skip
-def test_a_tokenizers_defaults_change_no_prompt(saved, copy, name, values):
+def test_a_tokenizers_defaults_change_no_prompt(base, copy, name, values):
     change(copy / name, **values)
     text, image = "what colour is the cat and the dog ?", engine.picture(1)
-    expected = prompt_inputs(load_processor(saved), text, image).ids
+    expected = prompt_inputs(load_processor(base), text, image).ids
     assert prompt_inputs(load_processor(copy), text, image).ids == expected
     assert len(expected) > 10
 
@@ -195,17 +170,16 @@ def test_a_tokenizer_that_ends_every_prompt_is_refused(copy, result):
 
 
 @HIDDEN
-def test_a_tokenizer_without_an_end_token_is_refused(copy, result):
-    change(copy / "tokenizer_config.json", eos_token=None)
-    with pytest.raises(NapoError, match="has no end token, so no answer could end; set") as error:
-        load_processor(copy)
-    result(error.value)
-
-
-@HIDDEN
-def test_a_special_token_that_is_a_word_is_refused(copy, result):
-    change(copy / "tokenizer_config.json", pad_token="yes")
-    with pytest.raises(NapoError, match="special token 'yes', an ordinary word that") as error:
+@pytest.mark.parametrize(
+    ("token", "value", "sentence"),
+    [
+        ("eos_token", None, "has no end token, so no answer could end; set"),
+        ("pad_token", "yes", "special token 'yes', an ordinary word that"),
+    ],
+)
+def test_a_special_token_that_spoils_texts_is_refused(copy, token, value, sentence, result):
+    change(copy / "tokenizer_config.json", **{token: value})
+    with pytest.raises(NapoError, match=sentence) as error:
         load_processor(copy)
     result(error.value)
 

@@ -2,7 +2,6 @@
 
 import json
 
-import engine_fixtures as engine
 import family_fixtures as fixtures
 import pytest
 import torch
@@ -84,15 +83,14 @@ def test_a_wrong_processor_is_refused_at_load_and_names_the_setting(
 
 
 @KIND
-def test_a_processor_file_without_the_number_of_additional_tokens_is_refused(tmp_path, result):
-    engine.saved(tmp_path / "base")
-    path = tmp_path / "base" / "processor_config.json"
+def test_a_processor_file_without_the_number_of_additional_tokens_is_refused(copy, result):
+    path = copy / "processor_config.json"
     content = json.loads(path.read_text())
     del content["num_additional_image_tokens"]
     path.write_text(json.dumps(content))
     with pytest.raises(NapoError, match=r"an image has 3 visual tokens .* and 4 features") as error:
-        load_processor(tmp_path / "base")
-    result(str(error.value).replace(str(tmp_path), ""))
+        load_processor(copy)
+    result(str(error.value).replace(str(copy), ""))
 
 
 @KIND
@@ -100,7 +98,7 @@ def test_a_template_that_writes_no_image_is_refused(family, model, result):
     processor = fixtures.processor(family)
     processor.chat_template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
     with pytest.raises(NapoError, match="an image has 0 visual tokens") as error:
-        check_image_tokens(model.config, processor, family)
+        check_image_tokens(model.config, processor)
     result(error.value)
 
 
@@ -108,7 +106,7 @@ def test_a_template_that_writes_no_image_is_refused(family, model, result):
 @pytest.mark.parametrize("size", [(24, 24), (100, 24), (24, 100), (90, 61), (700, 500)])
 def test_counts_without_weights_are_those_of_the_real_model(family, model, size):
     processor = fixtures.processor(family)
-    check_image_tokens(model.config, processor, family)  # does not raise
+    check_image_tokens(model.config, processor)  # does not raise
     image = Image.new("RGB", size, "red")
     pixels = image_pixels(processor, image)
     with torch.no_grad():
@@ -119,7 +117,7 @@ def test_counts_without_weights_are_those_of_the_real_model(family, model, size)
 
 def test_the_comparison_draws_no_random_number(family, model):
     before = torch.random.get_rng_state()
-    check_image_tokens(model.config, fixtures.processor(family), family)
+    check_image_tokens(model.config, fixtures.processor(family))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

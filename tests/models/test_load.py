@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 
 import engine_fixtures as engine
 import pytest
@@ -13,21 +12,7 @@ from safetensors.torch import load_file, save_file
 from napo.errors import NapoError
 from napo.method import logprobs
 from napo.models import families
-from napo.models.load import (
-    add_adapter,
-    load_model,
-    merge_adapter,
-)
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    return engine.saved(tmp_path_factory.mktemp("models") / "base")
-
-
-@pytest.fixture
-def copy(saved, tmp_path):
-    return shutil.copytree(saved, tmp_path / "copy")
+from napo.models.load import add_adapter, load_model, merge_adapter
 
 
 def lora(*targets):
@@ -36,9 +21,9 @@ def lora(*targets):
 
 
 @pytest.fixture
-def adapter(saved, tmp_path):
+def adapter(base, tmp_path):
     """The folder of an adapter with random weights, and the scores of the adapted model."""
-    model, processor = load_model(saved, device="cpu")
+    model, processor = load_model(base, device="cpu")
     model = add_adapter(model, lora("q_proj"), seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -53,8 +38,8 @@ def scores(model, processor):
         return logprobs.response_logprobs(model, batch).sum
 
 
-def test_dtype_and_attention_are_set(saved):
-    model, _ = load_model(saved, dtype="bfloat16", attention="eager", device="cpu")
+def test_dtype_and_attention_are_set(base):
+    model, _ = load_model(base, dtype="bfloat16", attention="eager", device="cpu")
     assert model.dtype == torch.bfloat16
     assert model.config.get_text_config()._attn_implementation == "eager"
 
@@ -75,12 +60,12 @@ def test_weights_that_do_not_fit_are_an_error(copy, problem):
         load_model(copy, device="cpu")
 
 
-def test_an_adapter_loads_by_its_folder_alone_and_with_plain_peft(saved, adapter):
+def test_an_adapter_loads_by_its_folder_alone_and_with_plain_peft(base, adapter):
     folder, expected = adapter
-    assert torch.equal(scores(*load_model(saved, device="cpu", adapter=folder)), expected)
+    assert torch.equal(scores(*load_model(base, device="cpu", adapter=folder)), expected)
     assert torch.equal(scores(*load_model(folder, device="cpu")), expected)
-    base, processor = load_model(saved, device="cpu")
-    assert torch.equal(scores(PeftModel.from_pretrained(base, folder), processor), expected)
+    model, processor = load_model(base, device="cpu")
+    assert torch.equal(scores(PeftModel.from_pretrained(model, folder), processor), expected)
 
 
 def test_a_merged_model_scores_like_its_adapter(adapter, tmp_path):
@@ -91,22 +76,22 @@ def test_a_merged_model_scores_like_its_adapter(adapter, tmp_path):
         merge_adapter(folder, merged)
 
 
-def test_an_adapter_that_is_damaged_or_does_not_fit_is_an_error(saved, adapter):
+def test_an_adapter_that_is_damaged_or_does_not_fit_is_an_error(base, adapter):
     folder, _ = adapter
     path = folder / "adapter_model.safetensors"
     weights = load_file(path)
     first = sorted(weights)[0]
     save_file({k: v for k, v in weights.items() if k != first}, path)
     with pytest.raises(NapoError, match="1 missing weight"):
-        load_model(saved, device="cpu", adapter=folder)
+        load_model(base, device="cpu", adapter=folder)
     save_file({**weights, first.replace("layers.0", "layers.7"): weights[first].clone()}, path)
     with pytest.raises(NapoError, match="1 unexpected weight"):
-        load_model(saved, device="cpu", adapter=folder)
+        load_model(base, device="cpu", adapter=folder)
     cut(path)
     with pytest.raises(NapoError, match=r"adapter .* does not load"):
-        load_model(saved, device="cpu", adapter=folder)
+        load_model(base, device="cpu", adapter=folder)
     with pytest.raises(NapoError, match="holds no adapter"):
-        load_model(saved, device="cpu", adapter=saved)
+        load_model(base, device="cpu", adapter=base)
 
 
 def test_a_fresh_adapter_depends_on_its_seed_and_spares_the_vision_tower():
