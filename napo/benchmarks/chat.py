@@ -29,30 +29,27 @@ BAD_ADDRESS = (  # the address is not repeated: a password may be in it
     "OPENAI_BASE_URL is not the address of a server, such as http://localhost:8000/v1; correct it, "
     "or unset it to use OpenAI's."
 )
-CUT = {  # the reason that an endpoint gives for an end -> what ended the reply
+CUT = {  # an endpoint's `finish_reason` -> what cut its reply off
     "length": "the limit of its tokens",
     "content_filter": "a filter of the endpoint",
 }
 HEADERS = ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")  # sent as they are
-REMEDIES = {  # status -> what to change; the same request would fail again
+REMEDIES = {  # status or code of an error -> what to change; the same request would fail again
     400: "name an evaluation.judge_model that takes max_tokens, temperature and top_p",
     401: "correct OPENAI_API_KEY",
     402: "raise the account's quota, or use another OPENAI_API_KEY",
     403: "use an OPENAI_API_KEY that may use this model, or name another evaluation.judge_model",
     404: "correct evaluation.judge_model or OPENAI_BASE_URL",
-}
-PASSING = "the replies so far are kept, so run it again"
-REMEDIES_BY_CODE = {
-    "insufficient_quota": REMEDIES[402],
     "content_filter": (
         "the endpoint's filter refuses the prompt; name another evaluation.judge_model, or another "
         "endpoint in OPENAI_BASE_URL"
     ),
 }
+REMEDIES["insufficient_quota"] = REMEDIES[402]
 
 
 class Cut(str):
-    """A reply that the limit of tokens or a filter ended, so what it concludes is not known."""
+    """A reply that the limit of tokens or a filter cut off: its conclusion is unknown."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +126,8 @@ class Chat:
         there. Equal requests are sent once and share the reply. A key `attempt` is not sent; it
         only makes a request differ from an earlier one.
 
-        A reply that the limit of tokens or a filter ended is a `Cut`; the file keeps the endpoint's
-        `finish_reason`. A file of an earlier version has none, and its replies count as whole.
+        A reply that was cut off is a `Cut`. Replies in a file of an earlier version, which has no
+        `finish_reason`, count as whole.
 
         Raises:
             NapoError: without a key, or when the endpoint refuses or does not answer.
@@ -173,8 +170,8 @@ class Chat:
     def _kept(self, key: str) -> tuple[str, str, str] | None:
         with self._database() as database:
             query = (
-                "SELECT reply, answered_by, coalesce((SELECT finish_reason FROM ends "
-                "WHERE ends.key = replies.key), '') FROM replies WHERE key = ?"
+                "SELECT reply, answered_by, coalesce(finish_reason, '') FROM replies "
+                "LEFT JOIN ends ON ends.key = replies.key WHERE replies.key = ?"
             )
             return database.execute(query, (key,)).fetchone()
 
@@ -249,10 +246,12 @@ class Chat:
             cause = f"{type(error).__name__}: {text}"
         else:
             cause = connection_failure(error.__cause__ or error)
-        remedy = REMEDIES_BY_CODE.get(error.code) or REMEDIES.get(status)
+        # The code is the endpoint's: it may be anything.
+        remedy = REMEDIES.get(str(error.code)) or REMEDIES.get(status)
         if remedy is None and 400 <= status < 500 and status not in (408, 409, 429):
             remedy = REMEDIES[400]
-        remedy = f"{remedy}. The replies so far are kept" if remedy else PASSING
+        kept = "the replies so far are kept, so run it again"
+        remedy = f"{remedy}. The replies so far are kept" if remedy else kept
         return f"The judge {self.model!r} did not answer ({cause}); {remedy}."
 
     def _connected(self) -> Any:

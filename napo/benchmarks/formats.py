@@ -1,7 +1,7 @@
-"""The files of the four benchmarks: their shapes, and checks that nothing is missing or twice.
+"""The files of the four benchmarks: their shapes, and checks that nothing is missing or repeated.
 
-A file that lacks a part still gives a score, of something else. So everything that a score depends
-on is checked when a benchmark is loaded.
+A file that lacks a part would still give a score, but of something else. So everything that a score
+depends on is checked when a benchmark is loaded.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class MmhalItem(TypedDict):
 
 
 def unique(names: Iterable[Any], file: Path, unit: str) -> None:
-    """Check that nothing in a benchmark's file is there twice, which would count twice.
+    """Check that no entry of a file repeats, because it would count twice.
 
     Raises:
         NapoError: listing what repeats.
@@ -147,7 +147,7 @@ def unique(names: Iterable[Any], file: Path, unit: str) -> None:
 
 
 def covered(names: Iterable[Any], known: Container[Any], file: Path, unit: str) -> None:
-    """Check that a benchmark's file says something about each of these names.
+    """Check that a file knows each of these names.
 
     Raises:
         NapoError: listing the names that it lacks.
@@ -158,7 +158,7 @@ def covered(names: Iterable[Any], known: Container[Any], file: Path, unit: str) 
 
 
 def expect_count(folder: Path, count: Any, official: Any, unit: str) -> None:
-    """Compare a benchmark's size with `benchmark.json` if it is there, else with the official size.
+    """Compare a benchmark's size with its `benchmark.json`, or else with the official size.
 
     Raises:
         NapoError: when they differ.

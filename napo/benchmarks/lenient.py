@@ -99,23 +99,20 @@ def yes_or_no(answer: str) -> str | None:
     return verdict[1].capitalize()
 
 
-def after_thought(reply: str) -> str | None:
-    """A reply without what a reasoning model thinks aloud; None where the thought has no end."""
+def after_thought(reply: str) -> str:
+    """A reply without what a reasoning model thinks aloud; empty if the thought has no end."""
     conclusion = re.split(r"</think(?:ing)?>", reply, flags=re.IGNORECASE)[-1]
-    return None if re.search(r"<think(?:ing)?>", conclusion, re.IGNORECASE) else conclusion
+    return "" if re.search(r"<think(?:ing)?>", conclusion, re.IGNORECASE) else conclusion
 
 
 def rating(reply: str) -> int | None:
     """The rating of a judge's reply, 0 to 6; None for none, for several, and in doubt.
 
     In doubt are ranges, fractions, numbers outside 0 to 6 and numbers of another scale. Without the
-    word "rating", a number out of 6 counts, or a reply that is nothing but a number. What a
-    reasoning model thinks aloud, up to `</think>`, does not count; without its end all is thought.
+    word "rating", a number out of 6 counts, or a reply that is nothing but a number. Ratings in a
+    reasoning model's thought do not count, see `after_thought`.
     """
-    conclusion = after_thought(reply)
-    if conclusion is None:
-        return None
-    text = SCALE.sub(" ", plain(conclusion))
+    text = SCALE.sub(" ", plain(after_thought(reply)))
     mentions = list(RATING.finditer(text)) or list(SHARE.finditer(text))
     if not mentions and (alone := re.fullmatch(r"[^\w-]*([0-6])\W*", text)):
         return int(alone[1])
@@ -130,12 +127,9 @@ def rating(reply: str) -> int | None:
 def objects(reply: str) -> list[str] | None:
     """The only list of strings in a language model's reply; None for none and for several.
 
-    Lists in what a reasoning model thinks aloud do not count, as in `rating`.
+    Lists in a reasoning model's thought do not count, see `after_thought`.
     """
-    conclusion = after_thought(reply)
-    if conclusion is None:
-        return None
-    reply = conclusion
+    reply = after_thought(reply)
     if reply.strip().strip("`'\".") in ("()", "[]"):
         return []
     lists, start = [], reply.find("[")

@@ -81,8 +81,8 @@ def read_rating(reply: str) -> int:
 def read_both(reply: str) -> Reading:
     """The rating in a reply as the official and the lenient reader read it.
 
-    A `Cut` reply is unreadable for both. The official script does not ask why a reply ends: the
-    official score still takes the digit in its text, and `answers.unreadable` counts the reply.
+    A `Cut` reply is unreadable for both. The official score still takes the digit in its text, as
+    the official script does; `answers.unreadable` counts the reply.
     """
     if isinstance(reply, Cut):
         return Reading(None, None)

@@ -95,7 +95,7 @@ def read_both(reply: str) -> Reading:
 
 
 def llm_replies(
-    questions: Sequence[str], texts: Sequence[str], chat: Any, prompt: str = LIST_OBJECTS
+    questions: Sequence[str], texts: Sequence[str], judge: Any, prompt: str = LIST_OBJECTS
 ) -> list[list[str]]:
     """A language model's replies about each response, until the official reader reads a list.
 
@@ -120,13 +120,13 @@ def llm_replies(
                     "attempt": attempt,  # not sent: the kept reply of a failed attempt is not used
                 }
             )
-        for index, reply in zip(pending, chat.ask(requests), strict=True):
+        for index, reply in zip(pending, judge.ask(requests), strict=True):
             replies[index].append(reply)
         pending = [index for index in pending if read_both(replies[index][-1]).official is None]
         if not pending:
             return replies
     raise NapoError(
-        f"Object HalBench: {chat.model!r} gave no list of objects for {len(pending)} responses "
+        f"Object HalBench: {judge.model!r} gave no list of objects for {len(pending)} responses "
         f"({', '.join(map(str, pending[:10]))}) in {ATTEMPTS} attempts; name another judge_model, "
         f"or give another prompt in object_halbench/{EXTRACTOR_FILE}."
     )
@@ -135,7 +135,7 @@ def llm_replies(
 def llm_objects(
     questions: Sequence[str],
     texts: Sequence[str],
-    chat: Any,
+    judge: Any,
     prompt: str = LIST_OBJECTS,
     lenient: bool = False,
 ) -> list[list[str]]:
@@ -148,7 +148,7 @@ def llm_objects(
         NapoError: when no reply is a list, `ATTEMPTS` times.
     """
     lists = []
-    for replies in llm_replies(questions, texts, chat, prompt):
+    for replies in llm_replies(questions, texts, judge, prompt):
         both = map(read_both, replies)
         read = (r.lenient if lenient and r.lenient is not None else r.official for r in both)
         lists.append(next((names for names in read if names is not None), []))
@@ -199,12 +199,10 @@ def load(folder: Path) -> Benchmark:
             for note in notes:
                 classes.setdefault(note["image_id"], set()).add(names[note["category_id"]])
         path = folder / "annotations" / f"captions_{split}2014.json"
-        notes = (
-            read_json(path, formats.Captions, GET_AGAIN)["annotations"] if path.is_file() else ()
-        )
-        for note in notes:
-            if note["image_id"] in ids:
-                captions.setdefault(note["image_id"], []).append(note["caption"])
+        if path.is_file():
+            for note in read_json(path, formats.Captions, GET_AGAIN)["annotations"]:
+                if note["image_id"] in ids:
+                    captions.setdefault(note["image_id"], []).append(note["caption"])
     for kind, annotated in (("instances", classes), ("captions", captions)):
         path = folder / "annotations" / f"{kind}_*2014.json"
         covered(sorted(ids), annotated, path, f"images of the questions with their {kind}")
@@ -290,19 +288,14 @@ def score(
 
 
 def readings(
-    benchmark: Benchmark,
-    answers: Mapping[str, str],
-    *,
-    extractor: str = "wordnet",
-    judge: Any = None,
-    prompt: str = LIST_OBJECTS,
+    benchmark: Benchmark, answers: Mapping[str, str], *, extractor: str = "wordnet", **asking: Any
 ) -> list[Reading]:
     """The list of objects in each reply of LLM mode; officially None is asked again."""
     if extractor != "llm":
         return []
     questions = [question["question"] for question in benchmark.questions]
     texts = [clean_answer(answers[str(number)]) for number in range(len(questions))]
-    replies = llm_replies(questions, texts, judge, prompt)
+    replies = llm_replies(questions, texts, **asking)
     return [read_both(reply) for of_response in replies for reply in of_response]
 
 

@@ -127,16 +127,9 @@ def read_again(
 ) -> tuple[int, dict[str, Any]]:
     """How many texts the official reader cannot read, and the lenient section of a result.
 
-    Args:
-        name: the benchmark's name.
-        benchmark: from its `load`.
-        answers: request id -> answer.
-        scoring: keyword arguments of its `evaluate`.
-        official: its official scores with intervals.
-
-    Returns:
-        The number, and `texts` (read), `differing` (texts that the lenient reader reads otherwise),
-        `unreadable` (by both readers), `metrics` (as `official`, from the lenient readings).
+    The section has the numbers of `texts` (read), of `differing` ones (that the lenient reader
+    reads otherwise) and of `unreadable` ones (for both readers), and `metrics`: as the `official`
+    scores with intervals, from the lenient readings.
     """
     both = readings(name, benchmark, answers, scoring)
     section = {

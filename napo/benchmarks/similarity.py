@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from napo.benchmarks.formats import GET_AGAIN
 from napo.errors import NapoError, unknown
 from napo.workspace.files import read_json
 
@@ -31,9 +30,7 @@ def similar_words(choice: str, folder: Path) -> Similar:
         return lambda a, b: a == b
     if choice in ("table", "table-own"):
         path = Path(folder) / "similarity.json"
-        if not path.is_file():
-            raise NapoError(f"{path} is missing; put the table there, or choose 'identity'.")
-        content = read_json(path, remedy=GET_AGAIN)
+        content = read_json(path, remedy="put the table there, or choose 'identity'")
         try:
             pairs = content["pairs"] if isinstance(content, dict) else content
             kept = pairs if choice == "table" else [pair for pair in pairs if pair[3] == "own"]

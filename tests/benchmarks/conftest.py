@@ -1,12 +1,17 @@
-"""An OpenAI-compatible endpoint on the loopback interface."""
+"""The icon world's small benchmarks, and an OpenAI-compatible endpoint on this machine."""
 
 import json
+import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from napo.icon_world.benchmarks import make_benchmarks
+
+SIZES = {"vlind": 3, "object_halbench": 3, "amber_generative": 3, "amber_discriminative": 4,
+         "mmhal": 8}  # fmt: skip
 LONG_MESSAGE = "Not \x1b[31mso.\nNo judge key-of-the-test here.\n" * 80
 
 
@@ -64,6 +69,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A folder with the four benchmarks, which no test changes."""
+    folder = tmp_path_factory.mktemp("made") / "benchmarks"
+    make_benchmarks(folder, sizes=SIZES)
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """A copy of it to change."""
+    return shutil.copytree(made, tmp_path / "benchmarks")
 
 
 @pytest.fixture

@@ -152,6 +152,7 @@ def test_a_long_message_of_an_endpoint_becomes_a_line_without_keys(server, chat)
         (403, None, "Country not supported", "use an OPENAI_API_KEY that may use this model"),
         (404, "model_not_found", "The model `m` does not exist", "correct evaluation.judge_model"),
         (422, None, "top_p: extra input", "name an evaluation.judge_model that takes max_tokens"),
+        (422, [], "no code of a service", "name an evaluation.judge_model that takes max_tokens"),
         (429, "insufficient_quota", "You exceeded your current quota", "raise the account's quota"),
     ],
 )
@@ -195,20 +196,15 @@ def test_a_reply_without_text_says_why_and_is_not_requested_again(
     result(refused.value)
 
 
-def ending(end):
-    def change(reply):
-        return {**reply, "choices": [{**reply["choices"][0], "finish_reason": end}]}
-
-    return change
-
-
 @UNREADABLE
 @pytest.mark.parametrize(
     ("end", "cut"),
     [("length", True), ("content_filter", True), ("stop", False), (None, False), ({}, False)],
 )
 def test_a_cut_reply_is_marked_also_when_it_comes_from_the_file(server, chat, end, cut):
-    server.change = ending(end)
+    server.change = lambda reply: (
+        reply | {"choices": [reply["choices"][0] | {"finish_reason": end}]}
+    )
     for rater in (chat(), chat()):
         [reply] = rater.ask(prompts(1))
         assert reply == replies(1)[0] and isinstance(reply, Cut) is cut
@@ -239,9 +235,6 @@ def test_a_file_of_replies_without_their_ends_is_still_used(server, chat):
 def test_a_variable_that_stops_the_client_is_named(
     server, chat, monkeypatch, result, name, value, sentence
 ):
-    for proxy in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"):
-        monkeypatch.delenv(proxy, raising=False)
-        monkeypatch.delenv(proxy.lower(), raising=False)
     if "socks" in value:  # as without the package, whatever is installed here
         monkeypatch.setitem(sys.modules, "socksio", None)
     monkeypatch.setenv(name, value)

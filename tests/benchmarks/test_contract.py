@@ -7,18 +7,9 @@ from napo.benchmarks.judges import RuleJudge
 from napo.config.benchmarks import BENCHMARKS
 from napo.config.profile import Evaluation
 from napo.errors import NapoError
-from napo.icon_world.benchmarks import make_benchmarks
 
-SIZES = {"vlind": 3, "object_halbench": 3, "amber_generative": 3, "amber_discriminative": 4,
-         "mmhal": 8}  # fmt: skip
 NAMES = ("vlind", "object_halbench", "amber", "mmhal")
 JUDGE = RuleJudge(lambda item, answer: "Rating: 3")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    make_benchmarks(tmp_path, sizes=SIZES)
-    return tmp_path
 
 
 @pytest.mark.parametrize("name", NAMES)

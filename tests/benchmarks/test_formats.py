@@ -12,10 +12,7 @@ import pytest
 
 from napo.benchmarks import module
 from napo.errors import NapoError
-from napo.icon_world.benchmarks import make_benchmarks
 
-SIZES = {"vlind": 3, "object_halbench": 3, "amber_generative": 3, "amber_discriminative": 4,
-         "mmhal": 8}  # fmt: skip
 FILES = [
     "vlind/data.json", "object_halbench/questions.jsonl", "object_halbench/synonyms.txt",
     "object_halbench/annotations/instances_val2014.json", "amber/query_discriminative.json",
@@ -52,18 +49,6 @@ JSON_DAMAGE = {
     "nested": (lambda content: b"[" * 100_000, "not valid JSON|it is cut short"),
     "a number of 5,000 digits": (lambda content: b"9" * 5000, "not valid JSON"),
 }
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("benchmarks")
-    make_benchmarks(folder, sizes=SIZES)
-    return folder
-
-
-@pytest.fixture
-def folder(made, tmp_path):
-    return shutil.copytree(made, tmp_path / "benchmarks")
 
 
 def refusal(folder, name):

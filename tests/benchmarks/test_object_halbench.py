@@ -113,14 +113,9 @@ def test_a_list_of_objects_is_read_as_the_official_reader_reads_it(reply, object
     assert halbench.read_objects(reply) == objects
 
 
-@pytest.mark.parametrize(
-    "reply",
-    ['["dog"]\nDone', '```json\n["dog"]\n```', "['dog']", 'Objects: ["dog"]', "No objects.\n[]",
-     "()", ""],
-)  # fmt: skip
-def test_what_the_official_reader_cannot_read_is_a_failure(reply):
-    with pytest.raises(ValueError):
-        halbench.read_objects(reply)
+def test_what_the_official_reader_cannot_read_is_a_failure():
+    with pytest.raises(ValueError, match="no JSON list"):  # test_lenient.py has other such replies
+        halbench.read_objects('["dog"]\nDone')
 
 
 TAGGED = {

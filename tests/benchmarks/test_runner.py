@@ -12,18 +12,7 @@ from napo.benchmarks import Request, module, runner
 from napo.config.benchmarks import BENCHMARKS, Ratio
 from napo.config.profile import Decoding, Evaluation
 from napo.errors import NapoError
-from napo.icon_world.benchmarks import make_benchmarks
 from napo.icon_world.judge import judge_by_truth
-
-SIZES = {"vlind": 3, "object_halbench": 3, "amber_generative": 3, "amber_discriminative": 4,
-         "mmhal": 8}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("made") / "benchmarks"
-    make_benchmarks(made, sizes=SIZES)
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +26,11 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(runner, "CHUNK", 4)
 
 
-def evaluate(engine, folder, out, dry_run=False, **changes):
+def evaluate(engine, made, out, dry_run=False, **changes):
     settings = {"decoding": Decoding(max_new_tokens=4), "batch_size": 8, **changes}
     return runner.evaluate_run(
         *engine,
-        folder,
+        made,
         out,
         settings=Evaluation(**settings),
         run="A1/seed-0",
@@ -57,20 +46,20 @@ def content(folder):
 
 
 @pytest.fixture(scope="module")
-def done(engine, folder, tmp_path_factory):
+def done(engine, made, tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "CHUNK", 4)
-        evaluate(engine, folder, out)
+        evaluate(engine, made, out)
     return out
 
 
-def test_every_benchmark_leaves_its_answers_items_and_numbers(done, folder):
+def test_every_benchmark_leaves_its_answers_items_and_numbers(done, made):
     endings = (".answers.jsonl", ".items.csv", ".json")
     assert set(content(done)) == {name + end for name in BENCHMARKS for end in endings}
     for name in BENCHMARKS:
         scorer = module(name)
-        asked = scorer.requests(scorer.load(folder / name))
+        asked = scorer.requests(scorer.load(made / name))
         lines = (done / f"{name}.answers.jsonl").read_text().splitlines()
         entries = [json.loads(line) for line in lines]
         assert [entry["id"] for entry in entries] == [request.id for request in asked]
@@ -101,7 +90,7 @@ def test_ambers_two_tasks_are_counted_apart(done):
 @pytest.mark.kind("an unreadable reply counts as an answer")
 @pytest.mark.parametrize("name", ["vlind", "amber", "mmhal"])
 def test_a_result_has_official_and_lenient_scores_side_by_side(
-    engine, folder, tmp_path, monkeypatch, name, result
+    engine, made, tmp_path, monkeypatch, name, result
 ):
     texts = {"vlind": "**True**", "amber": "Yes, it is there", "mmhal": "A cow."}
 
@@ -112,7 +101,7 @@ def test_a_result_has_official_and_lenient_scores_side_by_side(
     judge = {"judge": lambda item, answer: "**Rating:** 6"}
     settings = Evaluation(benchmarks=(name,))
     options = {"settings": settings, "run": "base", "seed": 0, "fingerprints": {}, **judge}
-    runner.evaluate_run(*silent(engine), folder, tmp_path, **options)
+    runner.evaluate_run(*silent(engine), made, tmp_path, **options)
     content = json.loads((tmp_path / f"{name}.json").read_text())
     unreadable = content["answers"]["unreadable"]
     assert unreadable == content["lenient"]["differing"] == content["lenient"]["texts"] > 0
@@ -144,17 +133,17 @@ def test_a_result_names_what_made_it(done):
 
 @pytest.mark.parametrize(("kept", "temperature"), [(0.2, 0.0), (0.5, 1.0), (0.95, 1.0)])
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
-    engine, folder, tmp_path, kept, temperature
+    engine, made, tmp_path, kept, temperature
 ):
     decoding = Decoding(max_new_tokens=4, temperature=temperature)
     changes = {"benchmarks": ("vlind", "amber"), "decoding": decoding}
-    evaluate(engine, folder, tmp_path, **changes)
+    evaluate(engine, made, tmp_path, **changes)
     before = content(tmp_path)
     path = tmp_path / "vlind.answers.jsonl"
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])  # cut inside a line
     for name in ("vlind.json", "vlind.items.csv", "amber.json", "amber.answers.jsonl"):
         (tmp_path / name).unlink()
-    evaluate(engine, folder, tmp_path, **changes)
+    evaluate(engine, made, tmp_path, **changes)
     assert content(tmp_path) == before
 
 
@@ -164,34 +153,34 @@ def silent(engine):
     return SimpleNamespace(generation_config=model.generation_config), processor
 
 
-def test_a_finished_run_asks_the_model_nothing(engine, done, folder):
+def test_a_finished_run_asks_the_model_nothing(engine, done, made):
     before = content(done)
-    evaluate(silent(engine), folder, done)
+    evaluate(silent(engine), made, done)
     assert content(done) == before
 
 
 def test_a_dry_run_counts_what_a_paid_judge_would_get_and_keeps_the_answers(
-    engine, folder, tmp_path, monkeypatch
+    engine, made, tmp_path, monkeypatch
 ):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # sending would fail
     paid = {"judge": "openai", "judge_model": "paid", "benchmarks": ("vlind", "mmhal")}
-    unsent = evaluate(engine, folder, tmp_path, dry_run=True, **paid)
-    assert unsent.requests == SIZES["mmhal"] and unsent.tokens > 1000
+    unsent = evaluate(engine, made, tmp_path, dry_run=True, **paid)
+    assert unsent.requests == 8 and unsent.tokens > 1000
     names = {path.name for path in tmp_path.iterdir()}
     assert "mmhal.answers.jsonl" in names and "vlind.json" in names and "mmhal.json" not in names
-    assert evaluate(silent(engine), folder, tmp_path, dry_run=True, **paid) == unsent
+    assert evaluate(silent(engine), made, tmp_path, dry_run=True, **paid) == unsent
 
 
-def test_answers_to_other_questions_are_refused(engine, folder, tmp_path):
-    evaluate(engine, folder, tmp_path, benchmarks=("mmhal",))
+def test_answers_to_other_questions_are_refused(engine, made, tmp_path):
+    evaluate(engine, made, tmp_path, benchmarks=("mmhal",))
     (tmp_path / "mmhal.answers.jsonl").rename(tmp_path / "vlind.answers.jsonl")
     with pytest.raises(NapoError, match=r"vlind\.answers\.jsonl holds answers to other questions"):
-        evaluate(engine, folder, tmp_path, benchmarks=("vlind",))
+        evaluate(engine, made, tmp_path, benchmarks=("vlind",))
 
 
-def test_a_missing_benchmark_stops_before_the_first_answer(engine, folder, tmp_path):
+def test_a_missing_benchmark_stops_before_the_first_answer(engine, made, tmp_path):
     (tmp_path / "benchmarks").mkdir()
-    (tmp_path / "benchmarks/vlind").symlink_to(folder / "vlind")
+    (tmp_path / "benchmarks/vlind").symlink_to(made / "vlind")
     with pytest.raises(NapoError, match="mmhal"):
         evaluate(engine, tmp_path / "benchmarks", tmp_path / "out", benchmarks=("vlind", "mmhal"))
     assert not (tmp_path / "out").exists()
