@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce baselines fetch check test test-long test-browser test-paper-shape lint lab figures base-model bench lock clean
+.PHONY: help setup reproduce baselines fetch check test test-long test-faults test-browser test-paper-shape lint lab figures base-model bench lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -50,11 +50,14 @@ check: setup ## find what is missing or wrong before PROFILE's first GPU hour
 	@$(BIN)/napo check --profile $(PROFILE) --workspace "$(WORKSPACE)"
 
 test: setup lint ## lint, unit tests, and every notebook at smoke scale
-	@$(BIN)/python -m pytest -m "not long and not paper_shape and not browser" \
+	@$(BIN)/python -m pytest -m "not long and not faults and not paper_shape and not browser" \
 	  -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup ## tests that take minutes each
 	@$(BIN)/python -m pytest -m long -n 2 --dist worksteal
+
+test-faults: setup ## the kills that test-long leaves out, three quarters (20 minutes)
+	@$(BIN)/python -m pytest -m faults -n 2 --dist worksteal
 
 test-browser: setup ## notebook 02 in JupyterLab, driven by keys and mouse (needs chromium-driver)
 	@$(BIN)/python -m pytest -m browser

@@ -5,10 +5,10 @@ import pytest
 from faults import work
 from faults.harness import Laboratory
 
-# Stages that write in parts are killed twice; the others are in the long group.
+# Stages that write in parts are killed twice.
 FEW = {"build": 2, "train full": 2, "train lora": 1, "evaluate": 2, "label": 1, "judge": 1,
        "reference": 1}  # fmt: skip
-MANY = 8  # of each stage, in the long group
+QUARTER, REST = 2, 6  # kills of each stage: a hundred in all
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,10 @@ def test_ten_kills_over_the_stages_lose_no_record_and_change_no_byte(small, show
     show("\n".join(small.survive(stage, kills, seed=1) for stage, kills in FEW.items()))
 
 
-@pytest.mark.long
-def test_a_hundred_kills_over_all_stages_lose_no_record_and_change_no_byte(smoke, show):
-    assert MANY * len(work.STAGES) >= 100
-    show("\n".join(smoke.survive(stage, MANY, seed=2) for stage in work.STAGES))
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(QUARTER, marks=pytest.mark.long), pytest.param(REST, marks=pytest.mark.faults)],
+)
+def test_kills_over_all_stages_lose_no_record_and_change_no_byte(smoke, show, kills):
+    assert (QUARTER + REST) * len(work.STAGES) >= 100
+    show("\n".join(smoke.survive(stage, kills, seed=kills) for stage in work.STAGES))
