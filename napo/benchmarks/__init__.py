@@ -93,13 +93,16 @@ def checked_images(
     """
     root = folder.resolve()
     files = {request.id: request.image for request in requests if isinstance(request.image, Path)}
-    outside = [name for name, path in files.items() if not path.resolve().is_relative_to(root)]
+    images = set(files.values())
+    inside = {path for path in images if path.resolve().is_relative_to(root)}
+    outside = [name for name, path in files.items() if path not in inside]
     if outside:
         raise NapoError(
             f"{title}: the images of {len(outside)} ids ({listed(outside)}) lie outside {root}; "
             "copy the files into it instead of linking them."
         )
-    missing = [name for name, path in files.items() if not path.is_file()]
+    present = {path for path in images if path.is_file()}
+    missing = [name for name, path in files.items() if path not in present]
     if missing:
         raise NapoError(
             f"{title}: {len(missing)} ids have no image ({listed(missing)}), the first is "
