@@ -117,6 +117,12 @@ def workspace(tmp_path):
     return Workspace.open(str(tmp_path / "w"), "p")
 
 
+@pytest.fixture
+def folder(workspace):
+    """The folder of `source()`."""
+    return workspace.root / "data/downloads/thing"
+
+
 def profile(*sources):
     return Profile(name="p", sources=sources)
 

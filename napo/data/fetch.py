@@ -61,7 +61,7 @@ class Record(BaseModel, strict=True):
 
 @dataclass(frozen=True)
 class ItemStatus:
-    """How much of one source is on the disk and, once the hub was asked, what it has."""
+    """How much of one source is on the disk and, after `_ask_hub`, what the hub has."""
 
     source: Source
     folder: Path
@@ -72,7 +72,7 @@ class ItemStatus:
     lacks: tuple[str, ...]  # patterns and files that are missing or not whole
     files: Mapping[str, int]  # name -> bytes
     changed: tuple[str, ...] = ()  # files that have other bytes than they should
-    hub: Mapping[str, hub.HubFile] = field(default_factory=dict)  # once it was asked
+    hub: Mapping[str, hub.HubFile] = field(default_factory=dict)  # the hub's files
     problem: str = ""  # what is wrong with the hub, in one sentence
 
     @property
@@ -92,7 +92,7 @@ class ItemStatus:
 
     @property
     def is_stated(self) -> bool:
-        """Whether the size is the profile's statement; addresses are not asked for theirs."""
+        """Whether the size is only what the profile states."""
         return bool(self.source.url) or not self.files
 
     @property

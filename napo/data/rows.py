@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,8 +135,8 @@ def write_rows(
             row before anything is generated for it, and each generated response (without image).
         count: rows used, from the first on; 0: all.
         bad_rows: "stop" at a row that cannot be used, or "skip" it: it is then left out and listed
-            in `skipped/`. A model that answers a row with nothing but white space makes it such a
-            row: a second answer would come from other settings than the profile's.
+            in `skipped/`. A blank answer of the model makes its row such a row, because another
+            answer would need other settings than the profile's.
         worker: number of this process and how many there are; each makes parts of its own.
         done: called with the number of rows after each part.
 
@@ -157,7 +158,7 @@ def write_rows(
         bare: dict[int, dict[str, Any]] = {}  # decoded rows without both biased responses
         problems: dict[int, str] = {}
         for place, row in batch:
-            try:
+            with _noted(problems, place, bad_rows):
                 if place in known.bad:
                     raise BadRow(known.bad[place])
                 row = sources.with_bytes(row)
@@ -166,24 +167,16 @@ def write_rows(
                 rows[place] = {k: v for k, v in row.items() if k not in sources.PLACE}
                 if not set(BIASED) <= set(responses):
                     bare[place] = decoded
-            except BadRow as problem:
-                if bad_rows == "stop":
-                    raise
-                problems[place] = str(problem)
         generated = generate(list(bare.values())) if bare else {}
         for index, place in enumerate(bare):
             for name in BIASED:
                 response = generated[name][index]
                 rows[place] |= {name: response.text, f"{name}_cut": response.cut}
-            try:
+            with _noted(problems, place, bad_rows):
                 _check_generated(rows[place], check)
-            except BadRow as problem:
-                if bad_rows == "stop":
-                    raise
-                problems[place] = str(problem)
-                del rows[place]
+        made = [row for place, row in rows.items() if place not in problems]
         for name in BIASED:
-            for row in rows.values():
+            for row in made:
                 row[name], row[f"{name}_cut"] = row[name].strip(), bool(row.get(f"{name}_cut"))
         if problems:
             left_out = [
@@ -193,8 +186,19 @@ def write_rows(
             ]
             write_json((folder / SKIPPED / PART.format(number)).with_suffix(".json"), left_out)
         added = [column for name in BIASED for column in (name, f"{name}_cut")]
-        write_shard(folder / PART.format(number), list(rows.values()), added)
+        write_shard(folder / PART.format(number), made, added)
         done(len(batch))
+
+
+@contextmanager
+def _noted(problems: dict[int, str], place: int, bad_rows: str) -> Iterator[None]:
+    """Under "skip", note why the row at this place cannot be used."""
+    try:
+        yield
+    except BadRow as problem:
+        if bad_rows == "stop":
+            raise
+        problems[place] = str(problem)
 
 
 def own_responses(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ def open_files(folder: Path) -> Iterator[ParquetFile | JsonlFile]:
     """The files of a source, one open at a time.
 
     Raises:
-        NapoError: when there are none, or both kinds, or one that another's name counts is missing.
+        NapoError: when there are none, or both kinds, or one of numbered files is missing.
     """
     tables, lines = (finished_files(Path(folder), name) for name in ("*.parquet", "*.jsonl"))
     if tables and lines:
@@ -169,8 +169,8 @@ def require_all(paths: Sequence[Path]) -> None:
             start, number, *rest = name.groups()
             numbers.setdefault((start, *rest), set()).add(int(number))
     for (start, total, end), present in numbers.items():
-        first = int(int(total) in present)  # some count from 1
         if missing := int(total) - len(present):
+            first = int(int(total) in present)  # some count from 1
             number = next(number for number in count(first) if number not in present)
             raise NapoError(
                 f"{paths[0].parent} lacks {start}{number:0{len(total)}d}-of-{total}{end}"

@@ -93,7 +93,6 @@ class EncodedRows(Dataset):
         self.reference = self.reference_scores(scorer, logits_mb) if reference else None
         if self.reference is not None:
             self.check_reference(torch.tensor(tokens))
-        if self.reference is not None:
             self.digest = fingerprint([len(rows), self.reference.sum.tolist()])
         else:
             columns = dict.fromkeys("chosen" if r == CORRUPTED else r for r in self.responses)

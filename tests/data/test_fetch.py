@@ -13,7 +13,7 @@ import zipfile
 from types import SimpleNamespace
 
 import pytest
-from hub_fixtures import BODY, OLD, flip, profile, report, server, source, tree, workspace
+from hub_fixtures import BODY, flip, folder, profile, report, server, source, tree, workspace
 
 from napo.config.profile import load_profile
 from napo.data.fetch import RECORD, fetch, items, status
@@ -35,7 +35,7 @@ def test_an_address_that_is_gone_does_not_stop_the_others(server, workspace):
     assert [item.state for item in status(both, workspace)] == ["missing", "complete"]
 
 
-def test_a_second_fetch_is_told_to_wait_and_leaves_the_part_alone(server, workspace):
+def test_a_second_fetch_is_told_to_wait_and_leaves_the_part_alone(server, workspace, folder):
     server.files["/big"] = BODY
     big = profile(source(url={"big": server.address + "/big"}))
     server.may_answer.clear()
@@ -50,11 +50,10 @@ def test_a_second_fetch_is_told_to_wait_and_leaves_the_part_alone(server, worksp
     server.may_answer.set()
     first.join()
     assert len(server.requests) == 1
-    assert (workspace.root / "data/downloads/thing/big").read_bytes() == BODY
+    assert (folder / "big").read_bytes() == BODY
 
 
-def test_a_place_where_all_is_there_is_not_written_to(server, workspace):
-    folder = workspace.root / "data/downloads/thing"
+def test_a_place_where_all_is_there_is_not_written_to(server, workspace, folder):
     folder.mkdir(parents=True)
     (folder / "f").write_bytes(b"x")
     report(profile(source(url={"f": server.address + "/f"})), workspace, yes=True)
@@ -75,15 +74,15 @@ def test_a_dry_run_writes_nothing_and_names_size_licence_and_steps(server, works
     assert not workspace.root.exists() and not server.requests
 
 
-def test_a_disk_that_is_too_small_stops_before_any_download(server, workspace, monkeypatch):
+def test_a_disk_that_is_too_small_stops_before_any_download(server, workspace, folder, monkeypatch):
     disk_with(monkeypatch, 10**9)
     large = profile(source(url={"f": server.address + "/f"}, gigabytes=1.5))
     with pytest.raises(NapoError, match=r"1.5 GB are to come to .*, where 1.0 GB are free; free"):
         report(large, workspace, yes=True)
-    assert not server.requests and not (workspace.root / "data/downloads/thing").exists()
+    assert not server.requests and not folder.exists()
 
 
-def test_zip_files_are_unpacked_recorded_and_not_fetched_twice(server, workspace):
+def test_zip_files_are_unpacked_recorded_and_not_fetched_twice(server, workspace, folder):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("annotations/one.json", "1")
@@ -93,7 +92,6 @@ def test_zip_files_are_unpacked_recorded_and_not_fetched_twice(server, workspace
     for _ in range(2):
         report(zipped, workspace, yes=True)
     assert len(server.requests) == 1
-    folder = workspace.root / "data/downloads/thing"
     assert tree(folder) == ["annotations", "annotations/one.json", "two.txt"]
     (folder / "two.txt").write_text("2")
     [item] = status(zipped, workspace)
@@ -102,9 +100,8 @@ def test_zip_files_are_unpacked_recorded_and_not_fetched_twice(server, workspace
     assert (folder / "two.txt").read_text() == "22"
 
 
-def test_holds_counts_files_by_pattern(workspace):
+def test_holds_counts_files_by_pattern(workspace, folder):
     images = profile(source(manual="Get the images.", holds={"*.json": 1, "image/*.jpg": 3}))
-    folder = workspace.root / "data/downloads/thing"
     (folder / "image" / "folder.jpg").mkdir(parents=True)
     for name in ("data.json", "image/1.jpg"):
         (folder / name).touch()
@@ -116,7 +113,7 @@ def test_holds_counts_files_by_pattern(workspace):
     assert (complete.state, complete.present) == ("complete", 4)
 
 
-def test_another_revision_is_refused_until_the_folder_is_removed(server, workspace):
+def test_another_revision_is_refused_until_the_folder_is_removed(server, workspace, folder):
     server.files |= {"/old": b"old", "/new": b"new"}
     old, new = (
         profile(source(revision=name, url={"f": f"{server.address}/{name}"}))
@@ -126,7 +123,6 @@ def test_another_revision_is_refused_until_the_folder_is_removed(server, workspa
     assert status(new, workspace)[0].lacks == ("revision new",)
     with pytest.raises(NapoError, match="fetched at old, and the profile asks for new; remove"):
         report(new, workspace, yes=True)
-    folder = workspace.root / "data/downloads/thing"
     assert (folder / "f").read_bytes() == b"old"
     shutil.rmtree(folder)
     report(new, workspace, yes=True)
@@ -156,11 +152,11 @@ TRUSTED = pytest.mark.kind("bytes are trusted by size")
 
 
 @TRUSTED
-def test_one_wrong_byte_from_an_address_is_seen_and_mended(server, workspace, result):
+def test_one_wrong_byte_from_an_address_is_seen_and_mended(server, workspace, folder, result):
     server.files |= {"/pinned": BODY, "/plain": BODY}
     pin = hashlib.sha256(BODY).hexdigest()
     urls = {"pinned": f"{server.address}/pinned#sha256={pin}", "plain": server.address + "/plain"}
-    both, folder = profile(source(url=urls)), workspace.root / "data/downloads/thing"
+    both = profile(source(url=urls))
     report(both, workspace, yes=True)
     for name in urls:
         flip(folder / name)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_fixtures import BODY, NEW, OLD, flip, profile, server, source, tree, workspace
+from hub_fixtures import BODY, NEW, OLD, flip, folder, profile, server, source, tree, workspace
 
 from napo.data.fetch import fetch, require_unchanged, status
 from napo.errors import NapoError
@@ -32,12 +32,11 @@ def run(server, workspace, *sources, model=None, arguments=("--yes",)):
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-def test_a_repository_is_fetched_at_the_recorded_commit_and_mended(server, workspace):
+def test_a_repository_is_fetched_at_the_recorded_commit_and_mended(server, workspace, folder):
     server.hub[OLD] = {"Bench/data.json": b"[]", "Bench/images/1.jpg": BODY, "README.md": b"old"}
     server.hub[NEW] = {"Bench/data.json": b"[1]", "Bench/images/1.jpg": BODY}
     server.newest = OLD
     item = source(repo="o/d", files=("Bench/*",), holds={"data.json": 1})
-    folder = workspace.root / "data/downloads/thing"
     dry = run(server, workspace, item, arguments=())
     assert re.search(rf"1.0 MB +missing +see its page +{OLD[:12]}", dry.stdout)
     assert not workspace.root.exists()
@@ -56,13 +55,13 @@ def test_a_repository_is_fetched_at_the_recorded_commit_and_mended(server, works
     assert (folder / "data.json").read_bytes() == b"[]"
 
 
-def test_a_repository_that_breaks_off_continues_at_its_first_commit(server, workspace):
+def test_a_repository_that_breaks_off_continues_at_its_first_commit(server, workspace, folder):
     server.hub[OLD], server.newest, server.cut = {"a.parquet": BODY}, OLD, 1000
     item = source(repo="o/d")
     assert "napo: thing: The hub cannot be reached" in run(server, workspace, item).stderr
     server.hub[NEW], server.newest, server.cut = {"a.parquet": b"new"}, NEW, None
     assert run(server, workspace, item).returncode == 0
-    assert (workspace.root / "data/downloads/thing/a.parquet").read_bytes() == BODY
+    assert (folder / "a.parquet").read_bytes() == BODY
 
 
 def test_the_base_model_is_fetched_to_where_the_profile_loads_it_from(server, workspace):
@@ -78,11 +77,11 @@ def test_the_base_model_is_fetched_to_where_the_profile_loads_it_from(server, wo
 
 @TRUSTED
 @pytest.mark.parametrize("name", ["Bench/images/1.jpg", "Bench/data.json"])  # LFS, git
-def test_one_wrong_byte_of_a_repository_is_seen_and_mended(server, workspace, name, result):
+def test_one_wrong_byte_of_a_repository_is_seen_and_mended(server, workspace, folder, name, result):
     server.hub[OLD] = {"Bench/data.json": b"[12345]", "Bench/images/1.jpg": BODY}
     server.newest = OLD
     item = source(repo="o/d", files=("Bench/*",), holds={"data.json": 1})
-    path = workspace.root / "data/downloads/thing" / name
+    path = folder / name
     assert run(server, workspace, item).returncode == 0
     flip(path)
     [state] = status(profile(item), workspace)
@@ -96,10 +95,11 @@ def test_one_wrong_byte_of_a_repository_is_seen_and_mended(server, workspace, na
 
 
 @TRUSTED
-def test_a_copy_placed_by_hand_is_compared_with_the_hub_and_mended(server, workspace, result):
+def test_a_copy_placed_by_hand_is_compared_with_the_hub_and_mended(
+    server, workspace, folder, result
+):
     server.hub[NEW] = {"a.parquet": BODY, "b.parquet": BODY[::-1]}
     item = source(repo="o/d", revision=NEW, holds={"*.parquet": 2})
-    folder = workspace.root / "data/downloads/thing"
     folder.mkdir(parents=True)
     elsewhere = workspace.root / "shared.parquet"
     for path, content in ((folder / "a.parquet", BODY), (elsewhere, BODY[::-1])):

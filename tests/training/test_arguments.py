@@ -37,6 +37,10 @@ HONOURED = {
 }  # fmt: skip
 
 
+def config(folder, **settings):
+    return NaPOConfig(output_dir=str(folder), use_cpu=True, **settings)
+
+
 def test_every_setting_of_transformers_is_honoured_or_refused():
     settings = {field.name for field in fields(TrainingArguments)}
     arguments = {*inspect.signature(Trainer).parameters}
@@ -76,10 +80,10 @@ def test_every_setting_of_transformers_is_honoured_or_refused():
 )
 def test_a_setting_without_its_usual_effect_is_refused(setting, value, reason, tmp_path, result):
     if setting in ("load_best_model_at_end", "save_strategy", "lr_scheduler_type"):
-        args = NaPOConfig(output_dir=str(tmp_path), use_cpu=True)
+        args = config(tmp_path)
         setattr(args, setting, value)  # transformers wants eval_strategy with it
     else:
-        args = NaPOConfig(output_dir=str(tmp_path), use_cpu=True, **{setting: value})
+        args = config(tmp_path, **{setting: value})
     with pytest.raises(NapoError, match=reason) as error:
         check_arguments(args, {})
     assert str(error.value).startswith(setting)
@@ -89,7 +93,7 @@ def test_a_setting_without_its_usual_effect_is_refused(setting, value, reason, t
 @pytest.mark.kind("a trainer's argument is ignored")
 @pytest.mark.parametrize("name", ["eval_dataset", "compute_metrics", "data_collator", "model_init"])
 def test_an_argument_that_the_trainer_does_not_honour_is_refused(name, tmp_path, result):
-    args = NaPOConfig(output_dir=str(tmp_path), use_cpu=True)
+    args = config(tmp_path)
     check_arguments(args, {name: None})
     with pytest.raises(NapoError, match=f"^{name} is refused: ") as error:
         check_arguments(args, {name: [1]})
@@ -97,7 +101,7 @@ def test_an_argument_that_the_trainer_does_not_honour_is_refused(name, tmp_path,
 
 
 def test_unknown_arguments_and_plain_training_arguments_name_the_right_ones(tmp_path):
-    args = NaPOConfig(output_dir=str(tmp_path), use_cpu=True)
+    args = config(tmp_path)
     with pytest.raises(NapoError, match="Did you mean 'eval_dataset'"):
         check_arguments(args, {"eval_datasets": [1]})
     with pytest.raises(NapoError, match="args is a TrainingArguments; give a NaPOConfig"):
@@ -151,7 +155,7 @@ def test_a_variable_that_changes_the_precision_is_refused(
     tmp_path, monkeypatch, variable, bf16, result
 ):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", variable)
-    args = NaPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=bf16)
+    args = config(tmp_path, bf16=bf16)
     if bf16:
         return check_arguments(args, {})
     with pytest.raises(NapoError, match=f"^ACCELERATE_MIXED_PRECISION is {variable}") as error:

@@ -16,6 +16,8 @@ from napo.method.tensors import LogProbs
 trl = pytest.importorskip("trl", reason="TRL is in the lock's development set")
 datasets = pytest.importorskip("datasets")
 
+from napo.training.trl import ObjectiveDPOTrainer  # noqa: E402 - it needs TRL
+
 QUESTIONS = ("what colour is the cat ?", "is there a bird in the picture ?", "describe the picture")
 CHOSEN = ("the cat is red .", "yes , there is a bird .", "a dog and a cat .")
 REJECTED = ("it is blue .", "no .", "the bird is on the left of a green dog .")
@@ -73,9 +75,9 @@ def ours_on(setting, objective):
     return output.loss.item(), gradients(mine)
 
 
-def theirs_on(setting, kind, **more):
+def trainer_on(setting, kind, **more):
     ours, _, policy, reference, settings, data = setting
-    trainer = kind(
+    return kind(
         copy.deepcopy(policy),
         ref_model=copy.deepcopy(reference),
         args=settings,
@@ -83,14 +85,20 @@ def theirs_on(setting, kind, **more):
         processing_class=ours,
         **more,
     )
+
+
+def step(trainer):
+    """Loss and gradients of a batch, and the batch."""
     trainer.model.train()
+    torch.manual_seed(0)
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
-    return loss.item(), gradients(trainer.model)
+    return loss.item(), gradients(trainer.model), batch
 
 
 def same(first, second):
+    """Two losses and their gradients are the same."""
     assert first[0] == pytest.approx(second[0], rel=1e-5)
     assert first[1].keys() == second[1].keys()
     for name, gradient in first[1].items():
@@ -98,21 +106,19 @@ def same(first, second):
 
 
 def test_dpo_is_trls_dpo_in_loss_and_gradients(setting):
-    same(ours_on(setting, Objective(VARIANTS["dpo"])), theirs_on(setting, trl.DPOTrainer))
+    same(ours_on(setting, Objective(VARIANTS["dpo"])), step(trainer_on(setting, trl.DPOTrainer)))
 
 
 def test_ipo_per_token_is_trls_ipo_in_loss_and_gradients(setting):
     objective = Objective(Variant("one", (Term("rejected", "ipo-mean"),), "none"))
     setting[4].loss_type = ["ipo"]
-    same(ours_on(setting, objective), theirs_on(setting, trl.DPOTrainer))
+    same(ours_on(setting, objective), step(trainer_on(setting, trl.DPOTrainer)))
 
 
 @pytest.mark.parametrize("average, alpha", [("sum", 0.01), ("mean", 0.5)])
 def test_napo_in_trl_is_ours_in_loss_and_gradients(setting, average, alpha):
-    from napo.training.trl import ObjectiveDPOTrainer
-
     objective = Objective(Variant("one", (Term("rejected", "napo", average, alpha),), "none"))
-    theirs = theirs_on(setting, ObjectiveDPOTrainer, objective=objective)
+    theirs = step(trainer_on(setting, ObjectiveDPOTrainer, objective=objective))
     same(ours_on(setting, objective), theirs)
 
 
@@ -121,17 +127,7 @@ NAPO_MEAN = Objective(Variant("one", (Term("rejected", "napo", "mean", 0.5),), "
 
 def cut_away(setting, *cut):
     """An `ObjectiveDPOTrainer` whose collator leaves these rows of a batch without completion."""
-    from napo.training.trl import ObjectiveDPOTrainer
-
-    ours, _, policy, reference, settings, data = setting
-    trainer = ObjectiveDPOTrainer(
-        copy.deepcopy(policy),
-        ref_model=copy.deepcopy(reference),
-        args=settings,
-        train_dataset=data,
-        processing_class=ours,
-        objective=NAPO_MEAN,
-    )
+    trainer = trainer_on(setting, ObjectiveDPOTrainer, objective=NAPO_MEAN)
     collate_all = trainer.data_collator
 
     def collator(rows):
@@ -142,15 +138,6 @@ def cut_away(setting, *cut):
 
     trainer.data_collator = collator
     return trainer
-
-
-def step(trainer):
-    trainer.model.train()
-    torch.manual_seed(0)
-    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    loss = trainer.compute_loss(trainer.model, batch)
-    loss.backward()
-    return loss.item(), gradients(trainer.model), batch
 
 
 @pytest.mark.kind("zero tokens")
@@ -196,7 +183,5 @@ def test_trl_stops_at_a_loss_that_is_not_finite_instead_of_logging_0(setting):
 
 
 def test_trl_cannot_take_three_pairs(setting):
-    from napo.training.trl import ObjectiveDPOTrainer
-
     with pytest.raises(NapoError, match="language_biased"):
-        theirs_on(setting, ObjectiveDPOTrainer, objective=Objective(VARIANTS["A1"]))
+        trainer_on(setting, ObjectiveDPOTrainer, objective=Objective(VARIANTS["A1"]))
