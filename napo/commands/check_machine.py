@@ -23,7 +23,7 @@ from napo.errors import NapoError
 from napo.stages import launch
 from napo.stages.session import Session
 from napo.training.arguments import REPORTERS, has_key
-from napo.training.divergence import half_precision
+from napo.training.divergence import NO_BACKWARD, half_precision
 
 
 class Machine(NamedTuple):
@@ -165,5 +165,7 @@ def processes(session: Session, gpus: int) -> Iterator[Remark]:
         )
     if training.tune == "full" and dtype != "float32" and not training.bf16:
         yield "fault", half_precision(dtype)
+    if profile.model.attention == "flex_attention" and not gpus:
+        yield "fault", NO_BACKWARD
     if not profile.variants:
         yield "note", "variants is empty: nothing is trained, and tables hold the base only."

@@ -214,11 +214,13 @@ def result(folders: list[Path]) -> pd.DataFrame:
 
 
 def metric_text(estimate: Mapping[str, float] | None, metric: Metric) -> str:
-    """A value with its interval in the tables' units, "not run", or "not defined"."""
+    """A value with its interval in the tables' units; "not run", or "not defined" for either."""
     if estimate is None:
         return "not run"
     if estimate["value"] is None:
         return "not defined"  # such as CHAIR where no object is named
+    if estimate["low"] is None:  # such as a metric that is no ratio of sums
+        return f"{metric.scale * estimate['value']:.{metric.digits}f} [not defined]"
     value, low, high = (
         f"{metric.scale * estimate[name]:.{metric.digits}f}" for name in ("value", "low", "high")
     )

@@ -9,6 +9,11 @@ from napo.errors import NapoError
 from napo.method.layout import Batch
 from napo.method.tensors import LogProbs
 
+NO_BACKWARD = (
+    "flex_attention has no backward pass on a CPU, so nothing can be trained with it; set "
+    "attention to sdpa, or train on a GPU."
+)
+
 
 class Diverged(NapoError):
     """A number is not finite. `NaPOTrainer.train` adds the step and the remedy."""

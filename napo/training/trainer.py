@@ -30,7 +30,7 @@ from napo.models.load import (
     unwrap,
 )
 from napo.training.arguments import EVALUATION, NaPOConfig, check_arguments
-from napo.training.divergence import Diverged, check_log_probs, check_trained
+from napo.training.divergence import NO_BACKWARD, Diverged, check_log_probs, check_trained
 from napo.training.records import Records, read_records
 from napo.training.resumable import ResumableTrainer
 from napo.training.rows import EncodedRows, EpochSampler
@@ -145,6 +145,9 @@ class NaPOTrainer(ResumableTrainer):
                 "give a peft_config, or use reference cached."
             )
         layout = choose_layout(model)
+        attention = unwrap(model).config.get_text_config()._attn_implementation
+        if attention == "flex_attention" and args.device.type == "cpu":
+            raise NapoError(NO_BACKWARD)
         # A 4-bit model stays on the device that it was loaded to.
         four_bit = getattr(unwrap(model), "is_loaded_in_4bit", False)
         rows = EncodedRows(

@@ -126,6 +126,13 @@ def test_a_strategy_that_computes_in_bfloat16_needs_bf16(profile):
         assert [state for state, _ in check_machine.processes(session, 2)] == states
 
 
+@TRUE
+@pytest.mark.parametrize(("gpus", "states"), [(0, ["ok", "fault"]), (1, ["ok"])])
+def test_training_with_flex_attention_needs_a_gpu(profile, gpus, states):
+    session = profile(model={"attention": "flex_attention"})
+    assert [state for state, _ in check_machine.processes(session, gpus)] == states
+
+
 def test_an_empty_list_of_variants_is_a_note(profile):
     findings = check.check(profile(variants=[]))
     assert any(f.state == "note" and f.text.startswith("variants is empty") for f in findings)

@@ -1,5 +1,6 @@
 import pytest
 
+from napo.config.benchmarks import metrics
 from napo.lab import views
 from napo.stages.session import open_session
 
@@ -29,3 +30,16 @@ def test_a_variant_is_shown_as_the_paper_writes_it(tmp_path, variant, terms):
         assert [got for got, want in zip(row, wanted, strict=True) if want is not None] == [
             want for want in wanted if want is not None
         ]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (None, "not run"),
+        ({"value": None, "low": None, "high": None}, "not defined"),
+        ({"value": 0.5, "low": None, "high": None}, "0.5 [not defined]"),
+        ({"value": 0.5, "low": 0.3, "high": 0.7}, "0.5 [0.3, 0.7]"),
+    ],
+)
+def test_a_metric_or_interval_that_is_missing_is_said(estimate, text):
+    assert views.metric_text(estimate, metrics()[0]) == text

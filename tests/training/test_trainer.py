@@ -131,6 +131,13 @@ def test_arguments_that_do_not_fit_the_model_are_refused(
     result(error.value)
 
 
+def test_flex_attention_is_refused_on_a_cpu(base, rows, tmp_path):
+    model, processor = load_model(base, device="cpu", attention="flex_attention")
+    args = NaPOConfig(str(tmp_path), per_device_train_batch_size=4, use_cpu=True)
+    with pytest.raises(NapoError, match="flex_attention has no backward pass on a CPU"):
+        NaPOTrainer(model, args, "A1", rows, processor)
+
+
 def adapted(base, rows, folder, reference, **changes):
     """A short LoRA run of A1 with the log history of its steps."""
     model, processor = load_model(base, device="cpu")
