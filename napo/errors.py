@@ -49,6 +49,11 @@ def one_line(text: str) -> str:
     return line if len(line) <= _QUOTED else f"{line[:_QUOTED]} ..."
 
 
+def first_line(error: BaseException, most: int = 300) -> str:
+    """The first line of a library's message, or the beginning of it; empty if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "")[:most]
+
+
 def connection_failure(error: BaseException) -> str:
     """What a client of a server says, and the environment variables that may be the cause.
 

@@ -20,7 +20,7 @@ from napo.commands.footprint import Lengths
 from napo.data import fetch, sources
 from napo.data.rows import own_responses
 from napo.data.source_files import READ_ROWS, JsonlFile, ParquetFile
-from napo.errors import NapoError
+from napo.errors import NapoError, first_line
 from napo.method.layout import row_check
 from napo.models import families
 from napo.models.conversation import plain, render
@@ -292,8 +292,7 @@ def sentence(error: Exception, place: object = "") -> str:
     """Our own error as it is; a library's with the place, its type, its first line and a remedy."""
     if isinstance(error, NapoError):
         return str(error)
-    first = next(iter(str(error).strip().splitlines()), "")
-    problem = f"{type(error).__name__}: {first[:200]}".rstrip(": .")
+    problem = f"{type(error).__name__}: {first_line(error, 200)}".rstrip(": .")
     return f"{place or 'it'} cannot be read ({problem}); correct it or get it again."
 
 

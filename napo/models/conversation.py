@@ -24,8 +24,8 @@ def render(
     tokens are removed from the question.
 
     Raises:
-        NapoError: when the processor has no chat template, or when its template has no place for
-            the system text.
+        NapoError: when the processor has no chat template or one without a place for the system
+            text, or when that text holds a special token.
     """
     if not processor.chat_template:
         raise NapoError(
@@ -37,7 +37,12 @@ def render(
     turns = [{"role": "user", "content": content}]
     if answer is not None:
         turns.append(_turn("assistant", answer))
-    system = system_text(processor)
+    system = getattr(processor, "system", "")
+    if plain(processor, system) != system:
+        raise NapoError(
+            "model.system begins or ends with white space, or holds a special token of this "
+            "model; take it out."
+        )
     has_role = bool(system) and _has_system_role(processor, processor.chat_template)
     if has_role:
         turns.insert(0, _turn("system", system))
@@ -57,30 +62,16 @@ def render(
     return start + system + after_system + conversation.removeprefix(start)
 
 
-def system_text(processor: ProcessorMixin) -> str:
-    """The system text of all prompts of a processor; empty if none was set.
-
-    Raises:
-        NapoError: when it holds a special token, which the prompt could not keep.
-    """
-    system = getattr(processor, "system", "")
-    if system and plain(processor, system) != system:
-        raise NapoError(
-            "model.system begins or ends with white space, or holds a special token of this "
-            "model; take it out."
-        )
-    return system
-
-
 def _turn(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 @lru_cache(maxsize=16)
 def _has_system_role(processor: ProcessorMixin, template: str) -> bool:
-    """Whether the chat template writes a system text, once and unlike another role's text.
+    """Whether the chat template writes a system text once, and not as another role's.
 
-    Some templates leave an unknown role out, or write it as the assistant's (`template` is a key).
+    Some templates leave an unknown role out or write it as the assistant's. `template` is the
+    cache's key.
     """
 
     def written(role: str) -> str:
@@ -91,7 +82,8 @@ def _has_system_role(processor: ProcessorMixin, template: str) -> bool:
             return ""
 
     text = written("system")
-    once = text.count(SENTINEL) == 1 and "'type'" not in text  # not a list written as text
+    # Some templates write the list of parts as text.
+    once = text.count(SENTINEL) == 1 and "'type'" not in text
     return once and text not in (written("assistant"), written("user"))
 
 

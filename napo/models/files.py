@@ -12,7 +12,7 @@ import huggingface_hub
 import transformers
 
 from napo.config.settings import Model
-from napo.errors import NapoError
+from napo.errors import NapoError, first_line
 from napo.models import families
 from napo.models.image_tokens import check_image_tokens
 
@@ -184,9 +184,8 @@ def reported(problem: str) -> Iterator[None]:
     except NapoError:
         raise
     except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), "")
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
-        raise NapoError(f"{problem}: {kind}{first[:300]}") from None
+        raise NapoError(f"{problem}: {kind}{first_line(error)}") from None
 
 
 def base_of(adapter: Path) -> str:

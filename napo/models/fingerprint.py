@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from napo.errors import NapoError
+from napo.errors import NapoError, first_line
 from napo.workspace.files import read_json
 from napo.workspace.hashing import cached_digest, differing, hash_files
 
@@ -37,9 +37,8 @@ def model_fingerprint(path: str | Path) -> str:
         try:
             folder = Path(cached_file(str(path), "config.json")).parent
         except (OSError, ValueError) as error:
-            problem = next(iter(str(error).strip().splitlines()), "")
             raise NapoError(
-                f"{path} is neither a folder nor a model in the cache or hub: {problem}"
+                f"{path} is neither a folder nor a model in the cache or hub: {first_line(error)}"
             ) from None
     files = sorted({file for name in FINGERPRINTED for file in folder.glob(name) if file.is_file()})
     if not any(file.suffix == ".safetensors" for file in files):

@@ -189,10 +189,10 @@ class Decoder:
         self.inner = unwrap(model)
         self.device = next(model.parameters()).device
         self.visual = processor.image_token_id
-        self.record = decoding_record(self.inner.generation_config, processor, decoding)
-        self.ends, self.pad = self.record["eos_token_id"], self.record["pad_token_id"]
-        self.never = self.record["suppress_tokens"]
-        self.settings = neutral_config(self.record)
+        record = decoding_record(self.inner.generation_config, processor, decoding)
+        self.ends, self.pad = record["eos_token_id"], record["pad_token_id"]
+        self.never = record["suppress_tokens"]
+        self.settings = neutral_config(record)
         self.shares = families.of_config(self.inner.config).shares_features
         self.images_at_a_time = IMAGE_BATCH
         if self.shares:

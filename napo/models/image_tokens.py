@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 from transformers.initialization import no_init_weights
 
-from napo.errors import NapoError
+from napo.errors import NapoError, first_line
 from napo.models.prompts import image_pixels, prompt_inputs, stack_pixels
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ def check_image_tokens(config: PreTrainedConfig, processor: ProcessorMixin) -> N
         except NapoError:
             raise
         except Exception as error:  # a wrong setting raises nearly anything, inside the library
-            first = next(iter(str(error).splitlines()), "")
             raise NapoError(
                 f"{config.name_or_path}: its processor and its vision tower do not fit "
-                f"({type(error).__name__}: {first[:200]}); {_remedy(config, processor)}."
+                f"({type(error).__name__}: {first_line(error, 200)}); "
+                f"{_remedy(config, processor)}."
             ) from None
         tokens = ids.count(processor.image_token_id)
         require_equal(model, [tokens], [features], _remedy(config, processor, tokens, features))

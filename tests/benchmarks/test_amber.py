@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from napo.benchmarks import amber
-from napo.errors import NapoError
 
 WORDS = (
     "man woman hat ground sign dog cat toy grass forest ball tree road sky cloud sun person "
@@ -210,9 +209,3 @@ def test_both_tasks_are_asked_and_scored_together(folder):
     }  # fmt: skip
     assert frame["image"].nunique() == 3  # intervals resample by image
     assert (frame["right"].sum(), frame["asked"].sum(), frame["one"].sum()) == (5, 9, 3)
-
-
-def test_a_query_without_annotation_is_named(folder):
-    (folder / "annotations.json").write_text(json.dumps(QUESTIONS))
-    with pytest.raises(NapoError, match=r"lacks 3 ids of query_generative\.json \(44, 188, 10\)"):
-        amber.load(folder)

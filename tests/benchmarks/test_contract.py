@@ -41,6 +41,7 @@ def test_a_benchmark_of_another_size_than_the_official_one_is_refused(folder, na
         module(name).load(folder / name)
 
 
+@pytest.mark.kind("a missing file is a number")
 @pytest.mark.parametrize("name", ["vlind", "amber", "mmhal"])
 def test_a_missing_image_is_named_with_its_requests(folder, name):
     next((folder / name).rglob("*.jpg")).unlink()

@@ -6,7 +6,6 @@ The files are those of the icon world's small editions, which have the official 
 import base64
 import json
 import re
-import shutil
 
 import pytest
 
@@ -163,16 +162,6 @@ def test_a_question_may_hold_a_line_separator_and_base64_may_be_in_lines(folder)
 def test_every_file_that_a_score_depends_on_is_required(folder, name, result):
     (folder / name).unlink()
     result(refusal(folder, name))
-
-
-@MISSING
-@pytest.mark.parametrize("folder_name", ["vlind/images/factual", "vlind/images/counterfactual",
-                                         "amber/image", "mmhal/images"])  # fmt: skip
-def test_a_missing_folder_of_images_is_named(folder, folder_name, result):
-    shutil.rmtree(folder / folder_name)
-    sentence = refusal(folder, folder_name)
-    result(sentence)
-    assert "have no image" in sentence
 
 
 def change_json(path, change):

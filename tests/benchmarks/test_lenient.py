@@ -1,4 +1,4 @@
-"""Lenient readers: what a person reads without doubt, and None where there is doubt."""
+"""Official and lenient readers of the same texts; the lenient one gives None where it doubts."""
 
 import pytest
 
@@ -69,7 +69,7 @@ def test_true_and_false_are_read_in_any_form(answer, official, verdict, result):
     ],
 )
 def test_a_leading_yes_or_no_is_read_unless_the_rest_may_contradict_it(answer, verdict, result):
-    assert (answer, "yes") not in amber.RIGHT and (answer, "no") not in amber.RIGHT
+    assert answer not in dict(amber.RIGHT)
     assert lenient.yes_or_no(answer) == verdict
     result(f"{answer!r}: officially wrong, lenient {verdict}")
 

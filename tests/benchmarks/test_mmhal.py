@@ -1,4 +1,4 @@
-"""MMHal-Bench: reading ratings and averaging them, by the official rules."""
+"""MMHal-Bench: asking and averaging by the official rules; test_lenient.py reads ratings."""
 
 import json
 import os
@@ -17,28 +17,6 @@ from napo.config.benchmarks import BENCHMARKS
 from napo.errors import NapoError
 
 RATIOS = BENCHMARKS["mmhal"].ratios
-
-
-@pytest.mark.parametrize(
-    ("reply", "rating"),
-    [
-        ("Rating: 6/6", 6),
-        ("rating: 4.9", 4),
-        ("Rating: 10", 1),
-        ("Rating: 4 ... rating: 4", 4),
-        ("Overrating: 2", 2),
-        ("Rating:4", 0),
-        ("**Rating**: 4", 0),
-        ("Rating:  3", 0),
-        ("Rating: 4 ... Rating: 5", 0),
-        ("Rating: 7", 0),
-        ("Ratings: 5", 0),
-        ("Rating: -1", 0),
-        ("", 0),
-    ],
-)
-def test_a_rating_is_read_as_the_official_script_reads_it(reply, rating):
-    assert mmhal.read_rating(reply) == rating
 
 
 def replies():

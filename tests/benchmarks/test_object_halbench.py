@@ -248,12 +248,6 @@ def test_a_run_that_names_nothing_has_no_rate_instead_of_no_result(folder):
     assert metrics["CHAIRs"] == 0 and metrics["CHAIRi"] != metrics["CHAIRi"]  # nan
 
 
-def test_an_image_without_annotations_is_named(folder):
-    (folder / "annotations/instances_val2014.json").unlink()
-    with pytest.raises(NapoError, match=r"lacks 1 images .* with their instances \(9\)"):
-        halbench.load(folder)
-
-
 def test_missing_files_are_named(folder):
     (folder / "synonyms.txt").unlink()
     with pytest.raises(NapoError, match="synonyms_refine"):

@@ -43,21 +43,14 @@ PRINTED = ("a_pass_ratio", "b_pass_ratio", "c_pass_ratio", "d_pass_ratio_macro",
     ("text", "read"),
     [
         ("True, because the sky is blue.", "True"),
-        ("The statement is not true.", "True"),
-        ("False. The statement is true only in fiction.", "False"),
         ("true,false", "NA"),
         ("true, false", "True"),
         ("t.r.u.e", "True"),
         ("True!", "NA"),
-        ("**True**", "NA"),
-        ("Answer:True", "NA"),
-        ("TRUE\r\n", "NA"),
         ("TRUE\n", "True"),
         ("true\tfalse", "NA"),
-        ("", "NA"),
-        ("Yes", "NA"),
     ],
-)
+)  # more texts: test_lenient.py
 def test_an_answer_is_read_as_the_official_scorer_reads_it(text, read):
     assert vlind.read_answer(text) == read
 

@@ -91,24 +91,26 @@ def test_napo_at_q_0_is_dpo_alone_and_among_others():
 @pytest.mark.kind("fidelity: a loss loses its digits")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
-    "name", ["dpo", "mae", "napo", "cdpo", "rdpo", "ipo", "drdpo", "ropo", "beta"]
+    ("function", "arguments"),
+    [
+        (losses.dpo_loss, ()),
+        (losses.mae_loss, ()),
+        (losses.napo_loss, (0.3,)),
+        (other_losses.cdpo_loss, (0.1,)),
+        (other_losses.rdpo_loss, (0.1,)),
+        (other_losses.ipo_loss, (0.1,)),
+        (other_losses.drdpo_loss, (0.5,)),
+        (other_losses.ropo_loss, (2.0,)),
+        (other_losses.beta_dpo_loss, (0.6, 0.1)),
+    ],
 )
-def test_half_precision_is_computed_as_float32(dtype, name):
-    function = {
-        "dpo": losses.dpo_loss,
-        "mae": losses.mae_loss,
-        "napo": lambda psi: losses.napo_loss(psi, 0.3),
-        "cdpo": lambda psi: other_losses.cdpo_loss(psi, 0.1),
-        "rdpo": lambda psi: other_losses.rdpo_loss(psi, 0.1),
-        "ipo": lambda psi: other_losses.ipo_loss(psi, 0.1),
-        "drdpo": lambda psi: other_losses.drdpo_loss(psi, 0.5),
-        "ropo": lambda psi: other_losses.ropo_loss(psi, 2.0),
-        "beta": lambda psi: other_losses.beta_dpo_loss(psi, 0.6, 0.1),
-    }[name]
-    psi = torch.tensor(PSIS, dtype=dtype)
-    loss = function(psi)
+def test_half_precision_is_computed_as_float32(dtype, function, arguments):
+    psi = torch.tensor(PSIS, dtype=dtype, requires_grad=True)
+    loss = function(psi, *arguments)
+    (gradient,) = torch.autograd.grad(loss.sum(), psi)
+    assert gradient.isfinite().all()
     assert loss.dtype == torch.float32 and loss.isfinite().all()
-    assert torch.equal(loss, function(psi.float()))
+    assert torch.equal(loss, function(psi.float(), *arguments))
 
 
 @pytest.mark.parametrize("alpha", [1.0, 2.0, 14.0])

@@ -1,4 +1,7 @@
-"""The losses against the paper's formulas, recomputed with mpmath's 50 digits."""
+"""The losses against the paper's formulas, recomputed with mpmath's 50 digits.
+
+Gradients, float32 and margins far out: test_loss_ranges.py.
+"""
 
 import mpmath
 import pytest
@@ -63,39 +66,6 @@ def test_napo_loss_lies_between_mae_and_dpo(psi, q):
     low, middle, high = losses.mae_loss(psi), losses.napo_loss(psi, q), losses.dpo_loss(psi)
     slack = 1e-12 * high
     assert low <= middle + slack and middle <= high + slack  # Eq. 11
-
-
-@settings(max_examples=40, deadline=None)
-@given(psi=st.floats(-20, 20), q=coefficients)
-def test_napo_gradient_is_dpos_damped_by_the_probability_to_the_power_q(psi, q):
-    psi = column([psi]).requires_grad_()
-    (gradient,) = torch.autograd.grad(losses.napo_loss(psi, q).sum(), psi)
-    p = sigmoid(psi.item())
-    assert gradient.item() == pytest.approx(float(-(1 - p) * p ** mpmath.mpf(q)), rel=1e-9)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("q", [0.001, 0.5, 1.0])
-def test_values_and_gradients_stay_finite_far_out(dtype, q):
-    psi = torch.tensor([-50.0, 0.0, 50.0], dtype=dtype, requires_grad=True)
-    for loss in (
-        losses.dpo_loss(psi),
-        losses.napo_loss(psi, q),
-        losses.mae_loss(psi),
-        other_losses.cdpo_loss(psi, 0.1),
-        other_losses.rdpo_loss(psi, 0.1),
-        other_losses.ipo_loss(psi, 0.1),
-    ):
-        (gradient,) = torch.autograd.grad(loss.sum(), psi)
-        assert loss.isfinite().all() and gradient.isfinite().all()
-        assert loss.dtype == torch.float32
-
-
-def test_napo_far_on_the_wrong_side_still_tells_q_apart_in_float32():
-    psi = torch.tensor([-50.0])
-    assert losses.napo_loss(psi, 0.01).item() == pytest.approx(
-        float((1 - sigmoid(-50) ** mpmath.mpf("0.01")) / mpmath.mpf("0.01")), rel=1e-5
-    )
 
 
 def test_conservative_and_robust_dpo_are_their_sources_formulas():
@@ -167,24 +137,8 @@ def test_neither_coefficient_nor_weights_carry_a_gradient():
     assert live_q.grad is None
 
 
-def test_drdpo_is_the_log_mean_exp_of_the_batch_and_has_its_gradient():
-    psi = column([-2.0, 0.3, 4.0]).requires_grad_()
-    value = other_losses.drdpo_loss(psi, 0.7)
-    probabilities = [sigmoid(m) ** (1 / mpmath.mpf("0.7")) for m in psi.tolist()]
-    matches(value, [-mpmath.mpf("0.7") * mpmath.log(sum(probabilities) / 3)] * 3)
-    (ours,) = torch.autograd.grad(value.mean(), psi)
-    direct = -0.7 * (torch.logsumexp(torch.nn.functional.logsigmoid(psi) / 0.7, 0))
-    (expected,) = torch.autograd.grad(direct, psi)
-    assert torch.allclose(ours, expected, rtol=1e-10)
-
-
 @pytest.mark.parametrize("alpha", [1.0, 2.0, 14.0])
-def test_ropo_mixes_dpo_and_mae_and_weighs_no_pair_above_one(alpha):
-    expected = [
-        4 * alpha / (1 + alpha) ** 2 * (-mpmath.log(sigmoid(m)) + alpha * (1 - sigmoid(m)))
-        for m in MARGINS
-    ]
-    matches(other_losses.ropo_loss(column(MARGINS), alpha), expected)
+def test_ropo_weighs_no_pair_above_one(alpha):
     psi = torch.linspace(-8, 8, 4001, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(other_losses.ropo_loss(psi, alpha).sum(), psi)
     assert gradient.min().item() == pytest.approx(-1, abs=1e-3)
@@ -226,18 +180,13 @@ def test_whole_numbers_are_margins_too(margin):
         (lambda psi: losses.napo_loss(psi, 1.5), "q is 1.5"),
         (lambda psi: losses.napo_loss(psi, float("nan")), "q is nan"),
         (lambda psi: losses.napo_loss(psi, torch.tensor([0.5, 2.0])), "q is 2"),
-        (
-            lambda psi: losses.reward_margin(psi, psi, psi, psi, beta=0.0),
-            r"beta is 0; .* \(0, inf\)",
-        ),
-        (lambda psi: losses.reward_margin(psi, psi, psi, psi, beta=-0.1), "beta is -0.1"),
+        (lambda psi: losses.reward_margin(*[psi] * 4, beta=0.0), r"beta is 0; .* \(0, inf\)"),
         (lambda psi: losses.robustness_coefficient(psi, -0.5), r"alpha is -0.5; .* \[0, inf\)"),
         (lambda psi: losses.robustness_coefficient(psi, float("inf")), "alpha is inf"),
         (lambda psi: losses.robustness_coefficient(psi, 0.5, "both"), "must be paper or released"),
         (lambda psi: other_losses.cdpo_loss(psi, 0.5), r"label_smoothing is 0.5; .* \[0, 0.5\)"),
         (lambda psi: other_losses.cdpo_loss(psi, -0.1), "label_smoothing is -0.1"),
         (lambda psi: other_losses.rdpo_loss(psi, 0.5), "label_smoothing is 0.5"),
-        (lambda psi: other_losses.rdpo_loss(psi, 0.7), "label_smoothing is 0.7"),
         (lambda psi: other_losses.ipo_loss(psi, 0.0), "beta is 0"),
         (lambda psi: other_losses.drdpo_loss(psi, 0.0), "strength is 0"),
         (lambda psi: other_losses.ropo_loss(psi, -1.0), "strength is -1"),
