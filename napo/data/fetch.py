@@ -1,8 +1,8 @@
 """Downloads that a profile needs: what is there, what is missing, what is left to do by hand.
 
 `napo fetch --profile llava-1.5-7b` is a dry run; `--yes` downloads, and continues after an
-interruption. `data/downloads/fetched.json` keeps commits, files, sizes and SHA-256; a file with
-other bytes is got again. What was put there by hand is compared with the hub's hashes.
+interruption. `data/downloads/fetched.json` keeps commits, files, sizes and SHA-256. A file that has
+changed is downloaded again. Files placed by hand are compared with the hub's hashes.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Record(BaseModel, strict=True):
     revision: str  # as the profile names it
     commit: str
     at: str = ""  # time of the last change
-    whole: bool  # False from the first byte to the last
+    whole: bool  # False during a download
     files: dict[str, int]  # of the hub: name -> bytes
-    urls: dict[str, dict[str, int]]  # file of an address -> what came of it: name -> bytes
-    hashes: dict[str, str] = {}  # name -> SHA-256, of every file once it has arrived
+    urls: dict[str, dict[str, int]]  # file of an address -> that file or its members: name -> bytes
+    hashes: dict[str, str] = {}  # name -> SHA-256 of each file that has arrived
 
     def serves(self, source: Source) -> bool:
         """Whether this is what the profile wants."""
@@ -71,7 +71,7 @@ class ItemStatus:
     expected: int
     lacks: tuple[str, ...]  # patterns and files that are missing or not whole
     files: Mapping[str, int]  # name -> bytes
-    changed: tuple[str, ...] = ()  # files that have other bytes than they should
+    changed: tuple[str, ...] = ()  # files with another hash than recorded or listed
     hub: Mapping[str, hub.HubFile] = field(default_factory=dict)  # the hub's files
     problem: str = ""  # what is wrong with the hub, in one sentence
 

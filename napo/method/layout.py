@@ -220,7 +220,8 @@ def row_check(
 ) -> Callable[[Mapping[str, Any], Sequence[str]], None]:
     """A check that raises `BadRow` for a row and responses that scoring would refuse.
 
-    If all images have equally many tokens, it preprocesses none; else also mDPO's crop of each.
+    If all images have equally many tokens, none is preprocessed. Otherwise each image is, and its
+    crop for mDPO.
     """
     pixels = None
     if same_length_for_all_images(processor):

@@ -139,6 +139,7 @@ def test_a_long_message_of_an_endpoint_becomes_a_line_without_keys(server, chat)
     sentence = str(error.value)
     assert sentence.isprintable() and len(sentence) < 500
     assert "[secret]" in sentence and "key-of" not in sentence
+    assert b"key-of" not in chat().cache.read_bytes()
 
 
 @ADVICE

@@ -78,8 +78,7 @@ def test_the_base_model_is_fetched_to_where_the_profile_loads_it_from(server, wo
 @TRUSTED
 @pytest.mark.parametrize("name", ["Bench/images/1.jpg", "Bench/data.json"])  # LFS, git
 def test_one_wrong_byte_of_a_repository_is_seen_and_mended(server, workspace, folder, name, result):
-    server.hub[OLD] = {"Bench/data.json": b"[12345]", "Bench/images/1.jpg": BODY}
-    server.newest = OLD
+    server.hub[NEW] = {"Bench/data.json": b"[12345]", "Bench/images/1.jpg": BODY}
     item = source(repo="o/d", files=("Bench/*",), holds={"data.json": 1})
     path = folder / name
     assert run(server, workspace, item).returncode == 0
@@ -90,7 +89,7 @@ def test_one_wrong_byte_of_a_repository_is_seen_and_mended(server, workspace, fo
     with pytest.raises(NapoError, match=f"{name} has other bytes than thing has; call make fetch"):
         require_unchanged(profile(item), workspace)
     assert run(server, workspace, item).returncode == 0
-    assert path.read_bytes() == server.hub[OLD][name]
+    assert path.read_bytes() == server.hub[NEW][name]
     require_unchanged(profile(item), workspace)
 
 
@@ -174,8 +173,7 @@ def test_a_variable_that_keeps_the_hub_away_is_named(
 
 @TRUSTED
 def test_a_server_that_sends_other_bytes_is_refused(server, workspace, result):
-    server.hub[OLD] = {"a.parquet": BODY}
-    server.newest = OLD
+    server.hub[NEW] = {"a.parquet": BODY}
     server.sends = {"a.parquet": BODY[:-1] + b"x"}
     done = run(server, workspace, source(repo="o/d"))
     result(done.stderr.strip())
