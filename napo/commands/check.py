@@ -140,7 +140,7 @@ def check(session: Session, quick: bool = False, machine: Machine | None = None)
 
 def finished(session: Session) -> Iterable[Remark]:
     """Folders that were made with other settings, which `napo reproduce` would refuse."""
-    for folder, words in plan.refusals(session, session.profile.variants):
+    for folder, words in plan.refusals(session, plan.runs_of(session, session.profile.variants)):
         yield "fault", f"{folder} was made with other settings ({words})."
 
 

@@ -86,7 +86,7 @@ def reproduce(
         for path in () if dry_run else unseal_incomplete(workspace.results):
             print(f"{path} is missing; it is made again.")
         variants = plan.variants_of(session, seeds, tune, baselines)
-        plan.check_settings(session, variants, seeds, tune)
+        plan.check_settings(session, plan.runs_of(session, variants, seeds, tune))
         again = plan.outdated(session, variants, seeds, tune)
         config = {"profile": profile, "workspace": str(workspace.root), "variants": variants,
                   "seeds": seeds, "tune": tune}  # fmt: skip

@@ -47,7 +47,7 @@ def report(session: Session) -> int:
     count, differences = verify(workspace.data, workspace.figures)
     for difference in differences:
         print(f"{difference.problem:<10} {difference.path}")
-    others = list(plan.all_refusals(session))
+    others = list(plan.refusals(session, plan.existing_runs(session)))
     for folder, words in others:
         print(f"settings   {folder} was made with others than the profile's ({words})")
     try:

@@ -19,12 +19,17 @@ from napo.data.sources import BadRow
 from napo.errors import NapoError
 from napo.progress import Progress
 from napo.stages import launch
-from napo.stages.inputs import CURRENT, base_fingerprint, base_model, source_folder
+from napo.stages.inputs import (
+    CURRENT,
+    base_fingerprint,
+    base_model,
+    source_fingerprint,
+    source_folder,
+)
 from napo.stages.ranks import worker
 from napo.stages.session import Session
 from napo.stages.settings import of_reference, of_rows
 from napo.workspace.files import fingerprint, finished_files, write_json
-from napo.workspace.hashing import content_hash
 from napo.workspace.locks import work_on
 from napo.workspace.manifests import manifest_fingerprint, require
 
@@ -35,17 +40,14 @@ def build_rows(session: Session) -> Path:
     Raises:
         NapoError: if the source cannot be read, a row cannot be used, or a part is missing.
     """
-    profile, folder, source = session.profile, session.workspace.rows, source_folder(session)
+    profile, folder = session.profile, session.workspace.rows
     if profile.data.source:
         require_unchanged(profile, session.workspace)
-        source_hash = content_hash(sources.files(source), source)
-    else:
-        source_hash = manifest_fingerprint(require(source))
-    settings = of_rows(profile, base_fingerprint(profile), source_hash)
+    settings = of_rows(profile, base_fingerprint(profile), source_fingerprint(session))
     with work_on(folder, settings) as todo:
         if todo:
             launch.shared(session, build_share)
-            total = sources.number_of_rows(source, profile.data.count)
+            total = sources.number_of_rows(source_folder(session), profile.data.count)
             require_parts(folder, -(-total // profile.data.shard_rows))
             if not sum(ParquetFile(path).count for path in shards(folder)):
                 raise BadRow(f"No row can be used; the first: {skipped(folder)[0]['reason']}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import TypedDict
 
 from napo.config.profile import Profile
+from napo.data import sources
 from napo.data.fetch import require_unchanged
 from napo.data.rows import load_rows
 from napo.errors import NapoError
@@ -55,6 +56,14 @@ def benchmarks_folder(session: Session) -> Path:
     """The folder of the benchmarks, made by the world or downloaded."""
     downloaded = session.profile.evaluation.source
     return session.workspace.path(downloaded) if downloaded else session.workspace.benchmarks
+
+
+def source_fingerprint(session: Session) -> str:
+    """A hash of the preference rows' files."""
+    folder = source_folder(session)
+    if not session.profile.data.source:
+        return manifest_fingerprint(require(folder))
+    return content_hash(sources.files(folder), folder)
 
 
 def benchmarks_fingerprint(session: Session) -> str:

@@ -1,20 +1,20 @@
-"""What a pipeline would find: folders made with other settings, and outputs that are out of date.
+"""What a pipeline would find: folders made with other settings, and outdated outputs.
 
-It compares the settings that a profile gives each folder with those that the folder was made with.
-Nothing is written, and no torch is imported. An input that was deleted to save space is not
-compared: results hold the settings of their run, and runs those of their rows.
+The settings that a profile gives a folder are compared with those that made the folder. Nothing is
+written, and no torch is imported. A deleted input is not compared; results hold the settings of
+their run, and runs those of their rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from napo.config.profile import Profile
 from napo.config.settings import TUNES
 from napo.config.variants import VARIANTS
-from napo.data import sources
 from napo.errors import NapoError
 from napo.models.fingerprint import model_fingerprint
 from napo.stages import settings
@@ -23,14 +23,13 @@ from napo.stages.inputs import (
     base_fingerprint,
     benchmarks_fingerprint,
     current_reference,
-    source_folder,
+    source_fingerprint,
 )
 from napo.stages.labels import figures4, label_problems, outdated_figure
 from napo.stages.report import all_results, report_settings
 from napo.stages.session import Session
 from napo.workspace.files import fingerprint
 from napo.workspace.folders import run_name
-from napo.workspace.hashing import content_hash
 from napo.workspace.manifests import (
     GONE,
     MANIFEST,
@@ -42,15 +41,33 @@ from napo.workspace.manifests import (
 )
 
 NAMED = 6  # folders in an error message
+Runs = Iterable[tuple[str, int, str]]  # each with its variant, seed and tune
 
 
-def check_settings(session: Session, variants: Iterable[str], seeds: str, tune: str) -> None:
+def runs_of(
+    session: Session, variants: Iterable[str], seeds: str = "", tune: str = ""
+) -> list[tuple[str, int, str]]:
+    """The runs of these variants in a pipeline."""
+    return [(name, seed, session.tune(tune)) for name in variants for seed in session.seeds(seeds)]
+
+
+def existing_runs(session: Session) -> list[tuple[str, int, str]]:
+    """The runs that have a folder of weights or of results, whatever their seed and tune."""
+    runs = set()
+    for variant, tune, kind in product(VARIANTS, TUNES, ("runs", "results")):
+        folder = session.workspace.data / kind / run_name(variant, 0, tune)
+        seeds = [path.name.removeprefix("seed-") for path in folder.parent.glob("seed-*")]
+        runs |= {(variant, int(seed), tune) for seed in seeds if seed.isdecimal()}
+    return sorted(runs)
+
+
+def check_settings(session: Session, runs: Runs) -> None:
     """Refuse a profile whose settings differ from those of the folders it would use.
 
     Raises:
         NapoError: naming the folders and the settings.
     """
-    refused = list(refusals(session, variants, seeds, tune))
+    refused = list(refusals(session, runs))
     if not refused:
         return
     folder, words = refused[0]
@@ -64,44 +81,21 @@ def check_settings(session: Session, variants: Iterable[str], seeds: str, tune: 
     )
 
 
-def refusals(
-    session: Session, variants: Iterable[str], seeds: str = "", tune: str = ""
-) -> Iterator[tuple[Path, str]]:
+def refusals(session: Session, runs: Runs) -> Iterator[tuple[Path, str]]:
     """The folders that were made with other settings, each with the settings in words."""
-    runs = [(name, seed, session.tune(tune)) for name in variants for seed in session.seeds(seeds)]
     for folder, expected in folders(session, runs):
         if pairs := conflicts(folder, expected):
             yield folder, in_words(pairs)
 
 
-def all_refusals(session: Session) -> Iterator[tuple[Path, str]]:
-    """As `refusals`, for every run and result in the workspace, whatever its seed and tune."""
-    runs = set()
-    for kind in ("runs", "results"):
-        for folder in sorted((session.workspace.data / kind).glob("*/seed-*")):
-            name, _, tune = folder.parent.name.rpartition("-")
-            variant = name if name and tune in TUNES else folder.parent.name
-            if variant in VARIANTS and folder.name.removeprefix("seed-").isdecimal():
-                tune = tune if variant == name else "full"
-                runs.add((variant, int(folder.name.removeprefix("seed-")), tune))
-    for folder, expected in folders(session, sorted(runs)):
-        if pairs := conflicts(folder, expected):
-            yield folder, in_words(pairs)
-
-
-def folders(
-    session: Session, runs: Iterable[tuple[str, int, str]]
-) -> Iterator[tuple[Path, settings.Settings]]:
-    """The folders of a pipeline with these runs, each with the settings that the profile gives it.
-
-    A run is its variant, seed and tune.
-    """
+def folders(session: Session, runs: Runs) -> Iterator[tuple[Path, settings.Settings]]:
+    """The folders of a pipeline with these runs, each with the settings that the profile gives."""
     profile, workspace = session.profile, session.workspace
     model = known(base_fingerprint, profile)
     if profile.world.make_rows:
         yield workspace.source, settings.of_source(profile, model)
         yield workspace.benchmarks, settings.of_benchmarks(profile)
-    data = settings.of_rows(profile, model, source_fingerprint(session))
+    data = settings.of_rows(profile, model, known(source_fingerprint, session))
     yield workspace.rows, data
     rows = sealed(workspace.rows)
     yield workspace.annotations, settings.of_labels(profile, rows)
@@ -130,14 +124,6 @@ def known(function: Callable[..., Any], *arguments: Any) -> Any:
         return GONE
 
 
-def source_fingerprint(session: Session) -> str:
-    """The fingerprint of the preference rows."""
-    folder = source_folder(session)
-    if not session.profile.data.source:
-        return sealed(folder)
-    return known(lambda path: content_hash(sources.files(path), path), folder)
-
-
 def expected_reference(profile: Profile, model: str, rows: str) -> str:
     """The name of the reference's folder."""
     if GONE in (model, rows):
@@ -146,7 +132,7 @@ def expected_reference(profile: Profile, model: str, rows: str) -> str:
 
 
 def outdated_reference(session: Session) -> bool:
-    """Whether there is a reference, and it is not that of these rows and this profile."""
+    """Whether the reference was made from other rows or with another profile."""
     current = known(current_reference, session.workspace)
     model, rows = known(base_fingerprint, session.profile), sealed(session.workspace.rows)
     expected = expected_reference(session.profile, model, rows)
@@ -156,7 +142,7 @@ def outdated_reference(session: Session) -> bool:
 
 
 def outdated_report(session: Session, seeds: str, tune: str) -> bool:
-    """Whether the tables and the report are there and not those of these results and figures.
+    """Whether the tables and the report were made from other results or figures.
 
     Raises:
         NapoError: when results with different settings would share a table.
@@ -172,9 +158,9 @@ def outdated_report(session: Session, seeds: str, tune: str) -> bool:
 def outdated(
     session: Session, variants: Iterable[str], seeds: str = "", tune: str = ""
 ) -> list[str]:
-    """The outputs that are there and have to be made again, as paths below the workspace.
+    """The existing outputs that have to be made again, as paths below the workspace.
 
-    The report is one of them if a result of these variants, or a figure, has still to be made.
+    The report is one of them while a result of these variants, or a figure, is missing.
 
     Raises:
         NapoError: when results with different settings would share a table.
@@ -190,10 +176,8 @@ def outdated(
     paths += figures
     if figures and not label_problems(session):  # notebook 02 shows how far annotators agree
         paths.append(workspace.annotations / MANIFEST)
-    names = [
-        run_name(v, seed, session.tune(tune)) for v in variants for seed in session.seeds(seeds)
-    ]
-    to_come = not all(complete(workspace.result(name)) for name in ("base", *names))
+    to_come = not all_evaluated(session, runs_of(session, variants, seeds, tune))
+    to_come |= not complete(workspace.result("base"))
     fig3 = [workspace.figures / f"fig3.{kind}" for kind in ("pdf", "svg", "png", "csv")]
     to_come |= bool(figures) or not all(path.is_file() for path in fig3)
     if to_come or outdated_report(session, seeds, tune):
@@ -201,14 +185,17 @@ def outdated(
     return [path.relative_to(workspace.root).as_posix() for path in paths if path.is_file()]
 
 
+def all_evaluated(session: Session, runs: Runs) -> bool:
+    """Whether all these runs have a finished result."""
+    return all(complete(session.workspace.result(run_name(*run))) for run in runs)
+
+
 def variants_of(session: Session, seeds: str, tune: str, baselines: bool) -> list[str]:
     """The variants of a pipeline: the profile's, and baselines if wanted or already evaluated."""
-    results, tune = session.workspace.results, session.tune(tune)
-
-    def evaluated(variant: str) -> bool:
-        runs = [run_name(variant, seed, tune) for seed in session.seeds(seeds)]
-        return all(complete(results / run) for run in runs)
-
     profile = session.profile
-    extra = [name for name in profile.baselines if baselines or evaluated(name)]
+    extra = [
+        name
+        for name in profile.baselines
+        if baselines or all_evaluated(session, runs_of(session, [name], seeds, tune))
+    ]
     return list(dict.fromkeys((*profile.variants, *extra)))

@@ -43,7 +43,7 @@ def refused(root, changes=""):
     opened = session(root, changes)
     return {
         folder.relative_to(opened.workspace.data).as_posix(): words
-        for folder, words in plan.refusals(opened, VARIANTS)
+        for folder, words in plan.refusals(opened, plan.runs_of(opened, VARIANTS))
     }
 
 
@@ -110,7 +110,8 @@ def test_a_run_that_was_trained_again_refuses_its_old_result(root):
 @kind
 def test_the_refusal_names_all_folders_the_setting_and_both_values(root, result):
     with pytest.raises(NapoError) as error:
-        plan.check_settings(session(root, "training: {beta: 0.2}"), VARIANTS, "", "")
+        opened = session(root, "training: {beta: 0.2}")
+        plan.check_settings(opened, plan.runs_of(opened, VARIANTS))
     result(error.value)
     assert "runs/dpo/seed-0 was made with other settings (beta: 0.1 there, 0.2 now)" in str(
         error.value
