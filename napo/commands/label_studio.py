@@ -19,7 +19,7 @@ from napo.errors import NapoError
 from napo.noise.labels import COLUMNS, RESERVED, check_label, labels_file, nfc, store_label
 from napo.noise.samples import sampled_rows
 from napo.stages.session import Session
-from napo.workspace.files import atomic_file, read_json, write_json
+from napo.workspace.files import read_json, write_json, write_text
 from napo.workspace.manifests import manifest_fingerprint, require
 
 PHOTO = 1024  # pixels a side: 200 tasks stay below 250 MB, the limit of one import
@@ -55,8 +55,7 @@ def export_samples(session: Session, path: Path) -> int:
         task |= {"data_set": data_set, "image": f"data:image/{file_type};base64,{content}"}
         tasks += [{"data": {**task, "kind": kind, "response": row[kind]}} for kind in BIASED]
     write_json(path, tasks)
-    with atomic_file(path.with_suffix(".xml")) as temporary:
-        temporary.write_text(CONFIG, encoding="utf-8")
+    write_text(path.with_suffix(".xml"), CONFIG)
     return len(tasks)
 
 

@@ -58,7 +58,7 @@ def reproduce(
             "pip install -e . in it."
         )
     from napo.stages import plan
-    from napo.stages.labels import figures4, label_problems
+    from napo.stages.labels import figures4
     from napo.stages.session import Session
 
     if profile.endswith((".yaml", ".yml")):
@@ -91,7 +91,7 @@ def reproduce(
         config = {"profile": profile, "workspace": str(workspace.root), "variants": variants,
                   "seeds": seeds, "tune": tune}  # fmt: skip
         config = {name: value for name, value in config.items() if value}
-        config |= {"figures4": figures4(session), "again": again}
+        config |= {"figures4": figures4(session)[0], "again": again}
         write_json(data / CONFIG_FILE, config)
         # Files after --forcerun would replace the goal as targets.
         options = [GOAL, "--forcerun", *again] if again else []
@@ -111,7 +111,7 @@ def reproduce(
                 raise
     if code:
         raise NapoError(reason(code, jobs, workspace))
-    for sentence in label_problems(session):
+    for sentence in figures4(session)[1]:
         print(sentence)
     if dry_run and jobs.planned:
         print(f"Nothing was run; the plan is in {data / 'pipeline.log'}.")

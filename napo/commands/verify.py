@@ -106,13 +106,9 @@ def verify(data: Path, figures: Path | None = None) -> tuple[int, list[Differenc
         Difference(folder, "unfinished") for folder in sorted(begun) if folder.name != "annotations"
     ]
     for path in sorted(figures.glob(f"*.{provenance.FILE}")) if figures else ():
-        record = read_json(path)
-        files = record.get("files") if isinstance(record, dict) else None
-        if not isinstance(files, dict):
-            differences.append(Difference(path, "changed"))
-            continue
+        files = provenance.figure_record(path)["files"]
         count += len(files)
-        differences += compare(path.parent, files)
+        differences += compare(path.parent, files) if files else [Difference(path, "changed")]
     return count, differences
 
 
@@ -151,18 +147,12 @@ def makers(data: Path) -> Counter[str]:
     """
     counts: Counter[str] = Counter()
     for manifest in data.rglob(MANIFEST):
-        path = manifest.with_name(provenance.FILE)
-        if not path.is_file():
+        record = provenance.read_record(manifest.parent)
+        if record is None:
             counts["an earlier napo, which wrote no provenance.json"] += 1
             continue
-        record = read_json(path)
-        try:
-            machine, code = record["machine"], provenance.code_in_words(record["code"])
-            gpus = f", {', '.join(machine['gpus'])}" if machine["gpus"] else ""
-            threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
-            counts[f"{code}; {machine['cpu']}, {threads}{gpus}, {machine['system']}"] += 1
-        except (KeyError, TypeError, AttributeError):
-            raise NapoError(
-                f"{path} is damaged (it does not say what made the folder); delete {path.parent}."
-            ) from None
+        machine, code = record["machine"], provenance.code_in_words(record["code"])
+        gpus = f", {', '.join(machine['gpus'])}" if machine["gpus"] else ""
+        threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+        counts[f"{code}; {machine['cpu']}, {threads}{gpus}, {machine['system']}"] += 1
     return counts

@@ -102,8 +102,13 @@ class Model(Settings):
 
     @property
     def preprocessing(self) -> dict[str, str]:
-        """What turns rows into prompts, for `napo.models.load.load_processor`."""
+        """What turns rows into prompts, for `napo.models.files.load_processor`."""
         return {"image_mode": self.image_mode, "system": self.system}
+
+    @property
+    def loading(self) -> dict[str, str]:
+        """What decides the outputs beside the files, for `napo.models.load.load_model`."""
+        return {"dtype": self.dtype, "attention": self.attention, **self.preprocessing}
 
     @property
     def location(self) -> str:

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from napo.config.variants import BIASED
 from napo.errors import NapoError, unknown
-from napo.workspace.files import atomic_file, make_folder, read_text
+from napo.workspace.files import make_folder, read_text, write_text
 
 COLUMNS = ("id", "kind", "label", "annotator", "note", "group")
 LABELS = ("biased", "unbiased", "unsure")  # noise-free, noise, undecided
@@ -169,8 +169,7 @@ def _changed(path: Path) -> Iterator[_Rows]:
             writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows.values())
-            with atomic_file(path) as temporary:
-                temporary.write_text(text.getvalue(), encoding="utf-8", newline="\n")
+            write_text(path, text.getvalue())
 
 
 def _read(path: Path) -> _Rows:

@@ -82,6 +82,11 @@ class Results:
     # Files and bootstrap samples that were read or drawn before.
     cache: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all runs."""
+        return [run for runs in self.runs.values() for run in runs]
+
     def only(self, variants: Iterable[str]) -> Results:
         """The base and these variants."""
         kept = {"base", *variants}

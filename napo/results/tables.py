@@ -16,7 +16,7 @@ from napo.config.variants import VARIANTS
 from napo.results.collect import NAN, Estimate, Results, numbers
 from napo.results.latex import floats
 from napo.results.notes import marked, marks, marks_in_words, notes
-from napo.workspace.files import atomic_file
+from napo.workspace.files import write_text
 from napo.workspace.folders import published_tables
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class Table:
         paths = []
         for suffix, text in {"md": self.markdown(), "tex": self.latex(), "csv": csv}.items():
             paths.append(folder / f"{self.stem}.{suffix}")
-            with atomic_file(paths[-1]) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(paths[-1], text)
         return paths
 
     def markdown(self) -> str:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import datasets
 
 CURRENT = "current.json"  # names the folder of the current reference
-# The settings of `model` that every load gets
-LOADING = {"dtype", "attention", "image_mode", "system"}
 
 
 class Current(TypedDict):
@@ -38,7 +36,7 @@ def base_model(profile: Profile) -> tuple[Any, Any]:
     """The base model of a profile, which is also the reference, and its processor."""
     from napo.models.load import load_model
 
-    return load_model(profile.model.location, **profile.model.model_dump(include=LOADING))
+    return load_model(profile.model.location, **profile.model.loading)
 
 
 def base_fingerprint(profile: Profile) -> str:

@@ -34,7 +34,7 @@ from napo.stages.inputs import biased_rows, current_reference
 from napo.stages.session import Session
 from napo.stages.settings import of_labels
 from napo.workspace import provenance
-from napo.workspace.files import finished_files, json_value, read_json
+from napo.workspace.files import finished_files, json_value
 from napo.workspace.hashing import content_hash
 from napo.workspace.manifests import (
     GONE,
@@ -66,9 +66,9 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     truth = _truth(session)
     if annotator == ADJUDICATED:
         place = {id: index for index, id in enumerate(samples)}
-        labels = consensus(everyones_labels(session))
-        labels = labels.sort_values("id", key=lambda ids: ids.map(place), kind="stable")
-        labels = labels.reset_index(drop=True)
+        labels = consensus(everyones_labels(session)).sort_values(
+            "id", key=lambda ids: ids.map(place), kind="stable", ignore_index=True
+        )
     else:
         if annotator == ORACLE:
             by_id = sampled_rows(without_images(rows), samples)
@@ -122,21 +122,14 @@ def annotator_of(session: Session, annotator: str = "") -> str:
     return annotator
 
 
-def figures4(session: Session) -> dict[str, str]:
-    """The Figs. 4 that can be drawn now, by the names of their files, each with its annotator.
+def figures4(session: Session) -> tuple[dict[str, str], list[str]]:
+    """The Figs. 4 that can be drawn now, and why others cannot be drawn yet.
 
-    `fig4` is by the profile's annotator (an empty name); `fig4-by-NAME` by each other person.
+    Returns:
+        Names of figures, each with its annotator: `fig4` is by the profile's annotator (an empty
+        name), `fig4-by-NAME` by each other person. Then a sentence for each annotator whose labels
+        are missing or cannot be used.
     """
-    return _labelled(session)[0]
-
-
-def label_problems(session: Session) -> list[str]:
-    """Why Figs. 4 cannot be drawn yet, and how to label: a sentence for each annotator."""
-    return _labelled(session)[1]
-
-
-def _labelled(session: Session) -> tuple[dict[str, str], list[str]]:
-    """`figures4` and `label_problems`."""
     figures, problems, own = {}, [], ""
     try:
         own = annotator_of(session)
@@ -169,9 +162,8 @@ def samples(session: Session) -> tuple[datasets.Dataset, list[str]]:
 
 def everyones_labels(session: Session) -> pd.DataFrame:
     """The labels of all annotators, one below the other; an empty frame if nobody labelled."""
-    frames = []
-    for path in finished_files(session.workspace.annotations, "*.csv"):
-        frames.append(labels_of(path))
+    paths = finished_files(session.workspace.annotations, "*.csv")
+    frames = [labels_of(path) for path in paths]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
 
 
@@ -276,13 +268,11 @@ def outdated_figure(session: Session, name: str, annotator: str) -> bool:
     except NapoError:  # rows or reference were deleted to save space
         now = {}
     for each in (name, name.replace("fig4", "fig4-column", 1)):
-        path = folder / f"{each}.{provenance.FILE}"
-        record = read_json(path) if path.is_file() else None
-        if not isinstance(record, dict) or not isinstance(record.get("inputs"), dict):
+        record = provenance.figure_record(folder / f"{each}.{provenance.FILE}")
+        inputs = record.get("inputs")
+        if not inputs or not all((folder / file).is_file() for file in record["files"]):
             return True
-        if not all((folder / file).is_file() for file in record.get("files", ())):
-            return True
-        if now and differences(record["inputs"], now):
+        if now and differences(inputs, now):
             return True
     return False
 

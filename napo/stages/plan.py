@@ -25,7 +25,7 @@ from napo.stages.inputs import (
     current_reference,
     source_fingerprint,
 )
-from napo.stages.labels import figures4, label_problems, outdated_figure
+from napo.stages.labels import figures4, outdated_figure
 from napo.stages.report import all_results, report_settings
 from napo.stages.session import Session
 from napo.workspace.files import fingerprint
@@ -168,13 +168,14 @@ def outdated(
     workspace, paths = session.workspace, []
     if outdated_reference(session):
         paths.append(workspace.data / "reference" / CURRENT)
+    drawn, problems = figures4(session)
     figures = [
         workspace.figures / f"{name}.png"
-        for name, annotator in figures4(session).items()
+        for name, annotator in drawn.items()
         if outdated_figure(session, name, annotator)
     ]
     paths += figures
-    if figures and not label_problems(session):  # notebook 02 shows how far annotators agree
+    if figures and not problems:  # notebook 02 shows how far annotators agree
         paths.append(workspace.annotations / MANIFEST)
     to_come = not all_evaluated(session, runs_of(session, variants, seeds, tune))
     to_come |= not complete(workspace.result("base"))

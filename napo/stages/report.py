@@ -13,13 +13,12 @@ from napo.stages.labels import (
     all_margins,
     annotator_of,
     figures4,
-    label_problems,
     outdated_figure,
 )
 from napo.stages.session import Session
 from napo.stages.settings import of_result, of_rows, of_run
 from napo.workspace import provenance
-from napo.workspace.files import atomic_file, json_value, read_json
+from napo.workspace.files import json_value, write_text
 from napo.workspace.hashing import hash_files
 from napo.workspace.locks import work_on
 from napo.workspace.manifests import GONE, differences, keep_only, require, sealed
@@ -77,7 +76,6 @@ def report_settings(session: Session, results: Results, seeds: str, tune: str) -
     """Everything that the tables and the report depend on."""
     profile, folder = session.profile, session.workspace.figures
     shown = {"name", "title", "variants", "scale", "paper_model"}
-    runs = [run for names in results.runs.values() for run in names]
     pictures = [folder / f"{name}.svg" for name in captions(session, results, seeds, tune)]
     pictures = [path for path in pictures if path.is_file()]
     return {
@@ -85,9 +83,9 @@ def report_settings(session: Session, results: Results, seeds: str, tune: str) -
         "tune": tune,
         "settings": results.settings,
         "departures": results.departures,
-        "results": {run: sealed(session.workspace.result(run)) for run in runs},
+        "results": {run: sealed(session.workspace.result(run)) for run in results.names},
         "figures": {path.name: digest for path, digest in hash_files(pictures).items()},
-        "labels": label_problems(session),
+        "labels": figures4(session)[1],
         "rows": sealed(session.workspace.rows),  # the words about all rows' margins
     }
 
@@ -117,15 +115,13 @@ def write_report(session: Session, results: Results, seeds: str = "", tune: str 
                 "measurements": measurements(results),
             }
             content = report_content(session, of_paper, sheets, frames["claims"], seeds, tune)
-            texts = {"report.html": build(content)}
+            texts = {folder / "report.html": build(content)}
             for name, frame in frames.items():
-                texts[f"{name}.csv"] = frame.to_csv(index=False, float_format="%.6g")
+                texts[folder / f"{name}.csv"] = frame.to_csv(index=False, float_format="%.6g")
             paths = [path for sheet in sheets for path in sheet.write(folder)]
-            for name, text in texts.items():
-                paths.append(folder / name)
-                with atomic_file(paths[-1]) as temporary:
-                    temporary.write_text(text, encoding="utf-8")
-            keep_only(folder, paths)
+            for path, text in texts.items():
+                write_text(path, text)
+            keep_only(folder, [*paths, *texts])
     return folder / "report.html"
 
 
@@ -159,7 +155,7 @@ def report_content(
         words = [] if margins is None else describe(separation(margins)).split("\n\n")
     except NapoError as error:  # rows or reference were deleted to save space
         words = [f"The margins of all rows are not shown: {error}"]
-    words += label_problems(session)
+    words += figures4(session)[1]
     sections = [
         Section(
             "The paper's claims, tested on these runs",
@@ -206,7 +202,7 @@ def captions(
         "fig3": ("Fig. 3. From BCE to MAE", "Left: NaPO's loss for several q, between BCE and "
                  "MAE. Right: the weight of a pair in the gradient."),
     }  # fmt: skip
-    for name, annotator in figures4(session).items():
+    for name, annotator in figures4(session)[0].items():
         if not outdated_figure(session, name, annotator):
             by = annotator or annotator_of(session)
             names[name] = (
@@ -217,17 +213,17 @@ def captions(
     for variant, runs in results.runs.items():
         name = session.edition(f"training-{variant}-{tune}", seeds)
         path = session.workspace.figures / f"{name}.{provenance.FILE}"
-        if variant != "base" and path.is_file():
-            made = {run: sealed(session.workspace.data / "runs" / run) for run in runs}
-            if not differences(read_json(path).get("inputs", {}), made):
-                names[name] = (f"{variant} over training", "")
+        inputs = provenance.figure_record(path).get("inputs")
+        made = {run: sealed(session.workspace.data / "runs" / run) for run in runs}
+        if inputs and not differences(inputs, made):
+            names[name] = (f"{variant} over training", "")
     return names
 
 
 def versions(workspace: Workspace, results: Results) -> dict[str, str]:
     """Versions of the packages that made the results; if runs differ, all of them."""
     made: dict[str, set[str]] = {}
-    for run in [run for names in results.runs.values() for run in names]:
+    for run in results.names:
         for name, number in require(workspace.result(run))["versions"].items():
             made.setdefault(name, set()).add(number)
     return {name: " and ".join(sorted(numbers)) for name, numbers in made.items()}
@@ -236,9 +232,8 @@ def versions(workspace: Workspace, results: Results) -> dict[str, str]:
 def commits(workspace: Workspace, results: Results) -> dict[str, str]:
     """The commit that writes the report, and the commits that made its results."""
     made = set()
-    for run in [run for names in results.runs.values() for run in names]:
-        path = workspace.result(run) / provenance.FILE
-        record = read_json(path) if path.is_file() else None
+    for run in results.names:
+        record = provenance.read_record(workspace.result(run))
         made.add(provenance.code_in_words(record["code"]) if record else "not recorded")
     return {
         "this report": provenance.code_in_words(provenance.code()),

@@ -9,7 +9,6 @@ from napo.config.variants import VARIANTS
 from napo.models.fingerprint import model_fingerprint
 from napo.stages import launch
 from napo.stages.inputs import (
-    LOADING,
     base_fingerprint,
     benchmarks_fingerprint,
     benchmarks_folder,
@@ -70,7 +69,7 @@ def train_share(session: Session, variant: str, seed: int, tune: str) -> None:
         settings=profile.training,
         seed=seed,
         tune=tune,
-        **profile.model.model_dump(include=LOADING),
+        **profile.model.loading,
         data_workers=profile.launch.data_workers,
         hub=(profile.model.path, profile.model.revision) if profile.model.revision else None,
     )
@@ -194,7 +193,7 @@ def evaluate(
         with launch.one_gpu(session) as device:
             loaded, processor = load_model(
                 path,
-                **profile.model.model_dump(include=LOADING),
+                **profile.model.loading,
                 adapter=adapter,
                 device=device,
             )

@@ -123,9 +123,13 @@ def sweep(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically. Keys are sorted, so the same value gives the same bytes."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically; line ends stay as they are."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def read_json(path: Path, kind: Any = Any, remedy: str = AGAIN) -> Any:

@@ -14,11 +14,14 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import psutil
+from typing_extensions import TypedDict
 
 from napo import __version__
+from napo.errors import NapoError
+from napo.workspace.files import read_json
 from napo.workspace.folders import checkout
 
 FILE = "provenance.json"
@@ -26,6 +29,29 @@ FILE = "provenance.json"
 CODE = ("napo", "notebooks", "Snakefile", "data/paper")
 _REDIRECTS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set within git's hooks
 _session: dict[str, Any] = {}  # profile and parameters
+
+
+class Machine(TypedDict):
+    """The part of a machine's record that is read again."""
+
+    cpu: str
+    gpus: list[str]
+    system: str
+    threads: int | str
+
+
+class Record(TypedDict):
+    """The part of a folder's record that is read again."""
+
+    code: dict[str, Any]
+    machine: Machine
+
+
+class FigureRecord(TypedDict):
+    """The part of a figure's record that is read again."""
+
+    files: dict[str, str]  # name -> SHA-256
+    inputs: NotRequired[dict[str, Any]]  # what it was drawn from
 
 
 def set_session(
@@ -46,6 +72,24 @@ def set_session(
 def record() -> dict[str, Any]:
     """Code, machine, profile and parameters; no path, no secret, no time."""
     return {"code": code(), "machine": machine(), **_session}
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record of a folder; None where an earlier version wrote none.
+
+    Raises:
+        NapoError: when it is damaged.
+    """
+    path = folder / FILE
+    return read_json(path, Record, f"delete {folder} and make it again") if path.is_file() else None
+
+
+def figure_record(path: Path) -> FigureRecord:
+    """The record of a figure; without files where it is missing or damaged."""
+    try:
+        return read_json(path, FigureRecord)
+    except NapoError:
+        return {"files": {}}
 
 
 @lru_cache(maxsize=1)

@@ -164,13 +164,12 @@ def test_a_figure_has_its_record_and_hashes_beside_it(tmp_path):
 
 
 def test_the_report_names_its_commit_and_that_of_its_results(tmp_path):
-    from types import SimpleNamespace
-
+    from napo.results.collect import Results
     from napo.stages.report import commits
     from napo.workspace.folders import Workspace
 
     workspace = Workspace(tmp_path, "tiny")
-    results = SimpleNamespace(runs={"base": ["base"], "A1": ["A1/seed-0"]})
+    results = Results(workspace.results, {"base": ["base"], "A1": ["A1/seed-0"]})
     for run in ("base", "A1/seed-0"):
         stage(workspace.result(run))
     mine = provenance.code_in_words(provenance.code())

@@ -12,7 +12,6 @@ from napo.results.figures.losses import fig3, loss_curves
 from napo.results.figures.margins import fig4
 from napo.results.figures.style import COLUMN, PAGE, save
 from napo.workspace import provenance
-from napo.workspace.files import read_json
 from napo.workspace.hashing import hash_file
 
 DRAWN = {"fig3": fig3, "fig4": fig4}
@@ -36,9 +35,8 @@ def redraw(folder: Path, names: Sequence[str] = ()) -> list[Path]:
     paths = []
     for name in names:
         data = loss_curves() if name == "fig3" else stored_margins(folder)
-        path = folder / f"{name}.{provenance.FILE}"
-        record = read_json(path) if path.is_file() else {}
-        digest = record.get("files", {}).get(f"{name}.csv")
+        record = provenance.figure_record(folder / f"{name}.{provenance.FILE}")
+        digest = record["files"].get(f"{name}.csv")
         if name == "fig4" and digest not in (None, hash_file(folder / "fig4.csv")):
             raise NapoError(
                 f"{folder / 'fig4.csv'} was changed after it was written; run "
