@@ -3,6 +3,9 @@
 PROFILE ?= tiny
 WORKSPACE ?=
 ON ?=
+PARTITION ?=
+ACCOUNT ?=
+HOURS ?=
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON ?= python3
 VENV ?= .venv
@@ -35,10 +38,8 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: setup ## every notebook, from data to Tables 1-4 and Figs. 3-4
-	@test -z "$(ON)" || test -d "napo/commands/snakemake/$(ON)" \
-	  || { echo "ON is $(ON); known: $$(ls napo/commands/snakemake | xargs)"; exit 1; }
 	@$(BIN)/napo reproduce --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) \
-	  $(if $(ON),--workflow-profile napo/commands/snakemake/$(ON))
+	  --on "$(ON)" --partition "$(PARTITION)" --account "$(ACCOUNT)" $(if $(HOURS),--hours $(HOURS))
 
 baselines: setup ## reproduce, with the other robust losses and their table
 	@$(BIN)/napo reproduce --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) --baselines
@@ -50,7 +51,7 @@ check: setup ## find what is missing or wrong before PROFILE's first GPU hour
 	@$(BIN)/napo check --profile $(PROFILE) --workspace "$(WORKSPACE)"
 
 test: setup lint ## lint, unit tests, and every notebook at smoke scale
-	@$(BIN)/python -m pytest -m "not long and not faults and not paper_shape and not browser" \
+	@$(BIN)/python -m pytest -m "not long and not faults and not paper_shape and not browser and not engines" \
 	  -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup ## tests that take minutes each

@@ -64,10 +64,26 @@ def reproduce(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Write the plan to pipeline.log; run nothing.")
     ] = False,
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="node|slurm|FOLDER",
+            help="8 GPUs of this machine; a cluster; or your own folder with a config.yaml.",
+        ),
+    ] = "",
+    partition: Annotated[
+        str, typer.Option(metavar="NAME", help="SLURM's; empty: the cluster's default.")
+    ] = "",
+    account: Annotated[
+        str, typer.Option(metavar="NAME", help="SLURM's; empty: your default.")
+    ] = "",
+    hours: Annotated[
+        float, typer.Option(min=0, metavar="N", help="Time limit of SLURM's GPU jobs; 0: ours.")
+    ] = 0,
 ) -> int:
     """Run every notebook, from data to tables and figures.
 
-    Further options go to Snakemake, such as --until train or --workflow-profile FOLDER.
+    Further options go to Snakemake, such as --until train.
 
     Example: napo reproduce --profile tiny --cores 2
     """
@@ -77,7 +93,8 @@ def reproduce(
         raise typer.BadParameter("--config is Snakemake's; give --seeds or --tune.")
     return pipeline.reproduce(
         profile, workspace, cores, seeds=seeds, tune=tune, baselines=baselines,
-        dry_run=dry_run, extra=context.args,
+        dry_run=dry_run, on=on, partition=partition, account=account, hours=hours,
+        extra=context.args,
     )  # fmt: skip
 
 

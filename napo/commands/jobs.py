@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from napo.commands import slurm
 from napo.progress import duration
 
 # Seconds of one job of each rule at the tiny scale on two cores: the first guess of the estimate,
@@ -33,16 +34,27 @@ class Job:
     variant: str
     started: float
 
+    @property
+    def name(self) -> str:
+        """The rule, with its variant."""
+        return f"{self.rule} {self.variant}".strip()
+
 
 @dataclass
 class Jobs:
-    """What Snakemake's events say about a pipeline with `cores` jobs side by side."""
+    """What Snakemake's events say about a pipeline with `cores` jobs side by side.
+
+    `partition` is that of SLURM's jobs, empty for the cluster's default.
+    """
 
     cores: int
+    partition: str = ""
     planned: dict[str, int] = field(default_factory=dict)  # rule -> number of jobs
     running: dict[int, Job] = field(default_factory=dict)  # Snakemake's id -> job
     seconds: dict[str, list[float]] = field(default_factory=dict)  # rule -> of each finished job
-    failed: list[str] = field(default_factory=list)  # logs, which are executed notebooks
+    # Executed notebook of each failed job -> why SLURM refused or ended it, if SLURM did.
+    failed: dict[str, str] = field(default_factory=dict)
+    slurm_log: str = ""  # of the first failed job
     error: str = ""  # why nothing was planned: a sentence of the Snakefile or of Snakemake
 
     def update(self, event: Mapping[str, Any], now: float) -> str:
@@ -61,13 +73,17 @@ class Jobs:
                 job = self.running.pop(number)
                 self.seconds.setdefault(job.rule, []).append(now - job.started)
                 done, planned = sum(map(len, self.seconds.values())), sum(self.planned.values())
-                name = f"{job.rule} {job.variant}".strip()
-                line = f"[{done}/{planned}] {name} done in {duration(now - job.started)}"
+                line = f"[{done}/{planned}] {job.name} done in {duration(now - job.started)}"
                 left = f"; about {duration(self.remaining(now))} left" if done < planned else ""
                 return line + left
-            case {"event": "job_error", "rule_name": rule, "log": [log, *_]}:
+            case {"event": "submitted", "job_id": number, "external": external}:
+                partition = self.partition or "the default partition"
+                return f"{self.running[number].name} submitted to {partition} as job {external}"
+            case {"event": "job_error", "rule_name": rule, "log": [log, *slurm_logs]}:
                 if log not in self.failed:  # Snakemake repeats it when it ends
-                    self.failed.append(log)
+                    self.slurm_log = self.slurm_log or "".join(slurm_logs)
+                    number = event["aux"].get("external_jobid", "")
+                    self.failed[log] = slurm.cause(event["rule_msg"] or "", number)
                     return f"{rule} failed; see {log}"
             case {"event": "error", "sentence": sentence}:
                 self.error = sentence

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from napo.commands import processes
+from napo.commands import processes, slurm
 from napo.commands.jobs import GOAL, Jobs
 from napo.commands.snakemake_events import SEPARATOR
 from napo.config.profile import load_profile
@@ -25,6 +27,9 @@ from napo.workspace.folders import Workspace, checkout
 from napo.workspace.hashing import remember_in
 from napo.workspace.locks import hold
 from napo.workspace.manifests import MANIFEST, missing_files
+
+if TYPE_CHECKING:
+    from napo.stages.session import Session
 
 CONFIG_FILE = ".snakemake-config.json"
 UP_TO_DATE = "Nothing to do, every result and figure is there"
@@ -39,6 +44,10 @@ def reproduce(
     tune: str = "",
     baselines: bool = False,
     dry_run: bool = False,
+    on: str = "",
+    partition: str = "",
+    account: str = "",
+    hours: float = 0,
     extra: Sequence[str] = (),
 ) -> int:
     """Run the pipeline to its end.
@@ -57,7 +66,6 @@ def reproduce(
             "The Snakefile and the notebooks are missing; clone the repository and run "
             "pip install -e . in it."
         )
-    from napo.stages import plan
     from napo.stages.labels import figures4
     from napo.stages.session import Session
 
@@ -68,46 +76,49 @@ def reproduce(
     session = Session(settings, workspace)
     tables = session.edition("tables", seeds, session.tune(tune))
     data, began = workspace.data, time.monotonic()
+    place, queue = slurm.place(on, data, partition, account, hours)
+    jobs = Jobs(queue.slots or cores, queue.partition)
     if not settings.world.make_rows:
         from napo.commands import check
         from napo.stages.session import open_session
 
         if not check.passed(session):
             check.report(open_session(profile, root))
-    jobs = Jobs(cores)
     with hold(data, "already runs a pipeline in"):
         make_folder(data)
         processes.end(data)  # what a killed pipeline left running
-        for folder in (data, workspace.figures):
-            # A killed Snakemake leaves copies of outputs here. It would put them back if their job
-            # fails, although the user may have deleted the folder since then.
-            backup = workspace.root / ".snakemake" / "backups" / folder.relative_to(workspace.root)
-            shutil.rmtree(backup, ignore_errors=True)
-        for path in () if dry_run else unseal_incomplete(workspace.results):
-            print(f"{path} is missing; it is made again.")
-        variants = plan.variants_of(session, seeds, tune, baselines)
-        plan.check_settings(session, plan.runs_of(session, variants, seeds, tune))
-        again = plan.outdated(session, variants, seeds, tune)
-        config = {"profile": profile, "workspace": str(workspace.root), "variants": variants,
-                  "seeds": seeds, "tune": tune}  # fmt: skip
-        config = {name: value for name, value in config.items() if value}
-        config |= {"figures4": figures4(session)[0], "again": again}
-        write_json(data / CONFIG_FILE, config)
-        # Files after --forcerun would replace the goal as targets.
-        options = [GOAL, "--forcerun", *again] if again else []
-        # At the paper's scale a run takes hours; one that fails does not stop the others.
-        options += ["--keep-going"] if settings.scale == "paper" else []
-        options += ["--dry-run"] if dry_run else []
-        call = snakemake_call(data / CONFIG_FILE, cores, [*options, *extra])
         with processes.stop_on_signals():
             try:
-                code = follow(call, data, jobs)
+                if not dry_run:
+                    queue.wait()
+                    for path in unseal_incomplete(workspace.results):
+                        print(f"{path} is missing; it is made again.")
+                remove_backups(workspace)
+                config = snakefile_config(session, profile, seeds, tune, baselines)
+                write_json(data / CONFIG_FILE, config)
+                # Files after --forcerun would replace the goal as targets.
+                options = [GOAL, "--forcerun", *config["again"]] if config["again"] else []
+                # A run of the paper's scale takes hours; one that fails does not stop the others.
+                options += ["--keep-going"] if settings.scale == "paper" else []
+                options += ["--dry-run"] if dry_run else []
+                call = snakemake_call(data / CONFIG_FILE, cores, [*options, *place, *extra])
+                with queue.watched():
+                    code = follow(call, data, jobs)
             except processes.Stopped as stopped:
                 processes.end(data)
-                print("Interrupted; what is finished is kept, run the same command to go on.")
+                # A lost connection to a login node leaves the cluster's jobs to the next command.
+                kept = dry_run or stopped.code == 128 + signal.SIGHUP
+                count = 0 if kept else queue.cancel()
+                cancelled = f"; {count} submitted jobs are cancelled" if count else ""
+                print(
+                    f"Interrupted{cancelled}; what is finished is kept, run the same command to "
+                    "go on."
+                )
                 return stopped.code
-            except BaseException:
-                processes.end(data)  # stop all jobs
+            except BaseException:  # stop all jobs
+                processes.end(data)
+                if not dry_run:
+                    queue.cancel()
                 raise
     if code:
         raise NapoError(reason(code, jobs, workspace))
@@ -121,6 +132,32 @@ def reproduce(
     page = data / tables / "report.html"
     print(f"{end}: {page}" if page.is_file() else f"{end}.", flush=True)
     return 0
+
+
+def snakefile_config(
+    session: Session, profile: str, seeds: str, tune: str, baselines: bool
+) -> dict[str, Any]:
+    """The Snakefile's config: what is wanted, and which finished files are made again."""
+    from napo.stages import plan
+    from napo.stages.labels import figures4
+
+    variants = plan.variants_of(session, seeds, tune, baselines)
+    plan.check_settings(session, plan.runs_of(session, variants, seeds, tune))
+    config = {"profile": profile, "workspace": str(session.workspace.root), "variants": variants,
+              "seeds": seeds, "tune": tune}  # fmt: skip
+    config = {name: value for name, value in config.items() if value}
+    again = plan.outdated(session, variants, seeds, tune)
+    return config | {"figures4": figures4(session)[0], "again": again}
+
+
+def remove_backups(workspace: Workspace) -> None:
+    """Remove the copies of outputs that a killed Snakemake leaves.
+
+    It would put them back if their job fails, although the user may have deleted the folder since.
+    """
+    for folder in (workspace.data, workspace.figures):
+        backup = workspace.root / ".snakemake" / "backups" / folder.relative_to(workspace.root)
+        shutil.rmtree(backup, ignore_errors=True)
 
 
 def snakemake_call(config: Path, cores: int, extra: Sequence[str]) -> list[str]:
@@ -174,18 +211,20 @@ def reason(code: int, jobs: Jobs, workspace: Workspace) -> str:
         return jobs.error or f"Snakemake stopped with code {code}; see {log}."
     notebook, *others = (workspace.root / log for log in jobs.failed)
     also = f"; {len(others)} others failed too: {', '.join(map(str, others))}" if others else ""
-    return f"{failure_sentence(notebook)} (The failed notebook: {notebook}{also})"
+    sentence = next(iter(jobs.failed.values())) or failure_sentence(notebook, jobs.slurm_log)
+    return f"{sentence} (The failed notebook: {notebook}{also})"
 
 
-def failure_sentence(notebook: Path) -> str:
+def failure_sentence(notebook: Path, log: str = "") -> str:
     """Why a notebook failed: the last error among its outputs.
 
     A NapoError is its own sentence. Any other error is unexpected and is named with its type.
+    `log` is SLURM's file of a job's output: it says why a notebook did not start.
     """
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError):
-        return "the notebook did not start; the log has the reason."
+        return f"the notebook did not start; {slurm.last_error(log)}"
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     errors = [output for output in outputs if output.get("output_type") == "error"]
     if not errors:

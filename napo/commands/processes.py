@@ -100,6 +100,9 @@ def marked(data: Path) -> list[psutil.Process]:
         with suppress(psutil.Error, OSError):  # it has ended, or is another user's
             if process.pid in family or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.environ().get(MARK) == str(data):
+            # A job of SLURM on this machine has our variables. It is the scheduler's, not ours.
+            variables = process.environ()
+            same_job = variables.get("SLURM_JOB_ID") == os.environ.get("SLURM_JOB_ID")
+            if variables.get(MARK) == str(data) and same_job:
                 processes.append(process)
     return processes

@@ -9,8 +9,10 @@ installed as packages of their own.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from logging import LogRecord
+from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -22,8 +24,9 @@ FIELDS = {
     LogEvent.RUN_INFO: ("stats",),
     LogEvent.JOB_INFO: ("jobid", "rule_name", "wildcards"),
     LogEvent.JOB_FINISHED: ("job_id",),
-    LogEvent.JOB_ERROR: ("rule_name", "log"),
+    LogEvent.JOB_ERROR: ("rule_name", "log", "rule_msg", "aux"),
 }
+SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\d+)")
 
 
 class LogHandler(LogHandlerBase):
@@ -43,11 +46,18 @@ class LogHandler(LogHandlerBase):
             sys.stdout.write(("\n" if event == LogEvent.JOB_INFO else "") + text + "\n")
         if event in FIELDS:
             fields = {name: getattr(record, name) for name in FIELDS[event]}
-            sys.stdout.write(f"{SEPARATOR}{json.dumps({'event': event, **fields})}\n")
+            self.write({"event": event, **fields})
+        elif submitted := SUBMITTED.match(text):  # the SLURM plugin logs it without an event
+            number, external = submitted.groups()
+            self.write({"event": "submitted", "job_id": int(number), "external": external})
         elif event == LogEvent.ERROR and record.exception == "NapoError":
             sentence = record.getMessage().splitlines()[1].strip()  # below "NapoError in file ..."
-            sys.stdout.write(f"{SEPARATOR}{json.dumps({'event': event, 'sentence': sentence})}\n")
+            self.write({"event": event, "sentence": sentence})
         sys.stdout.flush()
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Write an event on a line of its own."""
+        sys.stdout.write(f"{SEPARATOR}{json.dumps(event)}\n")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,12 @@ def finished(number):
     return {"event": "job_finished", "job_id": number}
 
 
-def failed(rule, log):
-    return {"event": "job_error", "rule_name": rule, "log": [log]}
+SUBMITTED = {"event": "submitted", "job_id": 4, "external": "77"}
+
+
+def failed(rule, *logs, message=None, **aux):
+    fields = {"rule_name": rule, "log": list(logs), "rule_msg": message, "aux": aux}
+    return {"event": "job_error", **fields}
 
 
 def lines(jobs, *events):
@@ -52,4 +56,18 @@ def test_a_failed_notebook_is_named_at_once_and_once():
         "annotate_noise failed; see 02.ipynb",
         "train failed; see 05.ipynb",
     ]
-    assert jobs.failed == ["02.ipynb", "05.ipynb"]
+    assert list(jobs.failed) == ["02.ipynb", "05.ipynb"]
+
+
+def test_a_submission_is_shown_with_its_partition_and_number():
+    events = (started(4, "train", variant="A1"), SUBMITTED)
+    assert lines(Jobs(1, "a100"), *events) == ["train A1 submitted to a100 as job 77"]
+    assert lines(Jobs(1), *events) == ["train A1 submitted to the default partition as job 77"]
+
+
+def test_a_job_that_slurm_ended_keeps_slurms_word_and_log():
+    message = "SLURM-job '77' failed, SLURM status is: 'TIMEOUT'."
+    jobs = Jobs(cores=1)
+    lines(jobs, failed("train", "05.ipynb", "77.log", message=message, external_jobid="77"))
+    assert jobs.failed["05.ipynb"].startswith("SLURM ended job 77 as TIMEOUT")
+    assert jobs.slurm_log == "77.log"

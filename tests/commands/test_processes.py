@@ -56,6 +56,15 @@ def test_all_processes_with_the_mark_end_and_no_others(tmp_path):
             process.stdout.close()
 
 
+def test_a_job_of_slurm_on_this_machine_is_left_to_slurm(tmp_path):
+    child = processes.start(["sleep", "60"], tmp_path, {**os.environ, "SLURM_JOB_ID": "7"})
+    try:
+        assert processes.end(tmp_path) == 0 and child.poll() is None
+    finally:
+        child.kill()
+        child.communicate()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_a_killed_pipelines_child_ends_and_the_next_pipeline_ends_the_rest(tmp_path):
     call = [sys.executable, "-c", PARENT, str(tmp_path)]
