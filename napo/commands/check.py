@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from napo import stages
 from napo.commands import check_machine, check_needs
@@ -63,9 +63,10 @@ def report(session: Session, quick: bool = False) -> None:
 def passed(session: Session) -> bool:
     """Whether a full check found no fault, and neither profile nor files have changed since."""
     try:
-        checked = read_json(session.workspace.data / "check.json")["checked"]
-    except (NapoError, LookupError, TypeError, OSError):  # missing or damaged
+        content = read_json(session.workspace.data / "check.json", dict[str, Any])
+    except NapoError:  # missing or damaged
         return False
+    checked = content.get("checked")
     return checked is not None and checked == identity(session)
 
 
@@ -87,11 +88,11 @@ def identity(session: Session) -> dict[str, str] | None:
 
 
 def check(session: Session, quick: bool = False, machine: Machine | None = None) -> list[Finding]:
-    """Check everything that a profile needs; `quick` decodes only every hundredth image.
+    """Check everything that a profile needs.
 
     Args:
         session: the profile and its workspace.
-        quick: see above.
+        quick: decode only every hundredth image.
         machine: the memory to compare with; by default this machine's.
     """
     findings: list[Finding] = []
@@ -102,11 +103,11 @@ def check(session: Session, quick: bool = False, machine: Machine | None = None)
                 findings.append(Finding(state, text, part))
         except Exception as error:  # whatever a library raises: the other parts go on
             text = sentence(error, place or part)
-            if all(finding.text != text for finding in findings):  # another part said it
+            if all(finding.text != text for finding in findings):  # once, if several parts fail
                 findings.append(Finding("fault", text, part))
 
     inputs, places = Inputs(session, quick), (Path(), Path())
-    with suppress(NapoError):  # a home folder that does not exist, which its parts say
+    with suppress(NapoError):  # an unknown home folder, which rows and benchmarks report
         places = stages.source_folder(session), stages.benchmarks_folder(session)
     collect("workspace", workspace(session))
     collect("model", inputs.model(), session.profile.model.path)
@@ -119,7 +120,7 @@ def check(session: Session, quick: bool = False, machine: Machine | None = None)
     collect("finished", finished(session))
     try:
         machine = machine or Machine.here()
-    except Exception as error:  # GPUs that do not answer: everything else is looked at
+    except Exception as error:  # GPUs that do not answer: everything else is checked
         findings.append(Finding("fault", sentence(error, "the machine"), "machine"))
     gpus = len(machine.gpus) if machine else 0
     collect("tools", check_machine.tools(session, gpus))
@@ -146,6 +147,6 @@ def finished(session: Session) -> Iterable[Remark]:
 
 def workspace(session: Session) -> Iterable[Remark]:
     """Whether the workspace can be written."""
-    root: Path = check_needs.existing(session.workspace.root)
+    root = check_needs.existing(session.workspace.root)
     if not os.access(root, os.W_OK):
         yield "fault", f"{root} is read-only; name another workspace."

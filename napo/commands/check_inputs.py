@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from huggingface_hub import get_token
 from PIL import Image
 from safetensors import safe_open
@@ -25,6 +24,7 @@ from napo.method.layout import row_check
 from napo.models import families
 from napo.models.conversation import plain, render
 from napo.models.files import config_of, load_processor
+from napo.models.fingerprint import model_folder
 from napo.models.load import add_adapter
 from napo.models.prompts import (
     image_pixels,
@@ -116,10 +116,10 @@ class Inputs:
         try:
             survey = sources.survey(folder, data.count)
         except Exception:
-            problems = list(damaged_files(folder))  # of every file, not of the first only
-            yield from (("fault", problem) for problem in problems)
+            problems = [("fault", problem) for problem in damaged_files(folder)]
             if not problems:
                 raise
+            yield from problems  # of every file, not of the first only
             return
         expected = min(data.count or data.expected, data.expected)
         if expected and survey.rows != expected:
@@ -150,10 +150,10 @@ class Inputs:
             state = "note" if skip and len(problems) < survey.rows else "fault"
             end = "they will be left out" if skip else "the build would stop at the first"
             yield state, f"{len(problems)} rows cannot be used ({end}): {examples(problems)}"
-        role_words = f"({', '.join(ROLES)}), which is kept"
+        words = ", ".join(ROLES)
         for ids, text in (
             (special, "rows hold a special token, which is taken out"),
-            (roles, f"questions hold a word of a chat template {role_words}"),
+            (roles, f"questions hold a word of a chat template ({words}), which is kept"),
             (long, f"rows have a response that max_length {limit} cuts short"),
         ):
             if ids:
@@ -162,24 +162,25 @@ class Inputs:
         yield "ok", f"{self.rows_used} rows can be used."
 
     def decoded(self, folder: Path, survey: sources.Survey) -> Iterator[tuple[dict[str, Any], str]]:
-        """Each row whose texts can be used, its image decoded, and why the build would refuse it.
+        """Each row with usable texts, its image decoded, and why the build would refuse it.
 
-        A quick check leaves most images as they are.
+        A quick check does not decode most images.
         """
         check = self.processor and row_check(self.processor, self.profile.training.max_length)
         with Progress(survey.rows, "look at the rows") as progress:
             for _, batch in sources.batches(folder, READ_ROWS, self.profile.data.count):
                 for index, row in batch:
+                    if index in survey.bad:
+                        continue
                     problem = ""
-                    if index not in survey.bad and not (self.quick and index % QUICK):
+                    if not (self.quick and index % QUICK):
                         try:
                             row = sources.decode(row)
                             if check:
                                 check(row, own_responses(row))
                         except Exception as error:
                             problem = sentence(error, f"row {row['id']}")
-                    if index not in survey.bad:
-                        yield row, problem
+                    yield row, problem
                 progress.advance(len(batch))
 
     def benchmark(self, name: str) -> Iterator[Remark]:
@@ -239,9 +240,7 @@ def weight_types(path: str) -> set[str]:
     Raises:
         NapoError: when a file is missing, cut short or damaged.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        folder = Path(transformers.utils.cached_file(path, "config.json")).parent
+    folder = model_folder(path)
     files = {file.name for file in folder.glob("*.safetensors")}
     index = folder / "model.safetensors.index.json"
     named = set(read_json(index)["weight_map"].values()) if index.is_file() else files
@@ -267,7 +266,7 @@ def square_pixels(processor: ProcessorMixin) -> dict[str, Any] | None:
 
 
 def row_lengths(
-    processor: ProcessorMixin, row: dict[str, Any], pixels: dict[str, Any] | None = None
+    processor: ProcessorMixin, row: dict[str, Any], pixels: dict[str, Any] | None
 ) -> Lengths:
     """Tokens of a row's image, question with its template, and longer response with its end."""
     ids = prompt_inputs(processor, row["question"], row["image"], pixels=pixels).ids
@@ -288,12 +287,12 @@ def damaged_files(folder: Path) -> Iterator[str]:
                 yield sentence(error, path)
 
 
-def sentence(error: Exception, place: object = "") -> str:
-    """Our own error as it is; a library's with the place, its type, its first line and a remedy."""
+def sentence(error: Exception, place: object) -> str:
+    """Our own error unchanged; a library's with place, type, first line and remedy."""
     if isinstance(error, NapoError):
         return str(error)
     problem = f"{type(error).__name__}: {first_line(error, 200)}".rstrip(": .")
-    return f"{place or 'it'} cannot be read ({problem}); correct it or get it again."
+    return f"{place} cannot be read ({problem}); correct it or get it again."
 
 
 def examples(items: Iterable[str]) -> str:

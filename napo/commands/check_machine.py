@@ -39,21 +39,17 @@ class Machine(NamedTuple):
         Raises:
             NapoError: when the GPUs do not answer.
         """
-        return cls(gpu_memory(), free_memory())
-
-
-def free_memory() -> float:
-    """Free bytes of this machine, or at most those that its container may have."""
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else ""
-    return min(psutil.virtual_memory().available, int(text) if text.isdecimal() else math.inf)
+        limit = Path("/sys/fs/cgroup/memory.max")  # of a container
+        text = limit.read_text().strip() if limit.is_file() else ""
+        most = int(text) if text.isdecimal() else math.inf
+        return cls(gpu_memory(), min(psutil.virtual_memory().available, most))
 
 
 def gpu_memory() -> tuple[tuple[float, float], ...]:
     """Free and total bytes of each visible GPU.
 
-    Asked in another process: the question takes some memory of each GPU for as long as its process
-    lives, and the pipeline goes on after the check.
+    Another process asks, because a process that has asked keeps some memory of each GPU until it
+    ends, and the pipeline goes on after the check.
     """
     if not torch.cuda.device_count():
         return ()
@@ -71,9 +67,10 @@ def gpu_memory() -> tuple[tuple[float, float], ...]:
 def tools(session: Session, gpus: int) -> Iterator[Remark]:
     """Packages, word lists and language models that the profile needs, and a rule to judge by."""
     profile, settings = session.profile, session.profile.evaluation
-    strategy, tracker, lacks = profile.launch.strategy, profile.training.report_to, 0
+    strategy, tracker = profile.launch.strategy, profile.training.report_to
     several = (profile.launch.processes or gpus) > 1
     words = {"amber", "object_halbench"} & set(settings.benchmarks)
+    missing: list[Remark] = []
     models = []  # of spaCy: any of these
     if "amber" in words and settings.similarity == "lg":
         models.append(("en_core_web_lg",))
@@ -89,21 +86,21 @@ def tools(session: Session, gpus: int) -> Iterator[Remark]:
     ):
         if needed and not importlib.util.find_spec(package):
             state = "note" if package == "deepspeed" and not several else "fault"
-            lacks += 1
             other = f", or set it to {instead}" if instead else ""
-            yield state, f"{setting}, which needs {package}: pip install {package}{other}."
+            text = f"{setting}, which needs {package}: pip install {package}{other}."
+            missing.append((state, text))
     for names in models:
         if not any(map(importlib.util.find_spec, names)):  # a model is a package
-            lacks += 1
-            yield "fault", f"spaCy's {names[0]} is missing: python -m spacy download {names[0]}"
-    lists = [*missing_word_lists()] if words and settings.extractor != "vocabulary" else []
-    if lists:
+            text = f"spaCy's {names[0]} is missing: python -m spacy download {names[0]}"
+            missing.append(("fault", text))
+    if words and settings.extractor != "vocabulary" and (lists := [*missing_word_lists()]):
         command = f"python -m nltk.downloader {' '.join(lists)}"
-        yield "fault", f"NLTK's {', '.join(lists)} are missing or damaged: {command}"
+        missing.append(("fault", f"NLTK's {', '.join(lists)} are missing or damaged: {command}"))
+    yield from missing
     if "mmhal" in settings.benchmarks and settings.judge == "rule":
         rule = profile.world.function("judge_by_truth")
         judges.make(settings, stages.benchmarks_folder(session), rule)  # raises, with a remedy
-    if not lacks and not lists:
+    if not missing:
         yield "ok", "every package and word list that the profile needs is there."
 
 

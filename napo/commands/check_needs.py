@@ -1,7 +1,7 @@
 """What `napo check` compares with the machine: disk of all runs, memory of every stage.
 
-Needs are computed (`napo.commands.footprint`, `napo.commands.inference`), for the longest rows that
-were read, or else for the lengths that `napo budget` assumes.
+Needs are computed (`napo.commands.footprint`, `napo.commands.inference`) for the longest rows that
+were read. If none were read, for the lengths that `napo budget` assumes.
 """
 
 from __future__ import annotations
@@ -51,11 +51,10 @@ class Needs:
     def __init__(self, inputs: Inputs, machine: Machine) -> None:
         self.session, self.profile, self.machine = inputs.session, inputs.profile, machine
         self.rows = inputs.rows_used
-        tokens = {}
-        if inputs.processor is not None and not inputs.longest:
-            tokens["image_tokens"] = image_tokens(inputs.processor)
-        _, self.shape, lengths = budget.describe(self.profile, **tokens)
-        self.assumed, self.lengths = inputs.longest is None, inputs.longest or lengths
+        self.assumed = inputs.longest is None
+        visual = image_tokens(inputs.processor) if self.assumed and inputs.processor else 0
+        _, self.shape, lengths = budget.describe(self.profile, image_tokens=visual)
+        self.lengths = inputs.longest or lengths
         self.processes = self.profile.launch.processes or max(1, len(machine.gpus))
         self.planned = False
         # A machine without GPUs that could never train this, such as a cluster's login node.

@@ -8,7 +8,6 @@ with measured peaks of LLaVA on one process: `python -m bench.budget_check`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from napo.commands.footprint import BYTES, LOGIT, Lengths, Shape
@@ -45,9 +44,6 @@ class Inference:
             batch: prompts in a batch.
             images: distinct images of the prompts that are passed to `generate` at once.
         """
-        return max(self._answering(decoding, batch, images), key=lambda moment: moment.bytes)
-
-    def _answering(self, decoding: Decoding, batch: int, images: int) -> Iterator[Moment]:
         shape, lengths, rows = self.shape, self.lengths, batch * decoding.num_beams
         image = lengths.image * shape.width * self.size
         if not shape.shares_features:  # the model's own search sees the images of one batch
@@ -59,16 +55,21 @@ class Inference:
         mask = rows * prompt**2
         embedded = 2 * rows * prompt * shape.width * self.size
         chunk = min(images, IMAGE_BATCH)  # their features are among what the tower needs
-        yield Moment("the vision tower", held - chunk * image + self.vision(chunk))
-        cache = shape.layers * key_value * prompt
-        work = self.layer(rows, prompt, prompt) + mask
-        yield Moment("the prompts", held + cache + embedded + work)
+        tower = self.vision(chunk) - chunk * image
+        prompts = shape.layers * key_value * prompt
+        prompts += embedded + self.layer(rows, prompt, prompt) + mask
         length = prompt + decoding.max_new_tokens
-        # A layer's keys, or its values, are there twice while a token's are added.
-        cache = (shape.layers + 0.5) * key_value * length
         sampled = decoding.temperature > 0 or decoding.num_beams > 1
-        logits = rows * shape.vocabulary * (self.size + 4 * SEARCHED * sampled)
-        yield Moment("the last token", held + cache + logits + self.layer(rows, 1, length))
+        # A layer's keys, or its values, are there twice while a token's are added.
+        last = (shape.layers + 0.5) * key_value * length
+        last += rows * shape.vocabulary * (self.size + 4 * SEARCHED * sampled)
+        last += self.layer(rows, 1, length)
+        return max(
+            Moment("the vision tower", held + tower),
+            Moment("the prompts", held + prompts),
+            Moment("the last token", held + last),
+            key=lambda moment: moment.bytes,
+        )
 
     def scoring(self, rows: int = SCORED_ROWS) -> Moment:
         """The peak while the reference scores rows: all responses, and mDPO's corrupted image."""
@@ -80,13 +81,14 @@ class Inference:
         room = max(1, int(self.profile.training.logits_mb * 2**20 / (LOGIT * shape.vocabulary)))
         states = 2 * sequences * length * shape.width * self.size
         logits = min(targets, room) * shape.vocabulary * 8  # float32, and their log-softmax
-        moments = (
-            Moment("the vision tower", self.vision(sequences)),
-            Moment("a decoder layer", states + mask + self.layer(sequences, length, length)),
-            Moment("the output layer", states + targets * shape.width * self.size + logits),
+        layer = mask + self.layer(sequences, length, length)
+        output = targets * shape.width * self.size + logits
+        return max(
+            Moment("the vision tower", self.weights + self.vision(sequences)),
+            Moment("a decoder layer", self.weights + states + layer),
+            Moment("the output layer", self.weights + states + output),
+            key=lambda moment: moment.bytes,
         )
-        worst = max(moments, key=lambda moment: moment.bytes)
-        return Moment(worst.name, self.weights + worst.bytes)
 
     def layer(self, rows: int, queries: int, keys: int) -> float:
         """Bytes that a decoder layer needs beside its input."""

@@ -23,6 +23,24 @@ FINGERPRINTED = (
 )
 
 
+def model_folder(path: str | Path) -> Path:
+    """The folder of a model: the path itself, or the snapshot of a hub id.
+
+    Raises:
+        NapoError: when there is no such model.
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    from transformers.utils import cached_file
+
+    try:
+        return Path(cached_file(str(path), "config.json")).parent
+    except (OSError, ValueError) as error:
+        raise NapoError(
+            f"{path} is neither a folder nor a model in the cache or hub: {first_line(error)}"
+        ) from None
+
+
 def model_fingerprint(path: str | Path) -> str:
     """A short hash of the weights and processor files of a folder or a cached hub id.
 
@@ -30,16 +48,7 @@ def model_fingerprint(path: str | Path) -> str:
         NapoError: when there is no such model, it has no weights, or a file of the hub's cache has
             other bytes than the hub's.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        from transformers.utils import cached_file
-
-        try:
-            folder = Path(cached_file(str(path), "config.json")).parent
-        except (OSError, ValueError) as error:
-            raise NapoError(
-                f"{path} is neither a folder nor a model in the cache or hub: {first_line(error)}"
-            ) from None
+    folder = model_folder(path)
     files = sorted({file for name in FINGERPRINTED for file in folder.glob(name) if file.is_file()})
     if not any(file.suffix == ".safetensors" for file in files):
         raise NapoError(f"{path} holds no .safetensors weights; name a model's folder.")
