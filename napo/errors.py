@@ -40,9 +40,9 @@ def without_secrets(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The beginning of another program's message, on one line; secrets go before the cut.
+    """The beginning of another program's message, on one line, without secrets.
 
-    Queries of addresses go too: a signature in one opens a file to whoever reads the log.
+    Queries of addresses are left out too: a signed address gives access to a file.
     """
     text = re.sub(r"(https?://[^\s?]*)\?\S+", r"\1", without_secrets(text))
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -260,7 +260,7 @@ def weight_types(path: str) -> set[str]:
 
 
 def square_pixels(processor: ProcessorMixin) -> dict[str, Any] | None:
-    """Pixels that stand for every image, where all images have equally many tokens."""
+    """Pixels to use for every image if all images have the same number of tokens, else None."""
     picture = Image.new("RGB", (24, 24))
     return image_pixels(processor, picture) if same_length_for_all_images(processor) else None
 

@@ -30,11 +30,10 @@ class Difference:
 
     Attributes:
         path: the file.
-        problem: "missing", "changed", "unlisted" (in no manifest), or "unfinished" (a folder that
-            was begun and has no manifest). For the rows' folder, "missing" or "changed": other
-            folders were made from rows that are not there, or from other rows. For a result,
-            "other run": the run in `runs` is not the one that was evaluated. For tables,
-            "outdated": they were made from other results.
+        problem: "missing", "changed", "unlisted" (in no manifest), or "unfinished" (a folder
+            without a manifest). The rows' folder is "missing" or "changed" if other folders were
+            made from its rows as they were before. A result is of an "other run" if the run in
+            `runs` is not the evaluated one. Tables are "outdated" if made from other results.
     """
 
     path: Path

@@ -184,7 +184,7 @@ def labels_of(path: Path) -> pd.DataFrame:
 
 
 def labels_of_several(session: Session) -> pd.DataFrame:
-    """Everyone's labels, of at least two people."""
+    """The labels of all annotators; an error unless at least two people labelled."""
     labels = everyones_labels(session)
     names = sorted(set(people(labels)["annotator"]))
     if len(names) < 2:

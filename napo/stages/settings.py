@@ -1,8 +1,8 @@
-"""Settings of each stage's folder: everything that its content depends on.
+"""The settings of each stage's folder: everything that its content depends on.
 
-A stage claims its folder with them (`napo.workspace.manifests.begin`). The plan of the pipeline and
-`napo verify` compare them with those of the folders that exist. Results hold the settings of their
-run and of its rows, so that a table can say what its runs had.
+A stage claims its folder with them (`napo.workspace.manifests.begin`). The pipeline's plan and
+`napo verify` compare them with those of existing folders. Results hold the settings of their run
+and of its rows, so that a table can say what its runs had.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ def of_model(profile: Profile, model: str) -> Settings:
 
 
 def of_source(profile: Profile, model: str) -> Settings:
-    """Of preference rows that a world makes."""
+    """Settings of preference rows that a world makes."""
     made_by = profile.world.make_rows
     return {**profile.data.model_dump(), "made_by": made_by, **of_model(profile, model)}
 
 
 def of_benchmarks(profile: Profile) -> Settings:
-    """Of benchmarks that a world makes."""
+    """Settings of benchmarks that a world makes."""
     settings = profile.evaluation.model_dump(include={"sizes", "seed", "split"})
     own = sorted(name for name in profile.evaluation.benchmarks if hasattr(module(name), "make"))
     return {**settings, "made_by": profile.world.make_benchmarks, "plugins": own}
 
 
 def of_rows(profile: Profile, model: str, source: str) -> Settings:
-    """Of RLAIF-V-Bias; `source` is the fingerprint of the preference rows."""
+    """Settings of RLAIF-V-Bias; `source` is the fingerprint of the preference rows."""
     return {
         "source": source,
         **profile.data.model_dump(include={"count", "bad_rows", "shard_rows", "seed", "p_typical"}),
@@ -51,7 +51,7 @@ def of_rows(profile: Profile, model: str, source: str) -> Settings:
 
 
 def of_reference(profile: Profile, model: str, rows: str) -> Settings:
-    """Of the reference's log-probs; `rows` is the fingerprint of RLAIF-V-Bias."""
+    """Settings of the reference's log-probs; `rows` is the fingerprint of RLAIF-V-Bias."""
     return {
         "rows": rows,
         "responses": [*RESPONSES, CORRUPTED],
@@ -61,7 +61,7 @@ def of_reference(profile: Profile, model: str, rows: str) -> Settings:
 
 
 def of_labels(profile: Profile, rows: str) -> Settings:
-    """Of the samples and their labels."""
+    """Settings of the samples and their labels."""
     return {"rows": rows, **profile.annotation.model_dump(include={"samples", "seed"})}
 
 
@@ -76,7 +76,7 @@ def of_run(
     reference: str,
     data: Mapping[str, Any],
 ) -> Settings:
-    """Of a training run; `data` holds the settings of its rows (`of_rows`)."""
+    """Settings of a training run; `data` holds the settings of its rows (`of_rows`)."""
     return {
         "variant": variant,
         "objective": VARIANTS[variant].definition(),
@@ -98,14 +98,10 @@ def of_result(
     benchmarks: str,
     run: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Of a result.
+    """Settings of a result.
 
-    Args:
-        profile: the profile.
-        model: fingerprint of the base model.
-        evaluated: fingerprint of the model that answers.
-        benchmarks: fingerprint of the benchmarks.
-        run: the settings of the run that is evaluated; None for the base and other models.
+    `model`, `evaluated` and `benchmarks` are fingerprints: of the base model, of the model that
+    answers, of the benchmarks. `run` holds the settings of the evaluated run, if it is one.
     """
     return {
         **profile.evaluation.model_dump(),

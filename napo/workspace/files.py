@@ -1,7 +1,7 @@
 """Files are written whole or not at all, and read through one gate for each kind of text.
 
 A file is written beside its place and then renamed. A file that is not what its name says (a web
-page, a pointer of Git LFS, another encoding, JSON of another shape) is one sentence.
+page, a pointer of Git LFS, another encoding, JSON of another shape) is refused in one sentence.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def foreign(content: bytes) -> str:
 
 
 def foreign_file(path: Path) -> str:
-    """`foreign` of a file, by its beginning alone; empty too if it cannot be read."""
+    """`foreign` of a file; empty too if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return foreign(file.read(1000))

@@ -96,7 +96,7 @@ def missing_files(folder: Path) -> list[str]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ, by dotted name, each as (old, new); None where one has none.
+    """The settings that differ, by dotted name, each as (old, new); None for a missing value.
 
     An input that is `GONE` equals any other.
     """

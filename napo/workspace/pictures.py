@@ -24,7 +24,7 @@ KINDS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS woul
 CLEAR = "every pixel of it is transparent, so it shows nothing"
 MAX_RATIO = 200  # of the sides; beyond it the resizing of some families fails
 
-# What Pillow's readers raise on bytes that are not what they claim to be.
+# What Pillow's readers raise for damaged bytes
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, OverflowError,
            MemoryError, RuntimeError, AttributeError, struct.error, zlib.error)  # fmt: skip
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -42,9 +42,7 @@ class BadPicture(ValueError):
 def open_rgb(source: Path | bytes | Image.Image | None) -> Image.Image:
     """An image (a file, its bytes, or PIL) as RGB, upright, 8 bits a channel.
 
-    Of a file it is the first frame, of a PIL image the frame that it stands at.
-
-    Metadata never makes an image unusable: what cannot be read of it is left out.
+    A file gives its first frame, a PIL image its current one. Unreadable metadata is left out.
 
     Raises:
         BadPicture: when it does not decode, shows nothing, or is too large or too narrow to be one.
@@ -103,7 +101,7 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A PIL image as its EXIF says that it is to be seen; what is turned no longer says so."""
+    """A PIL image turned as its EXIF says; a turned image loses its orientation."""
     from PIL import Image
 
     image.load()
@@ -144,7 +142,7 @@ def without_metadata(content: bytes) -> bytes:
 
 
 def first_frame(content: bytes) -> Image.Image:
-    """The first frame of an image file, as it lies there."""
+    """The first frame of an image file, not turned."""
     from PIL import Image
 
     Image.init()
@@ -198,7 +196,7 @@ def png_pixels(content: bytes) -> Iterator[bytes]:
 
 
 def jpeg_pixels(content: bytes) -> Iterator[bytes]:
-    """The segments of a JPEG but its comments and applications' own; all after its first scan."""
+    """The segments of a JPEG up to its first scan, without comments and extras, then the rest."""
     place = len(_JPEG)
     while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != b"\xda":
         end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")

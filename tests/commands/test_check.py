@@ -26,11 +26,8 @@ def command(tmp_path, *options):
     return main([*call, *options])
 
 
-def without_key(path, key):
-    """A JSON list of objects, of which the first lacks a key."""
-    first, *others = json.loads(path.read_bytes())
-    del first[key]
-    return json.dumps([first, *others]).encode()
+def faults(findings):
+    return [finding for finding in findings if finding.state == "fault"]
 
 
 @TRUE
@@ -91,9 +88,9 @@ def test_missing_things_are_faults_and_everything_else_is_checked(tmp_path, prof
     assert command(tmp_path) == 1
     output = capsys.readouterr()
     assert f"fetch it with make fetch PROFILE={tmp_path / 'mine.yaml'} YES=1" in output.out
-    faults = [line for line in output.out.splitlines() if line.startswith("fault")]
-    assert any("vlind" in line.lower() and "no image" in line for line in faults)
-    assert any("mmhal" in line and "are expected" in line for line in faults)
+    lines = [line for line in output.out.splitlines() if line.startswith("fault")]
+    assert any("vlind" in line.lower() and "no image" in line for line in lines)
+    assert any("mmhal" in line and "are expected" in line for line in lines)
     assert "what disk and memory have to hold is not known" in output.out
     assert "3 faults" in output.err
     assert not (session.workspace.data / "check.json").exists()
@@ -124,13 +121,13 @@ def test_a_damaged_file_is_a_fault_of_its_part_and_the_check_goes_on(
     assert part in ("labels", "downloads") or (tmp_path / name).is_file()
     (tmp_path / name).write_bytes(content)
     findings = check.check(session)
-    faults = [finding for finding in findings if finding.state == "fault"]
-    assert {finding.part for finding in faults} == {part}
-    assert all("\n" not in finding.text for finding in faults)
-    assert str(tmp_path / name).rpartition("/")[0] in faults[0].text
+    texts = [finding.text for finding in faults(findings)]
+    assert {finding.part for finding in faults(findings)} == {part}
+    assert all("\n" not in text for text in texts)
+    assert str(tmp_path / name).rpartition("/")[0] in texts[0]
     fine = {finding.part for finding in findings if finding.state in ("ok", "note")}
     assert {"model", "rows", "vlind", "mmhal", "tools", "disk", "memory"} - {part} <= fine
-    result(faults[0].text)
+    result(texts[0])
 
 
 @GOES_ON
@@ -145,9 +142,10 @@ def test_a_damaged_file_is_a_fault_of_its_part_and_the_check_goes_on(
 def test_a_key_that_is_missing_is_a_fault_of_its_part(tmp_path, profile, part, file, key):
     session = profile()
     path = tmp_path / "benchmarks" / file
-    path.write_bytes(without_key(path, key))
-    faults = [finding for finding in check.check(session) if finding.state == "fault"]
-    assert {finding.part for finding in faults} == {part}
+    first, *others = json.loads(path.read_bytes())
+    del first[key]
+    path.write_text(json.dumps([first, *others]))
+    assert {finding.part for finding in faults(check.check(session))} == {part}
 
 
 @TRUE
@@ -165,8 +163,8 @@ def test_a_key_that_is_missing_is_a_fault_of_its_part(tmp_path, profile, part, f
 )
 def test_a_wrong_path_is_a_fault_and_the_check_goes_on(profile, part, changes, sentence):
     findings = check.check(profile(**changes))
-    faults = [finding for finding in findings if finding.state == "fault"]
-    assert faults[0].part == part and sentence in faults[0].text
+    first = faults(findings)[0]
+    assert first.part == part and sentence in first.text
     assert {"tools", "adapter"} & {finding.part for finding in findings}
     assert any(finding.part in ("rows", "mmhal") and finding.state == "ok" for finding in findings)
 
@@ -178,9 +176,8 @@ def test_a_damaged_config_is_a_fault_of_the_model(tmp_path, profile):
     for content in (HTML, b"[]", b'{"model_type": "llava", "text_config": 3}'):
         (tmp_path / "model" / "config.json").write_bytes(content)
         findings = check.check(session)
-        faults = [finding for finding in findings if finding.state == "fault"]
         # What the whole model made is refused under a damaged one.
-        assert {finding.part for finding in faults} - {"finished"} == {"model"}
+        assert {finding.part for finding in faults(findings)} - {"finished"} == {"model"}
         assert all("\n" not in finding.text for finding in findings)
 
 
@@ -190,8 +187,8 @@ def test_all_damages_together_are_all_reported(tmp_path, profile):
     for _, name, content in DAMAGES.values():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    faults = [finding for finding in check.check(session) if finding.state == "fault"]
-    assert {finding.part for finding in faults} == {part for part, *_ in DAMAGES.values()}
+    parts = {finding.part for finding in faults(check.check(session))}
+    assert parts == {part for part, *_ in DAMAGES.values()}
 
 
 @TRUE
@@ -201,7 +198,7 @@ def test_gpus_that_do_not_answer_are_a_fault_and_the_check_goes_on(profile, monk
 
     monkeypatch.setattr(Machine, "here", broken)
     findings = check.check(profile())
-    assert [finding.part for finding in findings if finding.state == "fault"] == ["machine"]
+    assert [finding.part for finding in faults(findings)] == ["machine"]
     assert {"rows", "tools", "disk"} <= {finding.part for finding in findings}
 
 
@@ -211,7 +208,7 @@ def test_a_read_only_workspace_is_a_fault_and_the_check_goes_on(tmp_path, profil
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     session = open_session(str(tmp_path / "mine.yaml"), str(tmp_path), write=False)
     findings = check.check(session)
-    (fault,) = (finding for finding in findings if finding.state == "fault")
+    (fault,) = faults(findings)
     assert fault.text == f"{tmp_path} is read-only; name another workspace."
     assert any("8 rows can be used" in finding.text for finding in findings)
 

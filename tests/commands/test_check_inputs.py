@@ -45,16 +45,6 @@ def test_a_bad_row_is_named_before_anything_runs(tmp_path, profile, name):
     assert "the build would stop" in texts(strict, "fault")[0]
 
 
-@pytest.mark.kind("a stage seals what the next one refuses")
-def test_rows_that_the_build_would_leave_out_are_counted(profile, result):
-    data = rows(chosen="</s>")
-    data[2] |= {"question": "what " * 600}
-    (note,) = (text for text in texts(profile(data), "note") if "left out" in text)
-    assert note.startswith("2 rows cannot be used (they will be left out): Row 2: its prompt alone")
-    assert "Row 4 has an empty chosen" in note
-    result(note)
-
-
 def test_special_tokens_and_template_words_are_counted(profile):
     session = profile(rows(question="What <image> is 4? USER: hi </s>"))
     notes = " ".join(texts(session, "note"))
@@ -75,26 +65,19 @@ def test_every_damaged_file_of_rows_is_named(tmp_path, profile):
 
 @TRUE
 def test_all_kinds_of_faults_of_rows_are_listed_together(profile):
-    changed = rows(chosen=" ")
+    changed = rows(chosen="</s>")
     changed[1] |= {"image": {"bytes": b"no picture", "path": None}}
     changed[2] |= {"question": "why " * 600}
     session = profile(changed, data={"source": "in/rows", "expected": 9})
-    remarks = list(ready(session).rows())
-    faults = " ".join(text for state, text in remarks if state == "fault")
+    faults = " ".join(texts(session, "fault"))
     assert "holds 8 rows where 9 are expected" in faults
     assert "3 rows cannot be used" in faults and "empty chosen" in faults
     assert "Row 2: its prompt alone has" in faults and "max_length is 512" in faults
 
 
-def ready(session):
-    """Inputs whose model was read."""
-    inputs = Inputs(session)
-    list(inputs.model())
-    return inputs
-
-
 def test_the_longest_rows_are_kept_for_the_memory(profile):
-    inputs = ready(profile(rows(chosen="A cat and a dog and a cow.")))
+    inputs = Inputs(profile(rows(chosen="A cat and a dog and a cow.")))
+    list(inputs.model())
     list(inputs.rows())
     tokens = inputs.processor.tokenizer.tokenize("A cat and a dog and a cow.")
     assert inputs.longest.response == len(tokens) + 1  # and its end token

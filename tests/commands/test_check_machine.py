@@ -62,17 +62,11 @@ def test_word_lists_are_tried_one_by_one(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"data": {"source": "in/rows", "expected": 9}}, "holds 8 rows where 9 are expected"),
         ({"training": {"max_length": 20}}, "8 rows cannot be used"),
         ({"training": {"batch_size": 8}, "launch": {"processes": 4}}, "not a multiple"),
         ({"model": {"dtype": "bfloat16"}}, "The weights to train are bfloat16, which rounds"),
-        ({"training": {"tune": "qlora"}}, "is qlora, which needs bitsandbytes: pip install"),
-        ({"masks": {"engine": "vllm"}}, "engine is vllm, which needs vllm: pip install vllm"),
         ({"training": {"lora_targets": "q_prj"}}, "LoRA target 'q_prj'. Did you mean 'q_proj'?"),
-        (
-            {"training": {"lora_targets": "q_prj", "tune": "lora"}},
-            "LoRA target 'q_prj'. Did you mean 'q_proj'?",
-        ),
+        ({"training": {"lora_targets": "q_prj", "tune": "lora"}}, "LoRA target 'q_prj'. Did you"),
         (
             {"training": {"lora_targets": "input_layernorm"}},
             "training.lora_targets is 'input_layernorm', and",

@@ -136,7 +136,7 @@ def test_results_with_different_settings_cannot_share_a_table(root, changes, res
     result(error.value)
 
 
-def test_the_settings_that_results_share_have_three_sections(root):
+def test_the_settings_that_results_share_are_in_sections(root):
     results = collect(session(root).workspace.results, VARIANTS, [0])
     assert set(results.settings) == {"evaluation", "training", "rows", "dpo's", "A1's"}
     assert results.settings["training"]["learning_rate"] == 0.0003
