@@ -27,6 +27,7 @@ from napo.data.rows import IN_MEMORY_BYTES
 from napo.errors import NapoError
 from napo.models.prompts import prompt_inputs
 from napo.models.vllm import MEMORY as VLLM_SHARE
+from napo.stages import plan
 from napo.stages.inputs import CURRENT
 from napo.workspace.manifests import complete
 
@@ -95,10 +96,8 @@ class Needs:
         arrow -= size_of_folder(workspace.rows.with_name("cache"))
         steps = math.ceil(self.rows / training.batch_size) * training.epochs
         written = min(2, max(0, steps - 1) // training.save_steps) if steps else 2
-        seeds = self.session.seeds()
-        tune, names = training.tune, profile.variants
-        runs = [workspace.run(name, seed, tune) for name in names for seed in seeds]
-        runs = [run for run in runs if not complete(run)]
+        every = plan.runs_of(self.session, profile.variants)
+        runs = [run for run in every if not complete(workspace.run(*run))]
         weights, checkpoint = self.run().disk()
         weights += self.rows * training.epochs * RECORDED
         needs = {
@@ -123,7 +122,7 @@ class Needs:
         remedy = ""
         if total > free:
             remedy = "; free some, use another workspace, or train fewer variants or seeds"
-            if tune == "full":
+            if training.tune == "full":
                 remedy += ", or with training.tune lora, which keeps adapters only"
         yield "fault" if total > free else "ok", f"{text}{remedy}."
         if download:

@@ -87,7 +87,7 @@ def complete(folder: Path) -> bool:
 
 def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a folder is complete and has these settings."""
-    return complete(folder) and not differences(read_settings(folder), json_value(settings))
+    return complete(folder) and not conflicts(folder, settings)
 
 
 def missing_files(folder: Path) -> list[str]:

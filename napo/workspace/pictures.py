@@ -35,7 +35,7 @@ _EXIF = b"Exif\0\0"
 _ORIENTED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # say how it lies
 
 
-class BadPicture(ValueError):
+class BadPicture(Exception):
     """Why an image cannot be used, as the end of a sentence: "it does not decode (...)"."""
 
 
@@ -61,15 +61,8 @@ def open_rgb(source: Path | bytes | Image.Image | None) -> Image.Image:
             warnings.simplefilter("ignore")  # of sizes, which are checked here
             try:
                 return rgb(first_frame(content))
-            except BadPicture:
-                raise
             except _BROKEN:
-                pixels = without_metadata(content)
-                if pixels == content:
-                    raise
-                return rgb(first_frame(pixels))
-    except BadPicture:
-        raise
+                return rgb(first_frame(without_metadata(content)))
     except UnidentifiedImageError:
         problem = foreign(content) or f"it is none of {', '.join(KINDS)}"
         raise BadPicture(f"it does not decode ({problem})") from None

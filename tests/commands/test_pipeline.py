@@ -130,7 +130,7 @@ def test_a_log_that_cannot_be_written_ends_all_processes(tmp_path, monkeypatch):
     assert pipeline.processes.end(data) == 0
 
 
-SCRIPTS = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 @pytest.mark.kind("A. No edit of a parameters cell changes the pipeline")
@@ -141,7 +141,7 @@ def test_the_pipeline_passes_every_parameter_of_every_notebook(tmp_path):
     names = [Path(words[3]).stem for words in commands]
     assert len(set(names)) == 8
     for name, words in zip(names, commands, strict=True):
-        cells = json.loads((SCRIPTS / f"{name}.ipynb").read_text())["cells"]
+        cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())["cells"]
         (cell,) = (cell for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
         declared = {line.split(":")[0] for line in cell["source"]}
         passed = {words[i + 1]: word for i, word in enumerate(words) if word in ("-p", "-r")}

@@ -47,8 +47,8 @@ def test_other_lists_are_refused(value):
 @pytest.mark.parametrize("value", ["007", "Nan", "None", "1e5", "true", "[0]", "no", "a: b #c"])
 def test_papermills_raw_option_keeps_a_text(value, tmp_path):
     notebook = Path(__file__).parents[2] / "notebooks" / "02_annotate_noise.ipynb"
-    call = ["papermill", str(notebook), str(tmp_path / "out.ipynb"), "--prepare-only"]
-    done = CliRunner().invoke(papermill, [*call[1:], "-r", "annotator", value])
+    call = [str(notebook), str(tmp_path / "out.ipynb"), "--prepare-only"]
+    done = CliRunner().invoke(papermill, [*call, "-r", "annotator", value])
     assert done.exit_code == 0, done.output
     cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
     (injected,) = (c for c in cells if "injected-parameters" in c["metadata"].get("tags", ()))
