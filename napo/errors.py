@@ -55,12 +55,12 @@ def first_line(error: BaseException, most: int = 300) -> str:
 
 
 def connection_failure(error: BaseException) -> str:
-    """What a client of a server says, and the environment variables that may be the cause.
+    """The message of a server's client, and the environment variables that may be its cause.
 
     These are proxies, and certificates where their file is missing or the error concerns them.
     Values of variables are not repeated: a proxy's address may hold a password.
     """
-    # A text about a wrong address may repeat a part of it, which may be a password.
+    # A message about a wrong address may repeat a part of it, such as a password.
     text = one_line(str(error)) if type(error).__name__ != "InvalidURL" else "a wrong address"
     names = [n for name in _PROXIES for n in (name, name.lower()) if os.environ.get(n)]
     for name in _CERTIFICATES:

@@ -28,7 +28,7 @@ from napo.workspace.hashing import content_hash
 
 
 class Finding(NamedTuple):
-    """What the check says about one part of a profile, such as "rows".
+    """A finding of the check about one part of a profile, such as "rows".
 
     `state` is "ok", "note" (worth knowing) or "fault" (the run fails or its results differ).
     """
@@ -82,7 +82,7 @@ def identity(session: Session) -> dict[str, str] | None:
         for name, folder in folders.items():
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             hashes[name] = content_hash(files, folder)
-    except (NapoError, OSError):  # the check says it
+    except (NapoError, OSError):  # the check reports it
         return None
     return {"profile": fingerprint(profile.model_dump(mode="json")), **hashes}
 

@@ -1,4 +1,4 @@
-"""What `napo check` reads: a profile's model, downloads, rows, benchmarks and labels."""
+"""Inputs that `napo check` reads: a profile's model, downloads, rows, benchmarks and labels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from napo.workspace.files import finished_files, read_json
 from napo.workspace.manifests import complete
 
 SHOWN = 5  # examples of each kind of problem
-QUICK = 100  # a quick check decodes one image in so many
+QUICK = 100  # a quick check decodes one image in 100
 ROLES = ("USER:", "ASSISTANT:", "Human:", "###")  # words of chat templates, which text may hold
 WHOLE = {"F64", "F32", "F16", "BF16"}  # types of weights that are not quantised
 BY_WORLD = "Notebook 00 makes them: "
@@ -93,7 +93,7 @@ class Inputs:
     def downloads(self) -> Iterator[Remark]:
         """The profile's sources that are not complete."""
         for item in fetch.status(self.profile, self.session.workspace):
-            if item.source.to and item.lacks:  # the model is checked apart
+            if item.source.to and item.lacks:  # the model is a part of its own
                 lacks = ", ".join(item.lacks[:SHOWN])
                 hand = ", which also says what to do by hand" if item.source.manual else ""
                 call = f"make fetch PROFILE={self.profile.argument} YES=1"
@@ -252,7 +252,7 @@ def weight_types(path: str) -> set[str]:
         try:
             with safe_open(str(folder / name), "pt") as weights:
                 types |= {weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118
-        except Exception as error:  # safetensors derives its own from Exception
+        except Exception as error:  # safetensors' errors derive from Exception itself
             raise NapoError(
                 f"{folder / name} is cut short or damaged ({error}); get it again."
             ) from None

@@ -1,4 +1,4 @@
-"""What `napo check` finds on the machine: GPUs, free memory, tools and keys."""
+"""The machine as `napo check` finds it: GPUs, free memory, tools and keys."""
 
 from __future__ import annotations
 

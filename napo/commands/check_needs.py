@@ -1,4 +1,4 @@
-"""What `napo check` compares with the machine: disk of all runs, memory of every stage.
+"""Needs that `napo check` compares with the machine: disk of all runs, memory of every stage.
 
 Needs are computed (`napo.commands.footprint`, `napo.commands.inference`) for the longest rows that
 were read. If none were read, for the lengths that `napo budget` assumes.
@@ -38,11 +38,11 @@ ANSWERED = 2e7  # bytes of a run's answers and items; 15,000 answers of 1,000 by
 INTERPRETER = 0.7e9  # bytes of a process with torch and its libraries
 CPU_RATE = 1e12  # FLOP/s of a large CPU
 PLANNED = 8  # GPUs, as in the paper, where none is visible
-PATIENCE = 3  # days of training on a CPU that are still a plan
+PATIENCE = 3  # days; if a CPU needs longer, the runs are planned for another machine
 
 
 class Needs:
-    """What a profile's stages need on a machine.
+    """Disk and memory that a profile's stages need on a machine.
 
     Attributes:
         lengths: tokens of a row.
@@ -235,14 +235,14 @@ class Needs:
         return min((free for free, _ in gpus), default=self.machine.memory / self.processes)
 
     def has(self) -> str:
-        """What is free, in words."""
+        """The free memory, in words."""
         if not self.machine.gpus:
             shared = f" for each of {self.processes} processes" if self.processes > 1 else ""
             return f"{gb(self.free())} are free{shared}"
         return f"{gb(self.free())} of {gb(min(total for _, total in self.machine.gpus))} are free"
 
     def larger(self) -> str:
-        """What to use where no setting helps."""
+        """The remedy where no setting helps."""
         return "larger GPUs, or more of them" if self.machine.gpus else "a machine with more memory"
 
     def fits(self, size: float) -> bool:

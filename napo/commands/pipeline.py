@@ -184,7 +184,7 @@ def follow(call: Sequence[str], data: Path, jobs: Jobs) -> int:
     """
     programs = str(Path(sys.executable).parent)  # this environment's papermill comes first
     path = os.pathsep.join([programs, os.environ.get("PATH", "")])
-    # This environment's kernel comes first, too: a user's kernel called python3 may be another's.
+    # This environment's kernel comes first, too: a user's kernel python3 may have another napo.
     kernels = os.pathsep.join([f"{sys.prefix}/share/jupyter", os.environ.get("JUPYTER_PATH", "")])
     environment = {**os.environ, "PATH": path, "JUPYTER_PATH": kernels, "PYTHONUNBUFFERED": "1"}
     log_path = data / "pipeline.log"

@@ -112,7 +112,7 @@ def verify(data: Path, figures: Path | None = None) -> tuple[int, list[Differenc
 
 
 def stale(data: Path, manifests: Mapping[Path, Mapping[str, Any]]) -> Iterator[Difference]:
-    """Results whose run was made again since, and tables whose results were."""
+    """Results whose run was made again later, and tables whose results were."""
     for folder, manifest in manifests.items():
         settings, place = manifest["settings"], folder.relative_to(data).parts
         if place[0] == "results":

@@ -88,7 +88,7 @@ class Profile(Settings):
 
     @property
     def argument(self) -> str:
-        """What commands call this profile: its name, or the path of its file."""
+        """The profile as commands name it: its name, or the path of its file."""
         return self._file or self.name
 
     @field_validator("name")

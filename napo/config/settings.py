@@ -102,12 +102,12 @@ class Model(Settings):
 
     @property
     def preprocessing(self) -> dict[str, str]:
-        """What turns rows into prompts, for `napo.models.files.load_processor`."""
+        """The settings of `napo.models.files.load_processor`, which turns rows into prompts."""
         return {"image_mode": self.image_mode, "system": self.system}
 
     @property
     def loading(self) -> dict[str, str]:
-        """What decides the outputs beside the files, for `napo.models.load.load_model`."""
+        """The settings of `napo.models.load.load_model`."""
         return {"dtype": self.dtype, "attention": self.attention, **self.preprocessing}
 
     @property

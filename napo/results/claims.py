@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Claim(NamedTuple):
     """One of the paper's claims as a question: is a variant better than another?
 
-    `only` names the metrics that the claim is about; empty: all of the table that it is read from.
+    `only` names the metrics of the claim; empty: all metrics of its table.
     """
 
     question: str

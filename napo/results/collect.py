@@ -1,4 +1,4 @@
-"""What runs measured: values over seeds, 95 % intervals and differences.
+"""Measurements of runs: values over seeds, 95 % intervals and differences.
 
 Every metric is a ratio of two sums over images or instances (`Ratio`). All runs answer the same
 items, so one resampling of the items serves all seeds and variants, and differences are paired.
@@ -282,7 +282,7 @@ def pivot(frame: pd.DataFrame, index: str) -> pd.DataFrame:
 
 
 def measurements(results: Results) -> pd.DataFrame:
-    """Every run's metrics in the scorers' own units, and what there is to know of its answers.
+    """Every run's metrics in the scorers' own units, and measurements of its answers.
 
     Beside the official metrics: `degenerate` (share of answers, also for each task), `unreadable`
     (share of answers or replies that the official reader cannot read) and, where the lenient reader

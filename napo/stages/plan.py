@@ -1,4 +1,4 @@
-"""What a pipeline would find: folders made with other settings, and outdated outputs.
+"""The pipeline's plan: folders made with other settings, and outdated outputs.
 
 The settings that a profile gives a folder are compared with those that made the folder. Nothing is
 written, and no torch is imported. A deleted input is not compared; results hold the settings of

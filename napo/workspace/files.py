@@ -183,7 +183,7 @@ def decoded(content: bytes, place: str, remedy: str) -> str:
 
 
 def foreign(content: bytes) -> str:
-    """What a file is instead of what its name says, by its first bytes; empty if unknown."""
+    """The kind of a file that is not what its name says, by its first bytes; empty if unknown."""
     start = content[:1000].removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if not start:
         return "it is empty"

@@ -40,7 +40,7 @@ def git_hash(path: Path) -> str:
 
 
 def differing(folder: Path, digests: Mapping[str, str]) -> tuple[str, ...]:
-    """The files that are there with another hash: SHA-256 (see `hash_files`) or git's (40 digits).
+    """The existing files with another hash: SHA-256 (see `hash_files`) or git's (40 digits).
 
     Args:
         folder: where the files are.
@@ -52,7 +52,7 @@ def differing(folder: Path, digests: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def cached_digest(path: Path) -> str:
-    """The hash in the name of a blob that a file of the hub's cache links to; empty for others."""
+    """The hash that names a file's blob in the hub's cache; empty for other files."""
     blob = path.resolve()
     named = path.is_symlink() and blob.parent.name == "blobs"
     return blob.name if named and _DIGEST.fullmatch(blob.name) else ""

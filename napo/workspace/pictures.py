@@ -32,7 +32,7 @@ _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _JPEG = b"\xff\xd8"
 _JPEG_PIXELS = (b"JFIF\0", b"Adobe")  # beginnings of the segments that say how colours are kept
 _EXIF = b"Exif\0\0"
-_ORIENTED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # say how it lies
+_ORIENTED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # hold the orientation
 
 
 class BadPicture(Exception):
@@ -58,7 +58,7 @@ def open_rgb(source: Path | bytes | Image.Image | None) -> Image.Image:
             return rgb(source)
         content = content or Path(source).read_bytes()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes, which are checked here
+            warnings.simplefilter("ignore")  # about sizes, which check_size refuses
             try:
                 return rgb(first_frame(content))
             except _BROKEN:
