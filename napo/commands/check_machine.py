@@ -34,11 +34,7 @@ class Machine(NamedTuple):
 
     @classmethod
     def here(cls) -> Machine:
-        """This machine.
-
-        Raises:
-            NapoError: when the GPUs do not answer.
-        """
+        """This machine; an error if its GPUs do not answer."""
         limit = Path("/sys/fs/cgroup/memory.max")  # of a container
         text = limit.read_text().strip() if limit.is_file() else ""
         most = int(text) if text.isdecimal() else math.inf

@@ -166,9 +166,10 @@ class Needs:
 
         if getattr(settings, "engine", "") == "vllm":  # it fills its share with keys and values
             least, share = need(1).bytes, VLLM_SHARE * self.free()
-            state = "note" if self.planned else "fault" if least > share else "ok"
-            has = "" if self.planned else f"; its share is {gb(share)}"
-            return state, f"{stage} with vLLM needs {gb(least)} at least{has}."
+            text = f"{stage} with vLLM needs {gb(least)} at least"
+            if self.planned:
+                return "note", f"{text}."
+            return "fault" if least > share else "ok", f"{text}; its share is {gb(share)}."
         return self.batched(stage, need, settings.batch_size, f"{section}.batch_size")
 
     def batched(
@@ -201,8 +202,8 @@ class Needs:
             tune, strategy = budget.REFUSED
             return "fault", f"tune {tune} does not load under {strategy}; set strategy to ddp."
         worst = self.run().peak()
-        text = f"training ({training.tune}) needs {self.amount(worst['total'])} at its worst moment"
-        text = f"{text} ({worst['worst moment']})"
+        moment = f"at its worst moment ({worst['worst moment']})"
+        text = f"training ({training.tune}) needs {self.amount(worst['total'])} {moment}"
         if self.planned:
             return "note", f"{text}."
         text = f"{text}, {self.has()}"

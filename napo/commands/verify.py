@@ -139,11 +139,7 @@ def compare(folder: Path, files: Mapping[str, str]) -> Iterator[Difference]:
 
 
 def makers(data: Path) -> Counter[str]:
-    """Code and machine that made the finished folders of a profile -> number of folders.
-
-    Raises:
-        NapoError: when a record is damaged.
-    """
+    """Code and machine that made the finished folders of a profile -> number of folders."""
     counts: Counter[str] = Counter()
     for manifest in data.rglob(MANIFEST):
         record = provenance.read_record(manifest.parent)

@@ -168,11 +168,7 @@ class Results:
         return Estimate.of([v - float(np.mean(other_values)) for v in values], draws - other_draws)
 
     def _check_same_data(self, runs: Sequence[str], benchmark: str) -> None:
-        """Items of different runs can be paired only if all runs answered the same data.
-
-        Raises:
-            NapoError: when the data's fingerprints or the numbers of items differ.
-        """
+        """Items of different runs can be paired only if all runs answered the same data."""
         runs_of_data = {}
         for run in runs:
             data = self.result(run, benchmark)["fingerprints"].get("benchmarks_data")

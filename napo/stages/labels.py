@@ -56,9 +56,6 @@ def annotate(session: Session, annotator: str = "") -> pd.DataFrame:
     """The labels of the 100 samples, by the scenes' truth ("oracle") or by people.
 
     Where the truth is known, people's labels get its groups.
-
-    Raises:
-        NapoError: as `annotator_of`.
     """
     biased_rows(session, reference=False)  # without rows there is nothing to label
     annotator = annotator_of(session, annotator)
@@ -224,11 +221,7 @@ def to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[s
 
 
 def margins(session: Session, annotator: str = "") -> pd.DataFrame:
-    """Fig. 4's data: each labelled response's log-prob margins under the reference.
-
-    Raises:
-        NapoError: as `annotate`.
-    """
+    """Fig. 4's data: each labelled response's log-prob margins under the reference."""
     return response_margins(biased_rows(session), annotate(session, annotator))
 
 
@@ -238,14 +231,14 @@ def margin_inputs(session: Session, annotator: str = "") -> dict[str, Any]:
     folder, label_files = workspace.annotations, [labels_file(workspace.annotations, name)]
     if name == ADJUDICATED:
         label_files = finished_files(folder, "*.csv")
-    labelled = all(path.is_file() for path in label_files)
+    complete_labels = all(path.is_file() for path in label_files)
     return {
         "annotator": name,
         **session.profile.annotation.model_dump(include={"samples", "seed"}),
         "truth": session.profile.world.label_by_truth,  # groups of rows, and the oracle's labels
         "rows": sealed(workspace.rows),
         "reference": current_reference(workspace),
-        "labels": content_hash(label_files, folder) if labelled else GONE,
+        "labels": content_hash(label_files, folder) if complete_labels else GONE,
     }
 
 

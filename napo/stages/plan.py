@@ -161,9 +161,6 @@ def outdated(
     """The existing outputs that have to be made again, as paths below the workspace.
 
     The report is one of them while a result of these variants, or a figure, is missing.
-
-    Raises:
-        NapoError: when results with different settings would share a table.
     """
     workspace, paths = session.workspace, []
     if outdated_reference(session):

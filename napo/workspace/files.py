@@ -142,11 +142,7 @@ def read_json(path: Path, kind: Any = Any, remedy: str = AGAIN) -> Any:
 
 
 def read_json_lines(path: Path, kind: Any, remedy: str = AGAIN) -> list[Any]:
-    """Read a JSON Lines file: a value of this type on each line that is not empty.
-
-    Raises:
-        NapoError: as `read_json`, naming the line.
-    """
+    """Read a JSON Lines file: a value of this type on each line that is not empty."""
     lines = read_text(path, remedy).split("\n")  # a text may hold other ends of lines
     places = ((f"{path}, line {number},", line) for number, line in enumerate(lines, 1))
     return [parse_json(line, place, kind, remedy) for place, line in places if line.strip()]
@@ -260,11 +256,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents where they do not exist.
-
-    Raises:
-        NapoError: as `writing`.
-    """
+    """Make a folder and its parents where they do not exist."""
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
 

@@ -60,20 +60,12 @@ def versions() -> dict[str, str]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a complete folder, without a check of its files.
-
-    Raises:
-        NapoError: when it is damaged.
-    """
+    """The manifest of a complete folder, without a check of its files."""
     return read_json(folder / MANIFEST, Manifest, f"delete {folder} and make it again")
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The settings that claimed a folder. If their file is lost, the manifest's replace it.
-
-    Raises:
-        NapoError: when they are damaged.
-    """
+    """The settings that claimed a folder; if their file is lost, those in the manifest."""
     path = folder / SETTINGS
     if not path.is_file() and complete(folder):
         return read_manifest(folder)["settings"]

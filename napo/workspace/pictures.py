@@ -115,11 +115,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def check_size(image: Image.Image) -> None:
-    """Refuse an image with too many pixels, or with sides that are too unequal.
-
-    Raises:
-        BadPicture: with the sizes.
-    """
+    """Refuse an image with too many pixels, or with sides that are too unequal."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadPicture(f"it has {width} x {height} pixels, more than {MAX_PIXELS:,}")

@@ -75,11 +75,7 @@ def record() -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record of a folder; None where an earlier version wrote none.
-
-    Raises:
-        NapoError: when it is damaged.
-    """
+    """The record of a folder; None where an earlier version wrote none."""
     path = folder / FILE
     return read_json(path, Record, f"delete {folder} and make it again") if path.is_file() else None
 

@@ -51,13 +51,6 @@ def test_a_fingerprint_does_not_depend_on_the_order_of_keys():
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
 
 
-def test_json_that_is_cut_short_is_refused(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text('{"a": ')
-    with pytest.raises(NapoError, match="damaged"):
-        read_json(path)
-
-
 @pytest.mark.kind("raw tracebacks from damaged inputs")
 @pytest.mark.parametrize(
     ("content", "kind", "part"),

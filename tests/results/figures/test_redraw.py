@@ -44,3 +44,13 @@ def test_margins_that_were_edited_are_not_drawn(tmp_path):
     (tmp_path / "fig4.csv").write_text(text.replace("unbiased", "biased"))
     with pytest.raises(NapoError, match=r"fig4\.csv was changed after it was written"):
         redraw(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", '{"files": 3}'])
+def test_a_figure_with_a_damaged_record_is_drawn_again(tmp_path, content):
+    record = tmp_path / "fig4.provenance.json"
+    figures.save(figures.fig4(margin_frame()), tmp_path, "fig4", margin_frame())
+    whole = record.read_text()
+    record.write_text(content)
+    redraw(tmp_path, ["fig4"])
+    assert record.read_text() == whole
