@@ -194,6 +194,16 @@ def freeze_vision_tower(model: PreTrainedModel) -> None:
         parameter.requires_grad_(False)
 
 
+def wrap_held_classes(model: PreTrainedModel) -> None:
+    """Take classes that the model lacks from those that FSDP2 shards one by one.
+
+    transformers lists those of all parts that exist: CLIP's text part for a LLaVA, which FSDP2
+    would look for in vain.
+    """
+    held = {type(module).__name__ for module in model.modules()}
+    model._no_split_modules = {name for name in model._no_split_modules if name in held}
+
+
 @contextmanager
 def without_bars() -> Iterator[None]:
     """Switch the progress bars of transformers off; napo has its own progress line."""

@@ -28,6 +28,7 @@ from napo.models.load import (
     freeze_vision_tower,
     load_model,
     unwrap,
+    wrap_held_classes,
 )
 from napo.training.arguments import EVALUATION, NaPOConfig, check_arguments
 from napo.training.divergence import NO_BACKWARD, Diverged, check_log_probs, check_trained
@@ -144,6 +145,7 @@ class NaPOTrainer(ResumableTrainer):
                 "reference is adapter_off, but this model has no adapter to switch off; "
                 "give a peft_config, or use reference cached."
             )
+        wrap_held_classes(unwrap(model))
         layout = choose_layout(model)
         attention = unwrap(model).config.get_text_config()._attn_implementation
         if attention == "flex_attention" and args.device.type == "cpu":

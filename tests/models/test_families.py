@@ -3,6 +3,8 @@
 import family_fixtures as fixtures
 import pytest
 import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 
 from napo.config.profile import Decoding
 from napo.config.variants import VARIANTS
@@ -13,7 +15,7 @@ from napo.method.objective import Objective
 from napo.models import families
 from napo.models.conversation import render
 from napo.models.generate import Prompt, generate
-from napo.models.load import has_axes, load_model
+from napo.models.load import has_axes, load_model, wrap_held_classes
 from napo.models.prompts import mask_token_id, prompt_inputs, response_ids, stack_pixels
 from napo.training.run import lora_config
 from napo.training.trainer import NaPOConfig, NaPOTrainer
@@ -138,6 +140,16 @@ def test_a_training_step_learns_and_spares_the_vision_tower(family, processor, t
     assert frozen and not changed & frozen
     assert any("self_attn" in name for name in changed)
     assert any("lm_head" in name for name in changed) == (tune == "full")
+
+
+def test_fsdp2_shards_layers_of_every_family(model):
+    wrap_held_classes(model)
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap"
+    )
+    plugin.set_auto_wrap_policy(model)
+    shards = fsdp2_prepare_auto_wrap_policy(plugin, model)  # it raises for a class that is missing
+    assert sum(shards(module) for module in model.modules()) >= 4  # of tower and language model
 
 
 def test_a_saved_model_comes_back_through_napos_loader(family, model, processor, tmp_path):
