@@ -137,6 +137,14 @@ def check_arguments(args: NaPOConfig, others: Mapping[str, Any]) -> None:
             f"accelerate launch puts it, and bf16 is {args.bf16}; set bf16 to true, or the "
             "variable (mixed_precision of the launch configuration) to no."
         )
+    engine = args.deepspeed_plugin.deepspeed_config if args.deepspeed_plugin else {}
+    for name, wanted in {"bf16": args.bf16, "fp16": False, "torch_autocast": False}.items():
+        given = engine.get(name, {}).get("enabled", wanted)
+        if given not in (wanted, "auto"):
+            raise NapoError(
+                f"{name}.enabled is {given} in the DeepSpeed configuration, and bf16 of the run is "
+                f"{args.bf16}; leave {name} out of that file: the run's bf16 decides."
+            )
     for name in args.report_to:
         require_reporter(name)
 

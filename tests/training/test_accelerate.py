@@ -21,5 +21,6 @@ def test_accelerate_reads_the_configuration(name, kind, values):
 
     config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
     assert config.distributed_type == kind
+    assert config.mixed_precision == "no"  # the run's own setting decides
     inner = {**config.fsdp_config, **config.deepspeed_config}
     assert {key: inner[key] for key in values} == values

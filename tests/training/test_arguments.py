@@ -4,6 +4,7 @@
 
 import inspect
 from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
 from trainer_fixtures import SETTINGS, base, rows, trainer
@@ -155,6 +156,24 @@ def test_a_variable_that_changes_the_precision_is_refused(
     with pytest.raises(NapoError, match=f"^ACCELERATE_MIXED_PRECISION is {variable}") as error:
         check_arguments(args, {})
     result(error.value)
+
+
+@pytest.mark.kind("half precision that is not said")
+@pytest.mark.parametrize(
+    ("name", "enabled", "bf16"),
+    [("bf16", True, False), ("bf16", False, True), ("fp16", True, False),
+     ("torch_autocast", True, True)],
+)  # fmt: skip
+def test_a_deepspeed_configuration_of_another_precision_is_refused(
+    tmp_path, name, enabled, bf16, result
+):
+    args = NaPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=bf16)
+    args.deepspeed_plugin = SimpleNamespace(deepspeed_config={name: {"enabled": enabled}})
+    with pytest.raises(NapoError, match=f"^{name}.enabled is {enabled} in the DeepSpeed") as error:
+        check_arguments(args, {})
+    result(error.value)
+    args.deepspeed_plugin.deepspeed_config = {"bf16": {"enabled": "auto"}}
+    check_arguments(args, {})
 
 
 @pytest.mark.kind("the machine's surroundings")
