@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 from transformers.initialization import no_init_weights
+from transformers.modeling_utils import set_zero3_state
 
 from napo.errors import NapoError, first_line
 from napo.models.prompts import image_pixels, prompt_inputs, stack_pixels
@@ -82,8 +83,9 @@ def _without_weights(config: PreTrainedConfig) -> PreTrainedModel:
     for depth in ("num_hidden_layers", "depth"):
         if hasattr(vision, depth):
             setattr(vision, depth, min(needed, getattr(vision, depth)))
-    # Buffers are real: positions are looked up in them.
+    # Buffers are real: positions are looked up in them. ZeRO-3 would share out the weights.
     with (
+        set_zero3_state(),
         torch.random.fork_rng(devices=[]),
         init_empty_weights(include_buffers=False),
         no_init_weights(),

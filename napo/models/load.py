@@ -92,6 +92,9 @@ def load_model(
         )
     for problem in ("missing", "unexpected", "mismatched"):
         _refuse_weights(path, problem, report[f"{problem}_keys"])
+    # Under ZeRO-3 transformers keeps renamings that it did not use, and would save by them.
+    if renamings := getattr(model, "_weight_conversions", None):
+        model._weight_conversions = [renaming for renaming in renamings if renaming.was_used()]
     if adapter is not None:
         from peft import get_peft_model
 

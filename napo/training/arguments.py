@@ -217,7 +217,7 @@ def trainer_arguments(
     schedule = settings.schedule
     if schedule == "constant" and settings.warmup_ratio:
         schedule = "constant_with_warmup"
-    return NaPOConfig(
+    args = NaPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=settings.batch_size // (micro * processes),
@@ -242,3 +242,9 @@ def trainer_arguments(
         seed=seed,
         use_cpu=not torch.cuda.is_available(),
     )
+    if tune == "qlora" and args.deepspeed_plugin and args.deepspeed_plugin.zero_stage == 3:
+        raise NapoError(
+            "tune is qlora, and DeepSpeed ZeRO-3 cannot share out weights of 4 bits; use ddp, "
+            "zero2 or fsdp2, or tune lora."
+        )
+    return args

@@ -8,6 +8,7 @@ from torch import nn
 from napo.errors import NapoError
 from napo.method.layout import Batch
 from napo.method.tensors import LogProbs
+from napo.training.sharded import gathered
 
 NO_BACKWARD = (
     "flex_attention has no backward pass on a CPU, so nothing can be trained with it; set "
@@ -110,6 +111,8 @@ def check_weights(model: nn.Module) -> None:
     Raises:
         Diverged: if a trained weight is not finite.
     """
-    trained = (weight for weight in model.parameters() if weight.requires_grad)
-    if not all(weight.isfinite().all() for weight in trained):
-        raise Diverged("A weight is not finite")
+    for weight in model.parameters():
+        if weight.requires_grad:
+            with gathered(weight):
+                if not weight.isfinite().all():
+                    raise Diverged("A weight is not finite")

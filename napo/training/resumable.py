@@ -22,6 +22,7 @@ from napo.models.load import load_adapter_weights, load_model, without_bars
 from napo.training import checkpoints
 from napo.training.divergence import Diverged, check_weights
 from napo.training.records import Records
+from napo.training.sharded import whole_weights
 from napo.workspace.files import writing
 
 
@@ -113,7 +114,12 @@ class ResumableTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write weights, config and processor: no pickles, and the same bytes in every process."""
         with without_bars():
-            super().save_model(output_dir, _internal_call)
+            if self.is_deepspeed_enabled:
+                adapter_only = hasattr(self.model, "peft_config")
+                weights = whole_weights(self.model, self.args.should_save, adapter_only)
+                self._save(output_dir, state_dict=weights)
+            else:
+                super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             checkpoints.tidy(Path(output_dir or self.args.output_dir))
 

@@ -35,6 +35,7 @@ from napo.training.divergence import NO_BACKWARD, Diverged, check_log_probs, che
 from napo.training.records import Records, read_records
 from napo.training.resumable import ResumableTrainer
 from napo.training.rows import EncodedRows, EpochSampler
+from napo.training.sharded import size
 from napo.workspace.files import json_value
 
 IDENTITY = (  # settings that a resumed run must share with its checkpoint
@@ -201,7 +202,7 @@ class NaPOTrainer(ResumableTrainer):
                 "objective": repr(self.objective.definition()),
                 "rows": self.train_dataset.digest,
                 "schedule": str(self.args.lr_scheduler_type),
-                "trained": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+                "trained": sum(size(p) for p in self.model.parameters() if p.requires_grad),
             }
         )
 
