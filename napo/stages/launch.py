@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ from napo.workspace.folders import Workspace
 from napo.workspace.hashing import remember_in
 
 STRATEGIES = Path(str(files("napo.training"))) / "accelerate"
+EXIT_CODE = re.compile(r" *exitcode *: (-?\d+)")
 
 
 def processes(session: Session, gpus: int | None = None) -> int:
@@ -137,7 +139,7 @@ def run_processes(call: list[str], spec: Path) -> None:
     """Run the processes to their end and print their progress lines.
 
     Raises:
-        NapoError: the error that a process wrote beside `spec`, or else its last line.
+        NapoError: the error that a process wrote beside `spec`, or else how it ended.
     """
     process = subprocess.Popen(
         call,
@@ -146,10 +148,12 @@ def run_processes(call: list[str], spec: Path) -> None:
         text=True,
         env={**os.environ, WORKER: "1", "PYTHONUNBUFFERED": "1"},
     )
-    last_line = ""
+    ended = last_line = ""
     try:
         for line in map(str.rstrip, process.stdout):
-            last_line = line or last_line
+            last_line = line if line.strip("=- ") else last_line
+            if code := EXIT_CODE.match(line):  # in the launcher's account of what failed
+                ended = f"exit code {code[1]}"
             if PROGRESS_LINE.match(line) or line.startswith("napo"):  # not the launcher's own
                 print(line, flush=True)
     except BaseException:
@@ -160,7 +164,7 @@ def run_processes(call: list[str], spec: Path) -> None:
         error = spec.with_suffix(".error")
         if error.is_file():
             raise NapoError(error.read_text(encoding="utf-8"))
-        raise NapoError(f"A process of the stage ended early: {last_line}")
+        raise NapoError(f"A process of the stage ended early: {ended or last_line}")
 
 
 def main(arguments: list[str]) -> int:
@@ -178,6 +182,12 @@ def main(arguments: list[str]) -> int:
         spec.with_suffix(".error").write_text(str(error), encoding="utf-8")
         print(f"napo: {error}", file=sys.stderr)
         return 1
+    except Exception as error:
+        # The first one: when a process is gone, others fail at talking to it.
+        with suppress(FileExistsError), open(spec.with_suffix(".error"), "x") as file:
+            text = " ".join(str(error).split())[:500]
+            file.write(f"A process of the stage ended early: {type(error).__name__}: {text}")
+        raise
     return 0
 
 

@@ -43,6 +43,11 @@ def give_up(session, why):
         raise NapoError(f"Row 7 is bad: {why}.")
 
 
+def crash(session):
+    if ranks.worker()[0] == 1:
+        raise ValueError("no such layer\nin this model")
+
+
 def vanish(session):
     if ranks.worker()[0] == 1:
         os._exit(3)
@@ -116,5 +121,7 @@ def test_the_error_of_one_process_is_the_stages_error(tmp_path, monkeypatch):
     opened = session(tmp_path, 2)
     with pytest.raises(NapoError, match=r"^Row 7 is bad: cut short\.$"):
         launch.shared(opened, give_up, why="cut short")
-    with pytest.raises(NapoError, match="A process of the stage ended early"):
+    with pytest.raises(NapoError, match=r"ended early: ValueError: no such layer in this model$"):
+        launch.shared(opened, crash)
+    with pytest.raises(NapoError, match=r"ended early: exit code 3$"):
         launch.shared(opened, vanish)
