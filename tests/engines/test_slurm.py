@@ -105,6 +105,7 @@ def test_a_cancelled_job_ends_the_pipeline_with_slurms_word(cluster, tmp_path):
     assert f"napo: SLURM ended job {number} as CANCELLED; what is finished" in pipeline.text
 
 
+@pytest.mark.apart
 def test_a_notebooks_own_error_is_the_cause(cluster, tmp_path):
     figure = tmp_path / "figures" / "smallest" / "fig3.pdf"
     figure.mkdir(parents=True)  # a folder in the figure's place
