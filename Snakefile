@@ -84,6 +84,11 @@ wildcard_constraints:
     by="(-by-.+)?",
 
 
+# The profile's world makes rows and benchmarks. Downloads were checked before this file is read.
+MADE = [f"{DATA}/source/manifest.json", f"{DATA}/benchmarks/manifest.json"]
+ROWS, BENCHMARKS = ([path] if settings.world.make_rows else [] for path in MADE)
+
+
 # Files for the reader. A deleted one is made again. Weights and rows are not in the list, so
 # deleting them to save space starts no training.
 rule all:
@@ -94,7 +99,7 @@ rule all:
 
 rule report:
     input:
-        pending(*RESULTS, *drawn("fig3", *FIGURES4)),
+        pending(*BENCHMARKS, *RESULTS, *drawn("fig3", *FIGURES4)),
     output:
         update(REPORT),
     log:
@@ -104,10 +109,6 @@ rule report:
     shell:
         PAPERMILL + TUNED
 
-
-# The profile's world makes rows and benchmarks. Downloads were checked before this file is read.
-MADE = [f"{DATA}/source/manifest.json", f"{DATA}/benchmarks/manifest.json"]
-ROWS, BENCHMARKS = ([path] if settings.world.make_rows else [] for path in MADE)
 
 if settings.world.make_rows:
 
@@ -162,7 +163,7 @@ rule loss_curves:
 
 rule margin_distributions:
     input:
-        pending(DATA + "/reference/current.json"),
+        pending(DATA + "/rows/manifest.json", DATA + "/reference/current.json"),
     output:
         update(drawn("fig4{by}")),
     log:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +91,8 @@ def reproduce(
             try:
                 if not dry_run:
                     queue.wait()
-                    for path in unseal_incomplete(workspace.results):
-                        print(f"{path} is missing; it is made again.")
                 remove_backups(workspace)
-                config = snakefile_config(session, profile, seeds, tune, baselines)
+                config = snakefile_config(session, profile, seeds, tune, baselines, dry_run)
                 write_json(data / CONFIG_FILE, config)
                 # Files after --forcerun would replace the goal as targets.
                 options = [GOAL, "--forcerun", *config["again"]] if config["again"] else []
@@ -122,12 +120,12 @@ def reproduce(
                 raise
     if code:
         raise NapoError(reason(code, jobs, workspace))
-    for sentence in figures4(session)[1]:
-        print(sentence)
+    problems = figures4(session)[1]
+    print(*problems, sep="\n", end="\n" if problems else "")
     if dry_run and jobs.planned:
         print(f"Nothing was run; the plan is in {data / 'pipeline.log'}.")
         return 0
-    nothing = "Nothing to do for this request" if extra else UP_TO_DATE
+    nothing = "Nothing to do for this request" if extra or problems else UP_TO_DATE
     end = f"All done in {duration(time.monotonic() - began)}" if jobs.planned else nothing
     page = data / tables / "report.html"
     print(f"{end}: {page}" if page.is_file() else f"{end}.", flush=True)
@@ -135,9 +133,12 @@ def reproduce(
 
 
 def snakefile_config(
-    session: Session, profile: str, seeds: str, tune: str, baselines: bool
+    session: Session, profile: str, seeds: str, tune: str, baselines: bool, dry_run: bool
 ) -> dict[str, Any]:
-    """The Snakefile's config: what is wanted, and which finished files are made again."""
+    """The Snakefile's config: what is wanted, and which finished files are made again.
+
+    Folders that lack a file lose their manifest, so that their job runs.
+    """
     from napo.stages import plan
     from napo.stages.labels import figures4
 
@@ -147,6 +148,10 @@ def snakefile_config(
               "seeds": seeds, "tune": tune}  # fmt: skip
     config = {name: value for name, value in config.items() if value}
     again = plan.outdated(session, variants, seeds, tune)
+    for folder in plan.incomplete(session, variants, seeds, tune):
+        print(f"{folder / missing_files(folder)[0]} is missing; {folder.name} is made again.")
+        if not dry_run:
+            (folder / MANIFEST).unlink()
     return config | {"figures4": figures4(session)[0], "again": again}
 
 
@@ -234,15 +239,3 @@ def failure_sentence(notebook: Path, log: str = "") -> str:
         )
     last = errors[-1]
     return last["evalue"] if last["ename"] == "NapoError" else f"{last['ename']}: {last['evalue']}"
-
-
-def unseal_incomplete(results: Path) -> Iterator[Path]:
-    """Remove the manifest of each result that lacks a file, so that its job runs; yield the files.
-
-    Only results: rows and weights are large, and a user may delete them to save space.
-    """
-    for manifest in sorted(results.rglob(MANIFEST)):
-        missing = missing_files(manifest.parent)
-        if missing:
-            manifest.unlink()
-        yield from (manifest.parent / name for name in missing)

@@ -230,10 +230,11 @@ class Training(Settings):
     report_to: Literal[REPORTERS] = "none"
     logging_steps: Count = 10  # steps between two reports
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The settings that a run's bytes depend on; the rest says how it is watched."""
-        return self.model_dump(exclude={"report_to", "logging_steps"})
+    def identity(self, tune: str) -> dict[str, Any]:
+        """The settings that the bytes of a run of this tune depend on."""
+        watched = {"report_to", "logging_steps", "tune"}
+        of_lora = {name for name in type(self).model_fields if name.startswith("lora_")}
+        return self.model_dump(exclude=watched | (of_lora if tune == "full" else {"learning_rate"}))
 
     @model_validator(mode="after")
     def _divisible(self) -> Training:

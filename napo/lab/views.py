@@ -88,7 +88,7 @@ def agreement(session: Session) -> pd.DataFrame | None:
     """Agreement of the annotators (`napo.noise.agreement`); None when there is only one."""
     from napo.noise.agreement import agreements
 
-    frame = agreements(stages.everyones_labels(session))
+    frame = agreements(stages.usable_labels(session))
     return None if frame.empty else frame.round(3)
 
 

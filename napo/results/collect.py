@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from napo.benchmarks.intervals import percentile, resampled
 from napo.config.benchmarks import BENCHMARKS, Metric
 from napo.errors import NapoError
-from napo.workspace.files import read_json
+from napo.workspace.files import check_shape, read_json
 from napo.workspace.folders import run_name
 from napo.workspace.manifests import complete, differences, in_words, require
 
@@ -29,6 +30,16 @@ NAN = float("nan")
 NUMBERS = ("value", "low", "high", "n")  # of a metric in a result file
 OWN = ("variant", "objective", "seed")  # settings of a run that others in its table do not share
 DUST = 1e-9  # rounding error of percentages that cancel; real differences are larger
+
+
+class TrainedRun(TypedDict):
+    """The part of a run's settings that tables read."""
+
+    variant: str
+    seed: int
+    tune: str
+    objective: dict[str, Any]
+    data: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -194,11 +205,10 @@ def collect(
         names = ["base"] if variant == "base" else [run_name(variant, n, tune) for n in seeds]
         finished = [run for run in names if complete(folder / run)]
         settings |= {run: require(folder / run)["settings"] for run in finished}
-        for run in finished if variant != "base" else ():
+        for run in finished:
             if (of_run := name_in(settings[run])) != run:
                 raise NapoError(
-                    f"{folder / run} holds the result of {of_run or 'an unknown run'}; delete it "
-                    "and evaluate again."
+                    f"{folder / run} holds the result of {of_run}; delete it and evaluate again."
                 )
         if finished:
             runs[variant] = finished
@@ -206,10 +216,13 @@ def collect(
 
 
 def name_in(settings: Mapping[str, Any]) -> str:
-    """The name of the run that a result's settings are from; empty where they do not say it."""
-    run = settings.get("run") or {}
-    if not {"variant", "seed", "tune"} <= set(run):
-        return ""
+    """The name of the run that a result's settings are from; "base" where they hold none."""
+    if not (run := settings.get("run")):
+        return "base"
+    try:
+        check_shape(run, "the run", TrainedRun, "")
+    except NapoError:
+        return "an unknown run"
     return run_name(run["variant"], run["seed"], run["tune"])
 
 
@@ -231,10 +244,12 @@ def shared_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
             kept = {name: value for name, value in values.items() if name not in left_out}
             other = first.setdefault(section, run)
             if pairs := differences(shared.setdefault(section, kept), kept):
+                again = "its result and evaluate it again"
+                if section != "evaluation":
+                    again = "its run and its result, and train it again"
                 raise NapoError(
                     f"The {section} settings of {other} and {run} differ ({in_words(pairs)}), so "
-                    "they cannot share a table; delete the results of one of them and evaluate "
-                    "again."
+                    f"they cannot share a table; choose one of them, delete {again}."
                 )
     return shared
 

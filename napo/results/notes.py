@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from napo.results.collect import Results
 
 OURS = (
-    'Ours: mean over seeds ± standard deviation; "not run": there is no finished run; –: the paper '
-    "has no number, or none of our runs corresponds to the row. Brackets hold the 95 % interval: "
-    "images or instances are resampled, seeds averaged."
+    'Ours: mean over seeds ± standard deviation; "not run": this profile has no finished run of '
+    "it; –: the paper has no number, or none of our runs corresponds to the row. Brackets hold the "
+    "95 % interval: images or instances are resampled, seeds averaged."
 )
 DIFFERENCE = {
     "paper": "The difference is ours minus published.",

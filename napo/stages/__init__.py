@@ -20,6 +20,7 @@ from napo.stages.labels import (
     margins,
     samples,
     save_fig4,
+    usable_labels,
 )
 from napo.stages.report import all_results, write_report
 from napo.stages.runs import evaluate, evaluate_all, records, requests, save_training_curves, train
@@ -50,5 +51,6 @@ __all__ = [
     "score_reference",
     "source_folder",
     "train",
+    "usable_labels",
     "write_report",
 ]

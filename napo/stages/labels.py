@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +116,13 @@ def annotator_of(session: Session, annotator: str = "") -> str:
                 f"{disputed} {'responses are' if disputed > 1 else 'response is'} still disputed; "
                 f'adjudicate {_HOW} and `annotator` to "{ADJUDICATED}".'
             )
-    elif read_labels(labels_file(session.workspace.annotations, annotator)).empty:
-        raise NapoError(f"{annotator} has labelled no sample yet; label the samples {_HOW}.")
+        return annotator
+    path = labels_file(session.workspace.annotations, annotator)
+    if not path.is_file() or read_labels(path).empty:
+        raise NapoError(
+            f"{annotator} has labelled no sample yet; label them {_HOW} and `annotator` to "
+            f'"{annotator}".'
+        )
     return annotator
 
 
@@ -128,16 +135,22 @@ def figures4(session: Session) -> tuple[dict[str, str], list[str]]:
         are missing or cannot be used.
     """
     figures, problems, own = {}, [], ""
+    here = f"{session.workspace.root}{os.sep}"  # a report names no path of the machine
+
+    def note(figure: str, error: NapoError) -> None:
+        problems.append(f"{figure}. {error}".replace(here, ""))
+
     try:
         own = annotator_of(session)
         figures["fig4"] = ""
     except NapoError as error:
-        problems.append(f"Fig. 4: not labelled. {error}")
+        note("Fig. 4: not labelled", error)
     for path in finished_files(session.workspace.annotations, "*.csv"):
         if path.stem in (*RESERVED, own):
             continue
         try:
             labels, ids = labels_of(path), row_ids(session.workspace.rows)
+            labels_file(path.parent, path.stem)  # raises for a name that is no annotator's
             strangers = sorted(set(labels["id"]) - ids) if ids else []
             if strangers:
                 raise NapoError(
@@ -147,8 +160,16 @@ def figures4(session: Session) -> tuple[dict[str, str], list[str]]:
             if not labels.empty:
                 figures[f"fig4-by-{path.stem}"] = path.stem
         except NapoError as error:
-            problems.append(f"Fig. 4 by {path.stem}: not drawn. {error}")
+            note(f"Fig. 4 by {path.stem}: not drawn", error)
     return figures, problems
+
+
+def labels_to_keep(folder: Path) -> str:
+    """A sentence about the labels of people in a folder that is to be deleted; empty if none."""
+    names = [path.name for path in finished_files(folder, "*.csv") if path.stem not in RESERVED]
+    if not names:
+        return ""
+    return f" {folder} holds labels by people; move {', '.join(names)} elsewhere to keep them."
 
 
 def samples(session: Session) -> tuple[datasets.Dataset, list[str]]:
@@ -162,6 +183,15 @@ def everyones_labels(session: Session) -> pd.DataFrame:
     paths = finished_files(session.workspace.annotations, "*.csv")
     frames = [labels_of(path) for path in paths]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+
+
+def usable_labels(session: Session) -> pd.DataFrame:
+    """As `everyones_labels`, without damaged files, which `figures4` names."""
+    frames = [pd.DataFrame(columns=list(COLUMNS))]
+    for path in finished_files(session.workspace.annotations, "*.csv"):
+        with suppress(NapoError):
+            frames.append(labels_of(path))
+    return pd.concat(frames, ignore_index=True)
 
 
 def labels_of(path: Path) -> pd.DataFrame:
@@ -200,7 +230,7 @@ def labelled(session: Session) -> pd.DataFrame:
         Index `annotator`; columns `labelled`, `of`, and how many of them are `biased`, `unbiased`
         and `unsure`.
     """
-    labels = with_consensus(everyones_labels(session))
+    labels = with_consensus(usable_labels(session))
     counts = pd.crosstab(labels["annotator"], labels["label"]).reindex(
         columns=list(LABELS), fill_value=0
     )
@@ -214,9 +244,13 @@ def to_label(session: Session, annotator: str) -> tuple[datasets.Dataset, list[s
     folder, settings = session.workspace.annotations, session.profile.annotation
     path = labels_file(folder, annotator)
     rows = biased_rows(session, reference=False)
-    fingerprint = manifest_fingerprint(require(session.workspace.rows))
+    manifest = require(session.workspace.rows)
     drawn = sample(rows, settings.samples, settings.seed)  # before the folder is claimed
-    begin(folder, of_labels(session.profile, fingerprint))
+    made_from = manifest_fingerprint(manifest), manifest["settings"]
+    try:
+        begin(folder, of_labels(session.profile, *made_from))
+    except NapoError as error:
+        raise NapoError(f"{error}{labels_to_keep(folder)}") from None
     return rows, drawn, path
 
 
@@ -232,12 +266,16 @@ def margin_inputs(session: Session, annotator: str = "") -> dict[str, Any]:
     if name == ADJUDICATED:
         label_files = finished_files(folder, "*.csv")
     complete_labels = all(path.is_file() for path in label_files)
+    try:
+        reference = current_reference(workspace)
+    except NapoError:  # deleted to save space
+        reference = GONE
     return {
         "annotator": name,
         **session.profile.annotation.model_dump(include={"samples", "seed"}),
         "truth": session.profile.world.label_by_truth,  # groups of rows, and the oracle's labels
         "rows": sealed(workspace.rows),
-        "reference": current_reference(workspace),
+        "reference": reference,
         "labels": content_hash(label_files, folder) if complete_labels else GONE,
     }
 
@@ -256,16 +294,13 @@ def save_fig4(session: Session, margins: pd.DataFrame, annotator: str = "") -> l
 def outdated_figure(session: Session, name: str, annotator: str) -> bool:
     """Whether a Fig. 4 lacks a file, or is not that of these rows and labels."""
     folder = session.workspace.figures
-    try:
-        now = json_value(margin_inputs(session, annotator))
-    except NapoError:  # rows or reference were deleted to save space
-        now = {}
+    now = json_value(margin_inputs(session, annotator))
     for each in (name, name.replace("fig4", "fig4-column", 1)):
         record = provenance.figure_record(folder / f"{each}.{provenance.FILE}")
         inputs = record.get("inputs")
         if not inputs or not all((folder / file).is_file() for file in record["files"]):
             return True
-        if now and differences(inputs, now):
+        if differences(inputs, now):
             return True
     return False
 

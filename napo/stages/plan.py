@@ -25,7 +25,7 @@ from napo.stages.inputs import (
     current_reference,
     source_fingerprint,
 )
-from napo.stages.labels import figures4, outdated_figure
+from napo.stages.labels import figures4, labels_to_keep, outdated_figure
 from napo.stages.report import all_results, report_settings
 from napo.stages.session import Session
 from napo.workspace.files import fingerprint
@@ -75,9 +75,11 @@ def check_settings(session: Session, runs: Runs) -> None:
     others = [path.relative_to(root).as_posix() for path, _ in refused[1:]]
     more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
     also = f" So were {', '.join(others[:NAMED])}{more}." if others else ""
+    labels = session.workspace.annotations
+    kept = labels_to_keep(labels) if labels in dict(refused) else ""
     raise NapoError(
         f"{folder} was made with other settings ({words}).{also} Use another workspace, give the "
-        "profile another name, or delete these folders to make them again."
+        f"profile another name, or delete these folders to make them again.{kept}"
     )
 
 
@@ -98,7 +100,7 @@ def folders(session: Session, runs: Runs) -> Iterator[tuple[Path, settings.Setti
     data = settings.of_rows(profile, model, known(source_fingerprint, session))
     yield workspace.rows, data
     rows = sealed(workspace.rows)
-    yield workspace.annotations, settings.of_labels(profile, rows)
+    yield workspace.annotations, settings.of_labels(profile, rows, data)
     benchmarks = known(benchmarks_fingerprint, session)
     shared = {"model": model, "benchmarks": benchmarks}
     base = settings.of_result(profile, evaluated=model, **shared)
@@ -107,7 +109,15 @@ def folders(session: Session, runs: Runs) -> Iterator[tuple[Path, settings.Setti
     for variant, seed, tune in runs:
         folder = workspace.run(variant, seed, tune)
         run = settings.of_run(
-            profile, variant, seed, tune, model=model, rows=rows, reference=reference, data=data
+            profile,
+            variant,
+            seed,
+            tune,
+            model=model,
+            rows=rows,
+            reference=reference,
+            data=data,
+            processes=profile.launch.processes,
         )
         yield folder, run
         weights = folder / ("model" if tune == "full" else "adapter")
@@ -162,7 +172,8 @@ def outdated(
 
     The report is one of them while a result of these variants, or a figure, is missing.
     """
-    workspace, paths = session.workspace, []
+    workspace, variants = session.workspace, list(variants)
+    paths = [folder / MANIFEST for folder in incomplete(session, variants, seeds, tune)]
     if outdated_reference(session):
         paths.append(workspace.data / "reference" / CURRENT)
     drawn, problems = figures4(session)
@@ -175,7 +186,8 @@ def outdated(
     if figures and not problems:  # notebook 02 shows how far annotators agree
         paths.append(workspace.annotations / MANIFEST)
     to_come = not all_evaluated(session, runs_of(session, variants, seeds, tune))
-    to_come |= not complete(workspace.result("base"))
+    base = workspace.result("base")
+    to_come |= not complete(base) or bool(missing_files(base))
     fig3 = [workspace.figures / f"fig3.{kind}" for kind in ("pdf", "svg", "png", "csv")]
     to_come |= bool(figures) or not all(path.is_file() for path in fig3)
     if to_come or outdated_report(session, seeds, tune):
@@ -183,9 +195,25 @@ def outdated(
     return [path.relative_to(workspace.root).as_posix() for path in paths if path.is_file()]
 
 
+def incomplete(
+    session: Session, variants: Iterable[str], seeds: str = "", tune: str = ""
+) -> list[Path]:
+    """The finished results that lack a file, and the runs that lack one and have no whole result.
+
+    Other deleted files are not missed: rows and weights are large, and deleted to save space.
+    """
+    workspace = session.workspace
+    folders = [workspace.result("base")]
+    for run in runs_of(session, variants, seeds, tune):
+        if not all_evaluated(session, [run]):
+            folders += [workspace.run(*run), workspace.result(run_name(*run))]
+    return [folder for folder in folders if complete(folder) and missing_files(folder)]
+
+
 def all_evaluated(session: Session, runs: Runs) -> bool:
     """Whether all these runs have a finished result."""
-    return all(complete(session.workspace.result(run_name(*run))) for run in runs)
+    results = (session.workspace.result(run_name(*run)) for run in runs)
+    return all(complete(folder) and not missing_files(folder) for folder in results)
 
 
 def variants_of(session: Session, seeds: str, tune: str, baselines: bool) -> list[str]:

@@ -21,7 +21,7 @@ from napo.workspace import provenance
 from napo.workspace.files import json_value, write_text
 from napo.workspace.hashing import hash_files
 from napo.workspace.locks import work_on
-from napo.workspace.manifests import GONE, differences, keep_only, require, sealed
+from napo.workspace.manifests import GONE, differences, keep_only, read_settings, require, sealed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,9 @@ def departures(session: Session, results: Results, tune: str = "") -> dict[str, 
     for variant in results.runs:
         trained = None
         if variant != "base":
-            trained = of_run(profile, variant, 0, session.tune(tune), data=data, **gone)
+            trained = of_run(
+                profile, variant, 0, session.tune(tune), data=data, processes=0, **gone
+            )
         result = of_result(profile, model=GONE, evaluated=GONE, benchmarks=GONE, run=trained)
         expected = shared_settings({variant: json_value(result)})
         pairs |= differences({name: results.settings[name] for name in expected}, expected)
@@ -155,6 +157,11 @@ def report_content(
         words = [] if margins is None else describe(separation(margins)).split("\n\n")
     except NapoError as error:  # rows or reference were deleted to save space
         words = [f"The margins of all rows are not shown: {error}"]
+    if differences({"rows": rows_of(results)}, {"rows": sealed(workspace.rows)}):
+        words = [
+            "The rows here are not those that the runs were trained on, so Fig. 4 and the "
+            "margins of all rows are not shown."
+        ]
     words += figures4(session)[1]
     sections = [
         Section(
@@ -202,8 +209,11 @@ def captions(
         "fig3": ("Fig. 3. From BCE to MAE", "Left: NaPO's loss for several q, between BCE and "
                  "MAE. Right: the weight of a pair in the gradient."),
     }  # fmt: skip
+    folder, rows = session.workspace.figures, rows_of(results)
     for name, annotator in figures4(session)[0].items():
-        if not outdated_figure(session, name, annotator):
+        inputs = provenance.figure_record(folder / f"{name}.{provenance.FILE}").get("inputs", {})
+        same_rows = not differences({"rows": rows}, {"rows": inputs.get("rows")})
+        if same_rows and not outdated_figure(session, name, annotator):
             by = annotator or annotator_of(session)
             names[name] = (
                 f"Fig. 4. Margins of noise and noise-free responses, labelled by {by}",
@@ -212,12 +222,22 @@ def captions(
             )
     for variant, runs in results.runs.items():
         name = session.edition(f"training-{variant}-{tune}", seeds)
-        path = session.workspace.figures / f"{name}.{provenance.FILE}"
-        inputs = provenance.figure_record(path).get("inputs")
-        made = {run: sealed(session.workspace.data / "runs" / run) for run in runs}
-        if inputs and not differences(inputs, made):
+        inputs = provenance.figure_record(folder / f"{name}.{provenance.FILE}").get("inputs")
+        trained = {
+            run: {
+                "files": sealed(session.workspace.data / "runs" / run),
+                "settings": read_settings(results.folder / run)["run"],
+            }
+            for run in runs
+        }
+        if inputs and not differences(inputs, trained):
             names[name] = (f"{variant} over training", "")
     return names
+
+
+def rows_of(results: Results) -> str:
+    """The fingerprint of the rows that the runs were trained on; `GONE` where none was trained."""
+    return results.settings.get("training", {}).get("rows", GONE)
 
 
 def versions(workspace: Workspace, results: Results) -> dict[str, str]:

@@ -19,7 +19,7 @@ from napo.stages.session import Session
 from napo.stages.settings import of_result, of_run
 from napo.workspace.folders import run_name
 from napo.workspace.locks import work_on
-from napo.workspace.manifests import manifest_fingerprint, require, sealed
+from napo.workspace.manifests import manifest_fingerprint, read_settings, require, sealed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +48,7 @@ def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
         rows=manifest_fingerprint(rows),
         reference=reference_folder(session).name,
         data=rows["settings"],
+        processes=launch.processes(session),
     )
     with work_on(folder, settings) as todo:
         if todo:
@@ -106,7 +107,11 @@ def save_training_curves(
 
     tune, workspace = session.tune(tune), session.workspace
     names = [run_name(variant, seed, tune) for seed in session.seeds(seeds)]
-    inputs = {name: sealed(workspace.data / "runs" / name) for name in names}
+    inputs = {
+        name: {"files": sealed(folder), "settings": read_settings(folder)}
+        for name in names
+        for folder in [workspace.data / "runs" / name]
+    }
     name = session.edition(f"training-{variant}-{tune}", seeds)
     return figures.save(figure, workspace.figures, name, figures.per_step(records), inputs)
 

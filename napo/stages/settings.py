@@ -13,6 +13,7 @@ from typing import Any
 from napo.benchmarks import module
 from napo.config.profile import Profile
 from napo.config.variants import CORRUPTED, RESPONSES, VARIANTS
+from napo.workspace.manifests import GONE
 
 Settings = dict[str, Any]
 
@@ -29,7 +30,8 @@ def of_model(profile: Profile, model: str) -> Settings:
 def of_source(profile: Profile, model: str) -> Settings:
     """Settings of preference rows that a world makes."""
     made_by = profile.world.make_rows
-    return {**profile.data.model_dump(), "made_by": made_by, **of_model(profile, model)}
+    data = profile.data.model_dump(exclude={"expected"})  # which is only checked
+    return {**data, "made_by": made_by, **of_model(profile, model)}
 
 
 def of_benchmarks(profile: Profile) -> Settings:
@@ -60,9 +62,10 @@ def of_reference(profile: Profile, model: str, rows: str) -> Settings:
     }
 
 
-def of_labels(profile: Profile, rows: str) -> Settings:
-    """Settings of the samples and their labels."""
-    return {"rows": rows, **profile.annotation.model_dump(include={"samples", "seed"})}
+def of_labels(profile: Profile, rows: str, data: Mapping[str, Any]) -> Settings:
+    """Settings of the samples and their labels; `data` holds those of the rows (`of_rows`)."""
+    samples = profile.annotation.model_dump(include={"samples", "seed"})
+    return {"rows": rows, **samples, "data": dict(data)}
 
 
 def of_run(
@@ -75,15 +78,22 @@ def of_run(
     rows: str,
     reference: str,
     data: Mapping[str, Any],
+    processes: int,
 ) -> Settings:
-    """Settings of a training run; `data` holds the settings of its rows (`of_rows`)."""
+    """Settings of a training run.
+
+    `data` holds the settings of its rows (`of_rows`). q averages a micro-batch of all `processes`;
+    0: their number is not known here.
+    """
+    micro_batch = min(profile.training.micro_batch_size, profile.training.batch_size)
     return {
         "variant": variant,
         "objective": VARIANTS[variant].definition(),
         "seed": seed,
         "reference": reference,
         "rows": rows,
-        **profile.training.identity,
+        **profile.training.identity(tune),
+        "q_batch": micro_batch * processes or GONE,
         "tune": tune,
         **of_model(profile, model),
         "data": dict(data),
@@ -104,7 +114,7 @@ def of_result(
     answers, of the benchmarks. `run` holds the settings of the evaluated run, if it is one.
     """
     return {
-        **profile.evaluation.model_dump(),
+        **profile.evaluation.model_dump(exclude={"source"}),  # a place, whose files are hashed
         "judge_by_truth": profile.world.judge_by_truth,
         "evaluated": evaluated,
         "benchmarks_data": benchmarks,

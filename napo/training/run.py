@@ -127,7 +127,7 @@ def train_run(
         objective = Objective(VARIANTS[variant], settings.beta, settings.q_rule)
     made_from = json_value(
         {
-            **settings.identity,
+            **settings.identity(tune),
             "objective": objective.definition(),
             "seed": seed,
             "tune": tune,
@@ -266,7 +266,7 @@ def run_from_file(run: Run) -> Path:
         **run.model_dump(
             exclude={"run_folder", "model", "rows", "reference", "data_workers", "training"}
         ),
-        "training": run.training.identity,
+        "training": run.training.identity(run.tune),
         "model": model_fingerprint(run.model),
         "rows": checked_fingerprint(rows),
         "reference": checked_fingerprint(reference),

@@ -109,8 +109,8 @@ def atomic_file(path: Path, flush: bool = True) -> Iterator[Path]:
 
 
 def finished_files(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder that match a pattern, sorted, without temporary files."""
-    return sorted(path for path in folder.glob(pattern) if not _TEMPORARY.fullmatch(path.name))
+    """The files of a folder that match a pattern, sorted, without temporary and hidden files."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def sweep(folder: Path) -> None:

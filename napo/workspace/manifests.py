@@ -215,6 +215,8 @@ def require(folder: Path) -> dict[str, Any]:
     again = f"delete {folder} and run {_maker(folder)} again."
     for name in missing_files(folder):
         raise NapoError(f"{folder / name} is missing; {again}")
+    if read_settings(folder) != manifest["settings"]:
+        raise NapoError(f"{folder / SETTINGS} and {MANIFEST} hold different settings; {again}")
     hashes = hash_files(folder / name for name in manifest["files"])
     for name, recorded in manifest["files"].items():
         if hashes[folder / name] != recorded:

@@ -5,6 +5,7 @@ import pytest
 from napo import lab, stages
 from napo.errors import NapoError
 from napo.noise.labels import read_labels, remove_label
+from napo.stages.labels import figures4, outdated_figure
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_adjudication_needs_two_people_and_a_dispute(labelled):
 
 
 def test_without_a_name_the_only_person_counts_and_of_several_the_consensus(labelled):
-    with pytest.raises(NapoError, match=r"cleo\.csv is missing; label the samples in notebooks/02"):
+    with pytest.raises(NapoError, match=r'cleo has labelled .*`interactive` .*"cleo"'):
         stages.annotate(labelled, "cleo")
     nameless = with_settings(labelled, "annotation", annotator="")
     folder = labelled.workspace.annotations
@@ -76,12 +77,37 @@ def test_a_name_that_is_refused_leaves_no_file(labelled, name):
     assert sorted(labelled.workspace.annotations.iterdir()) == before
 
 
-def test_a_copy_of_somebodys_labels_does_not_count_twice(labelled):
+@pytest.mark.kind("A. A command is refused every time or never")
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("ann (copy)", None, "annotations/ann (copy).csv holds labels of ann; keep"),
+        ("dan", "id,kind,label,annotator,group,note\n1,foo,biased,dan,,\n", "Unknown kind 'foo'"),
+        ("Oracle", "id,kind,label,annotator,group,note\n", "oracle is reserved"),
+    ],
+)
+def test_a_file_without_usable_labels_is_left_out_and_named(labelled, name, text, problem, result):
+    counts = stages.labelled(labelled)
     folder = labelled.workspace.annotations
-    copy = folder / "ann (copy).csv"
-    copy.write_bytes((folder / "ann.csv").read_bytes())
-    with pytest.raises(NapoError, match=r"ann \(copy\)\.csv holds labels of ann; keep"):
-        stages.labelled(labelled)
+    (folder / f"{name}.csv").write_text(text or (folder / "ann.csv").read_text())
+    (folder / "._ann.csv").write_bytes(b"\0")  # a Mac's file beside ann.csv
+    assert stages.labelled(labelled).equals(counts)
+    figures, problems = figures4(labelled)
+    assert set(figures) == {"fig4", "fig4-by-ann", "fig4-by-ben"}
+    (sentence,) = problems
+    result(sentence)
+    assert sentence.startswith(f"Fig. 4 by {name}: not drawn. ") and problem in sentence
+    assert str(labelled.workspace.root) not in sentence  # the report shows it
+
+
+@pytest.mark.kind("A. A report may only say what its runs had")
+def test_a_figure_by_another_annotator_is_outdated_without_the_reference_too(labelled):
+    margins = stages.margins(labelled, "oracle")
+    stages.save_fig4(labelled, margins)
+    assert not outdated_figure(labelled, "fig4", "")
+    (labelled.workspace.data / "reference" / "current.json").unlink()
+    assert not outdated_figure(labelled, "fig4", "")
+    assert outdated_figure(with_settings(labelled, "annotation", annotator="ann"), "fig4", "")
 
 
 def test_the_labels_of_each_annotator_are_counted(labelled):

@@ -1,5 +1,6 @@
 """A plan knows what was made with other settings, whatever Snakemake or the files' times say."""
 
+import json
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ from napo.results.collect import collect
 from napo.stages import plan
 from napo.stages.session import Session
 from napo.workspace.folders import Workspace
-from napo.workspace.manifests import begin, finish, read_manifest
+from napo.workspace.manifests import begin, finish, read_manifest, require
 
 VARIANTS = ("dpo", "A1")
 RUNS = {"runs/dpo/seed-0", "runs/A1/seed-0"}
@@ -30,6 +31,8 @@ def root(tmp_path):
     """A workspace whose folders are sealed with the settings of the smoke profile."""
     made = session(tmp_path / "work")
     for folder, settings in plan.folders(made, [(name, 0, "full") for name in VARIANTS]):
+        if run := settings.get("run", settings if folder.parent.parent.name == "runs" else {}):
+            run["q_batch"] = 16  # the plan does not know the number of processes
         folder.mkdir(parents=True)
         (folder / "content").write_text(folder.name)
         if folder.parent.parent.name == "runs":
@@ -60,19 +63,29 @@ def test_folders_made_with_the_profile_are_accepted_again_and_as_a_copy(root, tm
         ("training: {epochs: 9}", RUNS | RESULTS),
         ("training: {beta: 0.2}", RUNS | RESULTS),
         ("training: {q_rule: released}", RUNS | RESULTS),
-        ("masks: {image: drop}", {"rows"} | RUNS | RESULTS),
-        ("masks: {decoding: {max_new_tokens: 7}}", {"rows"} | RUNS | RESULTS),
+        ("launch: {processes: 2}", RUNS | RESULTS),  # q averages a micro-batch of all processes
+        ("masks: {image: drop}", {"rows", "annotations"} | RUNS | RESULTS),
+        ("masks: {decoding: {max_new_tokens: 7}}", {"rows", "annotations"} | RUNS | RESULTS),
         ("evaluation: {decoding: {max_new_tokens: 7}}", {"results/base"} | RESULTS),
         ("evaluation: {sizes: {mmhal: 3}}", {"benchmarks", "results/base"} | RESULTS),
         ("annotation: {samples: 3}", {"annotations"}),
-        ("data: {seed: 9}", {"source", "rows"} | RUNS | RESULTS),
-        ("model: {dtype: bfloat16}", {"source", "rows", "results/base"} | RUNS | RESULTS),
-        ("model: {system: Be brief.}", {"source", "rows", "results/base"} | RUNS | RESULTS),
-        ("threads: 2", {"source", "rows", "results/base"} | RUNS | RESULTS),
+        ("data: {seed: 9}", {"source", "rows", "annotations"} | RUNS | RESULTS),
+        (
+            "model: {dtype: bfloat16}",
+            {"source", "rows", "annotations", "results/base"} | RUNS | RESULTS,
+        ),
+        (
+            "model: {system: Be brief.}",
+            {"source", "rows", "annotations", "results/base"} | RUNS | RESULTS,
+        ),
+        ("threads: 2", {"source", "rows", "annotations", "results/base"} | RUNS | RESULTS),
         # No result depends on these.
         ("seeds: '0,1,2'", set()),
         ("variants: [dpo, A1, A2]", set()),
-        ("launch: {processes: 2}", set()),
+        ("launch: {processes: 1}", set()),
+        ("training: {lora_r: 9, lora_learning_rate: 1}", set()),  # full runs use neither
+        ("evaluation: {source: elsewhere}", set()),
+        ("data: {expected: 9}", set()),
         ("title: Ours", set()),
         ("world: {make_rows: 'mine:rows'}", {"source"}),
         ("world: {judge_by_truth: 'mine:judge'}", {"results/base"} | RESULTS),
@@ -153,3 +166,77 @@ def test_a_report_is_made_again_when_a_result_is_still_to_come(root):
     finish(folder)
     again = plan.outdated(opened, [*VARIANTS, "A2"])
     assert "data/smoke/tables/manifest.json" in again
+
+
+@kind
+def test_advice_to_delete_annotations_names_the_labels_of_people(root, result):
+    (root / "data" / "smoke" / "annotations" / "kim.csv").write_text("id\n")
+    opened = session(root, "masks: {image: drop}")
+    with pytest.raises(NapoError, match=r"move kim\.csv elsewhere to keep them") as error:
+        plan.check_settings(opened, [])
+    result(error.value)
+
+
+@kind
+def test_a_lora_run_depends_on_its_own_learning_rate_only(root):
+    opened = session(root)
+    runs = [("A1", 0, "lora")]
+    folder = opened.workspace.run("A1", 0, "lora")
+    begin(folder, dict(plan.folders(opened, runs))[folder])
+    finish(folder)
+    for change, count in (("learning_rate", 0), ("lora_learning_rate", 1)):
+        other = session(root, f"training: {{{change}: 0.01}}")
+        assert len([*plan.refusals(other, runs)]) == count
+
+
+@kind
+@pytest.mark.parametrize(
+    ("deleted", "made_again"),
+    [
+        (["results/A1/seed-0/content"], ["results/A1/seed-0"]),
+        (["runs/A1/seed-0/model/config.json"], []),  # its result is whole
+        (["runs/A1/seed-0/model/config.json", "results/A1/seed-0"], ["runs/A1/seed-0"]),
+    ],
+)
+def test_a_folder_that_lacks_a_file_is_planned_where_it_is_needed(root, deleted, made_again):
+    data = root / "data" / "smoke"
+    for name in deleted:
+        path = data / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    opened = session(root)
+    folders = plan.incomplete(opened, VARIANTS)
+    assert [folder.relative_to(data).as_posix() for folder in folders] == made_again
+    planned = plan.outdated(opened, VARIANTS) if made_again else []
+    assert {f"data/smoke/{name}/manifest.json" for name in made_again} <= set(planned)
+
+
+@kind
+def test_the_result_of_a_run_does_not_pass_as_the_base(root, result):
+    results = session(root).workspace.results
+    shutil.rmtree(results / "base")
+    shutil.copytree(results / "A1" / "seed-0", results / "base")
+    with pytest.raises(NapoError, match="base holds the result of A1/seed-0") as error:
+        collect(results, VARIANTS, [0])
+    result(error.value)
+
+
+@kind
+def test_settings_that_were_edited_in_one_of_two_files_are_refused(root, result):
+    manifest = root / "data" / "smoke" / "results" / "A1" / "seed-0" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("0.0003", "0.0009"))
+    with pytest.raises(NapoError, match="hold different settings") as error:
+        require(manifest.parent)
+    result(error.value)
+
+
+@kind
+@pytest.mark.parametrize("key", ["data", "objective", "tune"])
+def test_a_result_without_a_part_of_its_runs_settings_is_one_sentence(root, key, result):
+    folder = root / "data" / "smoke" / "results" / "A1" / "seed-0"
+    for name in ("manifest.json", "settings.json"):
+        content = json.loads((folder / name).read_text())
+        del content.get("settings", content)["run"][key]
+        (folder / name).write_text(json.dumps(content))
+    with pytest.raises(NapoError, match="holds the result of an unknown run") as error:
+        collect(folder.parents[1], VARIANTS, [0])
+    result(error.value)
