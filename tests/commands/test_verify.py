@@ -77,7 +77,7 @@ def sealed(folder, settings):
 
 @pytest.mark.kind("A. A report may only say what its runs had")
 def test_a_run_made_again_and_tables_of_other_results_are_named(data):
-    run = {"variant": "A1", "seed": 0, "tune": "full", "beta": 0.2}
+    run = {"variant": "A1", "seed": 0, "tune": "full", "beta": 0.2, "objective": {}, "data": {}}
     sealed(data / "runs" / "A1" / "seed-0", run)
     sealed(data / "results" / "A1" / "seed-0", {"run": run})
     sealed(data / "results" / "base", {"run": {}})

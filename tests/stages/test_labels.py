@@ -1,11 +1,13 @@
 """The labels' stage: adjudication, names, groups by truth, and margins."""
 
 import pytest
+from matplotlib.figure import Figure
 
 from napo import lab, stages
 from napo.errors import NapoError
 from napo.noise.labels import read_labels, remove_label
-from napo.stages.labels import figures4, outdated_figure
+from napo.results import figures
+from napo.stages.labels import figures4, margin_inputs, outdated_figure
 
 
 @pytest.fixture
@@ -92,8 +94,8 @@ def test_a_file_without_usable_labels_is_left_out_and_named(labelled, name, text
     (folder / f"{name}.csv").write_text(text or (folder / "ann.csv").read_text())
     (folder / "._ann.csv").write_bytes(b"\0")  # a Mac's file beside ann.csv
     assert stages.labelled(labelled).equals(counts)
-    figures, problems = figures4(labelled)
-    assert set(figures) == {"fig4", "fig4-by-ann", "fig4-by-ben"}
+    drawn, problems = figures4(labelled)
+    assert set(drawn) == {"fig4", "fig4-by-ann", "fig4-by-ben"}
     (sentence,) = problems
     result(sentence)
     assert sentence.startswith(f"Fig. 4 by {name}: not drawn. ") and problem in sentence
@@ -102,10 +104,9 @@ def test_a_file_without_usable_labels_is_left_out_and_named(labelled, name, text
 
 @pytest.mark.kind("A. A report may only say what its runs had")
 def test_a_figure_by_another_annotator_is_outdated_without_the_reference_too(labelled):
-    margins = stages.margins(labelled, "oracle")
-    stages.save_fig4(labelled, margins)
-    assert not outdated_figure(labelled, "fig4", "")
-    (labelled.workspace.data / "reference" / "current.json").unlink()
+    frame, inputs = stages.labelled(labelled), margin_inputs(labelled)  # there is no reference
+    for name in ("fig4", "fig4-column"):
+        figures.save(Figure(), labelled.workspace.figures, name, frame, inputs)
     assert not outdated_figure(labelled, "fig4", "")
     assert outdated_figure(with_settings(labelled, "annotation", annotator="ann"), "fig4", "")
 
