@@ -153,13 +153,7 @@ def processes(session: Session, gpus: int) -> Iterator[Remark]:
             f"training.batch_size {training.batch_size} is not a multiple of "
             f"micro_batch_size {micro} x {count} processes; change one of them.",
         )
-    strategy, dtype = profile.launch.strategy, profile.model.dtype
-    if count > 1 and strategy != "ddp" and not training.bf16:
-        yield (
-            "fault",
-            f"launch.strategy is {strategy}, which computes in bfloat16, and training.bf16 is "
-            "false; set it to true, or strategy to ddp.",
-        )
+    dtype = profile.model.dtype
     if training.tune == "full" and dtype != "float32" and not training.bf16:
         yield "fault", half_precision(dtype)
     if profile.model.attention == "flex_attention" and not gpus:

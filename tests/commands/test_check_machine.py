@@ -114,15 +114,6 @@ def test_more_processes_than_gpus_are_a_fault(profile):
 
 
 @TRUE
-def test_a_strategy_that_computes_in_bfloat16_needs_bf16(profile):
-    for bf16, states in ((False, ["ok", "fault"]), (True, ["ok"])):
-        session = profile(
-            launch={"strategy": "fsdp2", "processes": 2}, training={"batch_size": 8, "bf16": bf16}
-        )
-        assert [state for state, _ in check_machine.processes(session, 2)] == states
-
-
-@TRUE
 @pytest.mark.parametrize(("gpus", "states"), [(0, ["ok", "fault"]), (1, ["ok"])])
 def test_training_with_flex_attention_needs_a_gpu(profile, gpus, states):
     session = profile(model={"attention": "flex_attention"})
