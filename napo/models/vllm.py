@@ -38,8 +38,9 @@ def installation() -> tuple[str, str]:
     if not distributions:
         return "fault", (
             "masks.engine is vllm, which is not installed and needs an environment of its own: "
-            f"python3 -m venv .venv-vllm && .venv-vllm/bin/pip install -e . 'vllm=={TESTED}.*'; "
-            "build the rows there, or set it to transformers."
+            f"python3 -m venv .venv-vllm && .venv-vllm/bin/pip install 'vllm=={TESTED}.*' && "
+            ".venv-vllm/bin/pip install -e . 'transformers<5.21'; build the rows there, or set it "
+            "to transformers."
         )
     version = metadata.version(distributions[0])
     if not version.startswith(f"{TESTED}."):

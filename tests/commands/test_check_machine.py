@@ -41,7 +41,7 @@ def test_all_missing_tools_are_named_with_their_commands(profile, bare, result):
     )  # fmt: skip
     remarks = [text for _, text in check_machine.tools(session, gpus=2)]
     commands = [f"pip install {name}" for name in PACKAGES[:-1]]
-    commands += [".venv-vllm/bin/pip install -e . 'vllm=="]
+    commands += [".venv-vllm/bin/pip install 'vllm=="]
     commands += ["python -m spacy download en_core_web_lg"]
     commands += ["python -m nltk.downloader wordnet punkt_tab"]
     for command in commands:
