@@ -149,7 +149,8 @@ def snakefile_config(
     config = {name: value for name, value in config.items() if value}
     again = plan.outdated(session, variants, seeds, tune)
     for folder in plan.incomplete(session, variants, seeds, tune):
-        print(f"{folder / missing_files(folder)[0]} is missing; {folder.name} is made again.")
+        for name in missing_files(folder):
+            print(f"{folder / name} is missing; it is made again.")
         if not dry_run:
             (folder / MANIFEST).unlink()
     return config | {"figures4": figures4(session)[0], "again": again}
