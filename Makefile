@@ -12,10 +12,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 VLLM := .venv-vllm
+ENGINES := .venv-engines
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce baselines fetch check test test-long test-faults test-browser test-paper-shape test-vllm lint lab figures base-model bench lock clean
+.PHONY: help setup reproduce baselines fetch check test test-long test-faults test-browser test-paper-shape test-engines test-vllm lint lab figures base-model bench lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -83,6 +84,20 @@ $(VLLM)/.ready: pyproject.toml napo/models/vllm.py
 
 test-vllm: $(VLLM)/.ready ## vLLM on the CPU against Hugging Face, in .venv-vllm (three minutes after set-up)
 	@$(VLLM)/bin/python -m pytest -m vllm tests/test_vllm.py
+
+test-engines: $(ENGINES)/.ready ## SLURM, DDP, FSDP2, DeepSpeed and QLoRA, run for real on CPUs (needs slurm-wlm)
+	@PATH="$(abspath $(BIN)):$$PATH" $(ENGINES)/bin/python -m pytest -m engines -s
+
+# It sees the packages of VENV and adds those of the engines, so the lock stays what users need.
+PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+$(ENGINES)/.ready: $(READY) Makefile
+	@echo "Setting up $(ENGINES)"
+	@$(BIN)/python -m venv $(ENGINES)
+	@echo "import site; site.addsitedir('$$($(BIN)/python $(PURELIB))')" \
+	  > "$$($(ENGINES)/bin/python $(PURELIB))/venv.pth"
+	@$(ENGINES)/bin/python -m pip --disable-pip-version-check install -q \
+	  deepspeed==0.19.8 bitsandbytes==0.50.2 snakemake-executor-plugin-slurm==2.8.0
+	@touch $@
 
 lint: setup
 	@$(BIN)/ruff check --no-cache .

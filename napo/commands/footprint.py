@@ -267,8 +267,8 @@ class Run:
 
     def disk(self) -> tuple[float, float]:
         """Bytes of the final weights, and of one checkpoint: weights and optimiser states."""
-        size = 2 if self.zero else 4 if self.adapters or not self.ddp else self.weight
-        final = size * (self.adapters or self.shape.total)
+        size = 4 if self.adapters or not self.ddp else self.weight
+        values = self.adapters or self.shape.total
         states = 12 if self.zero else 2 * size
-        copies = 2 if self.strategy == "zero2" else 1  # DeepSpeed writes stage 2's weights again
-        return final, copies * final + states * self.trained
+        again = 2 * values if self.strategy == "zero2" else 0  # DeepSpeed's own copy, in bfloat16
+        return size * values, size * values + again + states * self.trained

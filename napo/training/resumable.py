@@ -118,6 +118,9 @@ class ResumableTrainer(Trainer):
                 adapter_only = hasattr(self.model, "peft_config")
                 weights = whole_weights(self.model, self.args.should_save, adapter_only)
                 self._save(output_dir, state_dict=weights)
+                if self.args.should_save and not adapter_only:  # else it names DeepSpeed's type
+                    self.model.config.dtype = "float32"
+                    self.model.config.save_pretrained(output_dir or self.args.output_dir)
             else:
                 super().save_model(output_dir, _internal_call)
         if self.args.should_save:
