@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import pytest
@@ -8,7 +7,8 @@ from napo import lab
 from napo.errors import NapoError
 from napo.lab import runs
 from napo.stages.session import open_session
-from napo.workspace.manifests import MANIFEST
+from napo.workspace.files import write_json
+from napo.workspace.manifests import MANIFEST, SETTINGS, finish, read_settings
 
 
 def test_training_lists_the_finished_runs_in_the_profiles_order_and_draws_those_named(smoke):
@@ -33,8 +33,11 @@ def copied(smoke, tmp_path):
 def test_a_run_of_lora_stays_apart_from_the_full_one(copied):
     folder = copied.workspace.data / "runs"
     shutil.copytree(folder / "A1", folder / "A1-lora")
-    path = folder / "A1-lora" / "seed-0" / "settings.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"tune": "lora"}))
+    run = folder / "A1-lora" / "seed-0"
+    settings = read_settings(run) | {"tune": "lora"}
+    (run / MANIFEST).unlink()
+    write_json(run / SETTINGS, settings)
+    finish(run)
     made = lab.training(copied, ["A1/seed-0", "A1-lora"])
     assert made.steps("A1-lora/seed-0")["variant"].unique().tolist() == ["A1-lora"]
     assert len(made.runs.options) == 3
