@@ -8,10 +8,12 @@ import pytest
 from napo.config.profile import load_profile
 from napo.errors import NapoError
 from napo.results.collect import collect
-from napo.stages import plan
+from napo.stages import plan, report
+from napo.stages.report import captions
 from napo.stages.session import Session
+from napo.workspace.files import write_json
 from napo.workspace.folders import Workspace
-from napo.workspace.manifests import begin, finish, read_manifest, require
+from napo.workspace.manifests import begin, finish, read_manifest, read_settings, require, sealed
 
 VARIANTS = ("dpo", "A1")
 RUNS = {"runs/dpo/seed-0", "runs/A1/seed-0"}
@@ -241,3 +243,32 @@ def test_a_result_without_a_part_of_its_runs_settings_is_one_sentence(root, key,
     with pytest.raises(NapoError, match="holds the result of an unknown run") as error:
         collect(folder.parents[1], VARIANTS, [0])
     result(error.value)
+
+
+@kind
+def test_a_report_shows_the_curves_of_the_runs_that_were_evaluated_only(root):
+    opened = session(root)
+    results = collect(opened.workspace.results, VARIANTS, [0])
+    run = opened.workspace.run("A1", 0, "full")
+    inputs = {"A1/seed-0": {"files": sealed(run), "settings": read_settings(run)}}
+    record = opened.workspace.figures / "training-A1-full.provenance.json"
+    write_json(record, {"files": {}, "inputs": inputs})
+    assert "training-A1-full" in captions(opened, results, "", "full")
+    shutil.rmtree(run)  # weights may be deleted; the record says whose curves they are
+    assert "training-A1-full" in captions(opened, results, "", "full")
+    inputs["A1/seed-0"]["settings"]["learning_rate"] = 0.0009
+    write_json(record, {"files": {}, "inputs": inputs})
+    assert "training-A1-full" not in captions(opened, results, "", "full")
+
+
+@kind
+@pytest.mark.parametrize("same", [True, False])
+def test_a_report_shows_the_fig4_of_the_rows_that_its_runs_had_only(root, monkeypatch, same):
+    opened = session(root)
+    results = collect(opened.workspace.results, VARIANTS, [0])
+    monkeypatch.setattr(report, "figures4", lambda _: ({"fig4": "oracle"}, []))
+    monkeypatch.setattr(report, "outdated_figure", lambda *_: False)  # rows here and figure agree
+    rows = sealed(opened.workspace.rows) if same else "0123456789abcdef"
+    record = opened.workspace.figures / "fig4.provenance.json"
+    write_json(record, {"files": {}, "inputs": {"rows": rows}})
+    assert ("fig4" in captions(opened, results, "", "full")) is same
