@@ -59,7 +59,7 @@ test: setup lint ## lint, unit tests, and every notebook at smoke scale
 test-long: setup ## tests that take minutes each
 	@$(BIN)/python -m pytest -m long -n 2 --dist worksteal
 
-test-faults: setup ## the kills that test-long leaves out, three quarters (20 minutes)
+test-faults: setup ## the kills that test-long leaves out: three quarters of them
 	@$(BIN)/python -m pytest -m faults -n 2 --dist worksteal
 
 test-browser: setup ## notebook 02 in JupyterLab, driven by keys and mouse (needs chromium-driver)
