@@ -2,8 +2,8 @@
 
 Each response attends to the prompt and to itself only. So the image and the prompt are computed
 once, and the vocabulary is projected at response positions only. The numbers equal those of
-separate sequences to rounding. Models that do not accept such masks or positions get padded rows,
-one a response.
+separate sequences to rounding. Short rows are packed into one sequence, where no row sees another.
+Models that do not accept such masks or positions get padded rows, one a response.
 """
 
 from __future__ import annotations
@@ -68,11 +68,12 @@ def response_logprobs(model: nn.Module, batch: Batch, *, logits_mb: float = 256)
     """
     inner = unwrap(model)
     inputs = {"input_ids": batch.input_ids, **batch.pixels, "use_cache": False}
-    shared = batch.layout == "shared"
+    shared = batch.layout != "padded"
     inputs["attention_mask"] = (
-        attention_mask(batch.segments, inner) if shared else (batch.segments != PADDING).long()
+        attention_mask(batch, inner) if shared else (batch.segments != PADDING).long()
     )
-    with features_checked(inner, inputs), _targets_scored(inner, batch, logits_mb):
+    counted = features_checked(inner, inputs, prompts=batch.prompts)
+    with counted, _targets_scored(inner, batch, logits_mb):
         if shared or has_axes(inner):
             inputs["position_ids"] = position_ids(batch, inner)
         values = model(**inputs).logits

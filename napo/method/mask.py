@@ -21,7 +21,7 @@ def position_ids(batch: Batch, model: nn.Module) -> Tensor:
     """
     if not (has_axes(model) and batch.pixels):
         return batch.positions
-    prompt = batch.segments == PROMPT
+    prompt = batch.segments == PROMPT  # one a sequence, as rows are not packed for such a model
     visual = (batch.input_ids == model.config.image_token_id) & prompt
     axes, shift = model.model.get_rope_index(
         batch.input_ids,
@@ -32,14 +32,14 @@ def position_ids(batch: Batch, model: nn.Module) -> Tensor:
     return torch.where(prompt, axes, batch.positions + shift.view(-1, 1))
 
 
-def attention_mask(segments: Tensor, model: nn.Module) -> Any:
+def attention_mask(batch: Batch, model: nn.Module) -> Any:
     """The shared-prefix mask in the form that the model's attention takes.
 
-    A token attends to earlier tokens of its own response and of the prompt. Padding counts as one
-    more response: a token without anything to attend to would give NaN.
+    A token attends to earlier tokens of its own segment and of its row's prompt. Padding counts as
+    one more segment: a token without anything to attend to would give NaN.
 
     Args:
-        segments: shape (sequences, length).
+        batch: its `segments` and `prompts` say what a token sees.
         model: the unwrapped model.
 
     Returns:
@@ -47,18 +47,21 @@ def attention_mask(segments: Tensor, model: nn.Module) -> Any:
         length); for flex_attention a `BlockMask`. (Under eager, a boolean mask is silently wrong.)
     """
     attention = model.config.get_text_config()._attn_implementation
-    rows, length = segments.shape
+    segments, prompts = batch.segments, batch.prompts
+    sequences, length = segments.shape
     if attention == "flex_attention":
         from torch.nn.attention.flex_attention import create_block_mask
 
-        def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            same = segments[batch, key] == segments[batch, query]
-            return (same | (segments[batch, key] == PROMPT)) & (key <= query)
+        def allowed(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            segment = segments[row, key]
+            same = (segment == segments[row, query]) | (segment == prompts[row, query])
+            return same & (key <= query)
 
-        return create_block_mask(allowed, rows, None, length, length, device=segments.device)
+        return create_block_mask(allowed, sequences, None, length, length, device=segments.device)
     places = torch.arange(length, device=segments.device)
-    keys, queries = segments[:, None, :], segments[:, :, None]
-    visible = ((keys == queries) | (keys == PROMPT)) & (places[None, :] <= places[:, None])
+    keys = segments[:, None, :]
+    same = (keys == segments[:, :, None]) | (keys == prompts[:, :, None])
+    visible = same & (places[None, :] <= places[:, None])
     visible = visible[:, None]
     if attention == "sdpa":
         return visible
@@ -68,7 +71,10 @@ def attention_mask(segments: Tensor, model: nn.Module) -> Any:
 
 
 def choose_layout(model: nn.Module) -> str:
-    """ "shared" if the model takes a 4-D mask and positions, else "padded" and a warning."""
+    """ "packed" if the model takes a 4-D mask and positions, else "padded" and a warning.
+
+    "shared" if it computes positions itself, for one prompt a sequence.
+    """
     config = unwrap(model).config
     text = config.get_text_config()
     axes = "mrope_section" in (getattr(text, "rope_parameters", None) or {})
@@ -87,4 +93,6 @@ def choose_layout(model: nn.Module) -> str:
             type(unwrap(model)).__name__,
             reason,
         )
-    return "padded" if reason else "shared"
+    if reason:
+        return "padded"
+    return "shared" if has_axes(unwrap(model)) else "packed"

@@ -154,15 +154,19 @@ def require_equal(
 
 @contextmanager
 def features_checked(
-    model: PreTrainedModel, inputs: Mapping[str, Any], beams: int = 1
+    model: PreTrainedModel,
+    inputs: Mapping[str, Any],
+    beams: int = 1,
+    prompts: Tensor | None = None,
 ) -> Iterator[None]:
     """Compare tokens and features of each image inside the forward passes of this block.
 
     Args:
         model: the Hugging Face model, unwrapped.
-        inputs: the model's inputs, at most one image in each sequence; nothing is compared if they
+        inputs: the model's inputs, at most one image in each prompt; nothing is compared if they
             have no `input_ids`.
         beams: how often `generate` repeats each sequence.
+        prompts: the prompt of each token, if a sequence has several.
 
     Raises:
         NapoError: when they differ.
@@ -172,8 +176,11 @@ def features_checked(
         yield
         return
     compute, replaced = owner.get_image_features, vars(owner).get("get_image_features")
-    tokens = (inputs["input_ids"] == model.config.image_token_id).sum(-1)
-    tokens = tokens[tokens > 0]
+    visual = inputs["input_ids"] == model.config.image_token_id
+    # Numbers each prompt of the batch: neighbours differ.
+    keys = torch.arange(len(visual), device=visual.device)[:, None] * visual.shape[1]
+    keys = (keys + (0 if prompts is None else prompts)).expand_as(visual)
+    tokens = keys[visual].unique_consecutive(return_counts=True)[1]
     if "image_grid_thw" in inputs:  # positions are computed from it, before any features
         merged = model.config.vision_config.spatial_merge_size**2
         require_equal(

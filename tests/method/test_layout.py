@@ -11,7 +11,7 @@ from tokenizers import normalizers
 
 from napo.config.variants import CORRUPTED, RESPONSES
 from napo.errors import NapoError
-from napo.method.layout import PADDING, PROMPT, assemble, encode, read_row
+from napo.method.layout import PADDING, PROMPT, assemble, encode, pack, read_row
 from napo.models.prompts import pad_id
 
 
@@ -41,6 +41,28 @@ def test_padded_rows_and_a_corrupted_image_open_sequences_of_their_own(processor
     assert len(shared.input_ids) == 2 * 2 and len(padded.input_ids) == 2 * 5
     assert torch.equal(shared.targets, padded.targets)
     assert padded.input_ids[padded.segments == PADDING].eq(pad_id(processor)).all()
+
+
+def test_packed_rows_follow_each_other_with_segments_and_positions_of_their_own(processor):
+    rows = [{**row, "chosen": "a cat", "rejected": "no"} for row in engine.rows(2)]
+    encoded = [encode(row, processor, ("chosen", "rejected")) for row in rows]
+    batch = assemble(encoded, pad_id(processor), layout="packed")
+    first, second = (len(row.prompts[0].ids) for row in encoded)
+    lengths = [first, 2, 1, second, 2, 1]
+    expected = [number for number, count in enumerate(lengths) for _ in range(count)]
+    assert batch.segments.tolist() == [expected]
+    assert batch.prompts.tolist() == [[0] * (first + 3) + [3] * (second + 3)]
+    assert batch.positions[0, first + 3 :].tolist() == [*range(second + 2), second]
+    after = first + 3 + second  # the second row's responses
+    assert batch.predictors[-5:].tolist() == [after - 1, after, after + 1, after - 1, after + 2]
+
+
+def test_packing_fills_sequences_and_leaves_long_equal_rows_alone():
+    lengths = [90, 20, 30, 40, 50, 60, 10]
+    packed = pack(lengths)
+    assert sorted(part for parts in packed for part in parts) == list(range(7))
+    assert len(packed) * max(sum(lengths[i] for i in parts) for parts in packed) < 330
+    assert pack([1000] * 4) == [[0], [1], [2], [3]]
 
 
 @pytest.mark.kind("zero tokens")

@@ -9,8 +9,8 @@ def model():
     return engine.model(engine.processor())
 
 
-def test_a_plain_llava_shares_the_prefix(model):
-    assert choose_layout(model) == "shared"
+def test_a_plain_llava_shares_the_prefix_and_packs_rows(model):
+    assert choose_layout(model) == "packed"
 
 
 @pytest.mark.parametrize(

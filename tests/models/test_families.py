@@ -59,7 +59,6 @@ def test_a_prompt_equals_the_output_of_the_familys_own_processor(family, process
 
 def test_shared_and_padded_logprobs_equal_plain_calls_for_each_response(family, model, processor):
     rows = fixtures.rows(family, 3)
-    assert choose_layout(model) == "shared"
     shared = scores(model, processor, rows)
     padded = scores(model, processor, rows, layout="padded")
     torch.testing.assert_close(shared, padded, rtol=1e-4, atol=1e-4)
@@ -80,6 +79,31 @@ def test_shared_and_padded_logprobs_equal_plain_calls_for_each_response(family, 
             logps = logits.log_softmax(-1)[len(prompt.ids) - 1 : -1]
             expected = logps.gather(-1, torch.tensor(ids)[:, None]).sum()
             torch.testing.assert_close(shared[number, column], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_packed_batch_equals_one_row_at_a_time(family, processor, attention):
+    model = fixtures.model(family, processor)
+    model.set_attn_implementation(attention)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    rows = fixtures.rows(family, 8)
+
+    def outputs(rows, layout):
+        batch = logprobs.collate(rows, processor, layout=layout)
+        values = logprobs.response_logprobs(model, batch).sum
+        gradients = torch.autograd.grad(values.diff(dim=1).sum(), trained, allow_unused=True)
+        return batch, values, [g for g in gradients if g is not None]
+
+    layout = choose_layout(model)
+    assert layout == ("shared" if has_axes(model) else "packed")
+    batch, values, gradients = outputs(rows, layout)
+    single = [outputs([row], "shared") for row in rows]
+    torch.testing.assert_close(values, torch.cat([v for _, v, _ in single]), rtol=1e-5, atol=1e-5)
+    for mine, *theirs in zip(gradients, *(g for *_, g in single), strict=True):
+        expected = sum(theirs)
+        assert (mine - expected).abs().max() <= 1e-5 * expected.abs().max() + 1e-5
+    if layout == "packed":
+        assert len(batch.input_ids) < len(rows)
 
 
 def test_masks_hide_one_modality_and_keep_the_other(family, processor):

@@ -165,6 +165,17 @@ def test_a_surplus_that_fills_the_next_images_lack_is_refused(family, model, res
     result(error.value)
 
 
+def test_the_images_of_a_packed_sequence_are_compared_one_by_one():
+    processor = fixtures.processor("llava")
+    model = fixtures.model("llava", processor)
+    batch = logprobs.collate(fixtures.rows("llava", 2), processor, layout="packed")
+    (ids,), image_id = batch.input_ids, processor.image_token_id
+    places = (ids == image_id).nonzero().flatten().tolist()
+    ids[places[0]], ids[places[-1] + 1] = ids[places[-1] + 1].clone(), image_id
+    with pytest.raises(NapoError, match="an image has 3 visual tokens in the prompt and 4 feat"):
+        logprobs.response_logprobs(model, batch)
+
+
 def test_the_model_is_as_before_after_a_comparison(family, model):
     compute = model.base_model.get_image_features
     with pytest.raises(NapoError), features_checked(model, {"input_ids": torch.zeros(1, 1)}):

@@ -97,7 +97,8 @@ def test_bfloat16_training_keeps_trained_weights_in_float32(base, rows, tmp_path
     noise = json.loads((tmp_path / "training.json").read_text())["margin_noise"]
     psi = first[[f"{name}_psi_sum" for name in RESPONSES[1:]]]
     assert noise == pytest.approx(max(ROUNDING, psi.abs().mean().sum()), rel=1e-2)
-    assert (noise > ROUNDING) is (tune == "full")  # LoRA's reference was computed in bfloat16
+    # LoRA's reference was computed in bfloat16 too, only packed with other rows.
+    assert (noise > 1e-3) is (tune == "full")
 
 
 def assert_starts_at_margin_zero(first):
