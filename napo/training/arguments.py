@@ -96,6 +96,15 @@ class NaPOConfig(TrainingArguments):
     project: str = "napo"
     save_total_limit: int | None = 1
 
+    def __post_init__(self) -> None:
+        """Derive what the settings leave open, and refuse fp16 in a DeepSpeed file."""
+        try:
+            super().__post_init__()
+        except ValueError:
+            if getattr(self, "deepspeed_plugin", None):  # accelerate has read its file
+                check_precision(self)
+            raise
+
 
 def check_arguments(args: NaPOConfig, others: Mapping[str, Any]) -> None:
     """Stop if an argument of a trainer would have no effect or a wrong one.
@@ -130,6 +139,20 @@ def check_arguments(args: NaPOConfig, others: Mapping[str, Any]) -> None:
             raise NapoError(f"accelerator_config.{name} is refused: {ORDER}.")
     if args.reference not in REFERENCES:
         raise unknown("reference", args.reference, REFERENCES)
+    check_precision(args)
+    for name in args.report_to:
+        require_reporter(name)
+
+
+def check_precision(args: NaPOConfig) -> None:
+    """Stop if `accelerate launch` or a DeepSpeed file has another precision than the run.
+
+    Args:
+        args: the settings, whose `bf16` decides.
+
+    Raises:
+        NapoError: naming both values and the remedy.
+    """
     precision = "bf16" if args.bf16 else "no"
     if args.mixed_precision != precision:  # transformers lets the variable decide
         raise NapoError(
@@ -145,8 +168,6 @@ def check_arguments(args: NaPOConfig, others: Mapping[str, Any]) -> None:
                 f"{name}.enabled is {given} in the DeepSpeed configuration, and bf16 of the run is "
                 f"{args.bf16}; leave {name} out of that file: the run's bf16 decides."
             )
-    for name in args.report_to:
-        require_reporter(name)
 
 
 def require_reporter(name: str) -> None:

@@ -14,6 +14,7 @@ from napo.errors import NapoError
 from napo.training.arguments import REFUSED, NaPOConfig, check_arguments, require_reporter
 from napo.training.run import train_run
 from napo.training.trainer import NaPOTrainer
+from napo.workspace.files import write_json
 
 # Settings that have their usual effect. A setting that a new version of transformers adds has to
 # be tried and put here or into `napo.training.arguments.REASONS`.
@@ -174,6 +175,18 @@ def test_a_deepspeed_configuration_of_another_precision_is_refused(
     result(error.value)
     args.deepspeed_plugin.deepspeed_config = {"bf16": {"enabled": "auto"}}
     check_arguments(args, {})
+
+
+@pytest.mark.kind("half precision that is not said")
+def test_a_deepspeed_file_with_fp16_is_refused_before_accelerate_does(
+    tmp_path, monkeypatch, result
+):
+    write_json(tmp_path / "engine.json", {"zero_optimization": {}, "fp16": {"enabled": True}})
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(tmp_path / "engine.json"))
+    with pytest.raises(NapoError, match=r"^fp16.enabled is True in the DeepSpeed") as error:
+        config(tmp_path, bf16=True)
+    result(error.value)
 
 
 @pytest.mark.kind("the machine's surroundings")
