@@ -53,7 +53,11 @@ class Pipeline:
         environment = {**cluster.environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         with open(self.output, "w") as output:
             self.process = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=subprocess.STDOUT
+                command,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # not nohup's
             )
 
     @property
@@ -105,7 +109,6 @@ def test_a_cancelled_job_ends_the_pipeline_with_slurms_word(cluster, tmp_path):
     assert f"napo: SLURM ended job {number} as CANCELLED; what is finished" in pipeline.text
 
 
-@pytest.mark.apart
 def test_a_notebooks_own_error_is_the_cause(cluster, tmp_path):
     figure = tmp_path / "figures" / "smallest" / "fig3.pdf"
     figure.mkdir(parents=True)  # a folder in the figure's place

@@ -167,7 +167,7 @@ def test_an_engine_gives_the_weights_of_one_process(runs, table, name):
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == "ZeRO-3" else pytest.param(name, marks=apart) for name in ENGINES]
+    "name", [name if name == "FSDP2" else pytest.param(name, marks=apart) for name in ENGINES]
 )
 def test_a_killed_run_is_resumed_to_the_same_bytes(runs, table, name):
     strategy, tune, _ = ENGINES[name]
