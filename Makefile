@@ -124,11 +124,14 @@ base-model: setup ## pretrain the tiny base model again and compare its scores
 bench: setup ## a training step's time and memory: TRL, the released layout, ours (13 minutes)
 	@$(BIN)/python -m bench.engine
 
-# uv keeps the versions and adds every hash that pip's index lists for them.
+# uv keeps the versions and adds every hash that pip's index lists for them. rfc3987-syntax, which
+# jsonschema asks for, would compile a grammar at each start of papermill (2 s), for formats that no
+# notebook has; jsonschema works without it.
 lock: setup ## write requirements.lock, hashes included, from what VENV holds
 	@test -x $(VENV)/lock/bin/uv \
 	  || { $(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install -q uv; }
-	@$(PIP) freeze --all --exclude-editable | sed 's/+cpu//' | grep -vE '^(napo|pip|wheel)\b' \
+	@$(PIP) freeze --all --exclude-editable | sed 's/+cpu//' | grep -vE \
+	  '^(napo|pip|wheel|rfc3987-syntax|lark)\b' \
 	  > $(VENV)/lock/pins.txt
 	@index=$${PIP_INDEX_URL:-$$($(PIP) config get global.index-url 2>/dev/null)}; \
 	  grep -v '^torch==' $(VENV)/lock/pins.txt | $${index:+env UV_DEFAULT_INDEX=$$index} \

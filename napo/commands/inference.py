@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from napo.commands.footprint import BYTES, LOGIT, Lengths, Shape
 from napo.config.variants import CORRUPTED, RESPONSES
-from napo.models.generate import FEATURE_BYTES, IMAGE_BATCH
+from napo.models.decoder import FEATURE_BYTES, IMAGE_BATCH
 
 if TYPE_CHECKING:
     from napo.config.profile import Decoding, Profile

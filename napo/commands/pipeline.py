@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from napo.stages.session import Session
 
 CONFIG_FILE = ".snakemake-config.json"
+# glibc gives memory back to the system after nearly every operation of a small model, and each
+# page of it is a fault the next time: 12 % of an evaluation. Bytes from which, and up to which, it
+# does not.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
 UP_TO_DATE = "Nothing to do, every result and figure is there"
 
 
@@ -192,7 +196,8 @@ def follow(call: Sequence[str], data: Path, jobs: Jobs) -> int:
     path = os.pathsep.join([programs, os.environ.get("PATH", "")])
     # This environment's kernel comes first, too: a user's kernel python3 may have another napo.
     kernels = os.pathsep.join([f"{sys.prefix}/share/jupyter", os.environ.get("JUPYTER_PATH", "")])
-    environment = {**os.environ, "PATH": path, "JUPYTER_PATH": kernels, "PYTHONUNBUFFERED": "1"}
+    environment = KEEP_MEMORY | os.environ
+    environment |= {"PATH": path, "JUPYTER_PATH": kernels, "PYTHONUNBUFFERED": "1"}
     log_path = data / "pipeline.log"
     with writing(log_path), open(log_path, "w", encoding="utf-8") as log:
         process = processes.start(call, data, environment)

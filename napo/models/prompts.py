@@ -25,6 +25,9 @@ from napo.workspace.pictures import rgb
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
+PIXEL_BYTES = 2**27  # of preprocessed images kept for the next seed
+_pixels: dict[tuple[Any, ...], dict[str, Any]] = {}  # processor, size and content -> pixels
+
 
 @dataclass(frozen=True)
 class PromptInputs:
@@ -146,13 +149,23 @@ def _generator(purpose: str, key: bytes) -> np.random.Generator:
 def image_pixels(processor: ProcessorMixin, image: Image.Image) -> dict[str, Any]:
     """Model inputs of one image; every stage uses this preprocessing.
 
-    Values that are no tensors (rows and columns of Idefics3) give the number of visual tokens.
+    Values that are no tensors (rows and columns of Idefics3) give the number of visual tokens. An
+    image is preprocessed once for all seeds, as long as `PIXEL_BYTES` hold all images so far; do
+    not change the tensors.
     """
+    image = prepared(processor, image)
+    key = processor, image.size, hashlib.sha256(image.tobytes()).digest()
+    if key in _pixels:
+        return _pixels[key]
     family = families.of_processor(processor)
     options = {"return_tensors": "pt", **family.image_arguments}
-    pixels = dict(processor.image_processor(images=[prepared(processor, image)], **options))
+    pixels = dict(processor.image_processor(images=[image], **options))
     for name in family.layout:
         pixels[name] = torch.as_tensor(pixels[name]).tolist()
+    size = sum(value.nbytes for value in pixels.values() if isinstance(value, torch.Tensor))
+    if size * len(_pixels) > PIXEL_BYTES:
+        _pixels.clear()
+    _pixels[key] = pixels
     return pixels
 
 

@@ -1,4 +1,5 @@
 import json
+import platform
 import shlex
 import sys
 from pathlib import Path
@@ -177,3 +178,15 @@ def test_jobs_find_this_environments_kernel_before_a_users_kernel_of_the_same_na
     assert pipeline.follow([sys.executable, "-c", code], tmp_path, Jobs(cores=1)) == 0
     place = (tmp_path / "pipeline.log").read_text().strip()
     assert Path(place).is_relative_to(sys.prefix)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_jobs_keep_the_memory_that_they_use_again(tmp_path, capsys):
+    code = (
+        "import resource; faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "bytearray(2**22); before = faults()\n"
+        "for _ in range(50): bytearray(2**22)\n"
+        "print(faults() - before)"
+    )
+    assert pipeline.follow([sys.executable, "-c", code], tmp_path, Jobs(cores=1)) == 0
+    assert int((tmp_path / "pipeline.log").read_text()) < 50

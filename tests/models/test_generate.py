@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 from source_fixtures import encoded
+from transformers.cache_utils import DynamicLayer
 
 import napo.models.generate
 from napo.config.profile import Decoding
 from napo.errors import NapoError
 from napo.models import families
 from napo.models.conversation import render
+from napo.models.decoder import ROOM, Decoder, RoomyLayer
 from napo.models.generate import Prompt, generate
 from napo.models.prompts import prompt_inputs
 
@@ -71,7 +73,7 @@ def batches(request, monkeypatch):
     """Both kinds of batches: without padding (CPU), and full with padding (GPU)."""
     original = napo.models.generate.batches
     if request.param == "padded":
-        padded = lambda lengths, size, equal: original(lengths, size, equal=False)  # noqa: E731
+        padded = lambda *given, equal: original(*given, equal=False)  # noqa: E731
         monkeypatch.setattr(napo.models.generate, "batches", padded)
 
 
@@ -133,8 +135,61 @@ def test_a_tiny_top_p_is_greedy(processor, model, prompts):
 
 def test_batches_group_similar_lengths_and_are_full_unless_equal_is_set():
     lengths = {0: 5, 1: 3, 2: 5, 3: 4, 4: 3, 5: 5}
-    assert list(napo.models.generate.batches(lengths, 4, equal=False)) == [[1, 4, 3, 0], [2, 5]]
-    assert list(napo.models.generate.batches(lengths, 2, equal=True)) == [[1, 4], [3], [0, 2], [5]]
+    batches = partial(napo.models.generate.batches, lengths, {n: n for n in lengths})
+    assert list(batches(4, equal=False)) == [[1, 4, 3, 0], [2, 5]]
+    assert list(batches(2, equal=True)) == [[1, 4], [3], [0, 2], [5]]
+
+
+def test_batches_keep_prompts_of_one_image_together():
+    lengths, images = {0: 5, 1: 3, 2: 5, 3: 3, 4: 9}, {0: 0, 1: 1, 2: 1, 3: 0, 4: 4}
+    batches = partial(napo.models.generate.batches, lengths, images)
+    assert list(batches(2, equal=False)) == [[3, 0], [1, 2], [4]]
+    assert list(batches(9, equal=True)) == [[3, 1], [0, 2], [4]]
+
+
+@pytest.fixture(scope="module")
+def questions():
+    """Three questions of different lengths about each of two images."""
+    rows, pictures = engine.rows(6, seed=8), [engine.picture(n) for n in range(2)]
+    texts = [" ".join([row["question"]] * (1 + n % 3)) for n, row in enumerate(rows)]
+    return [Prompt(text, pictures[n // 3]) for n, text in enumerate(texts)]
+
+
+@pytest.mark.usefixtures("batches")
+@pytest.mark.parametrize("size", [2, 6])
+def test_prompts_that_share_an_image_are_answered_as_if_alone(processor, model, questions, size):
+    decoding = Decoding(max_new_tokens=6)
+    alone = [generate(model, processor, [prompt], decoding)[0] for prompt in questions]
+    assert generate(model, processor, questions, decoding, batch_size=size) == alone
+
+
+def test_the_tokens_of_an_image_are_read_once_for_all_its_prompts(
+    processor, model, questions, monkeypatch
+):
+    read, original = [], Decoder.read
+    monkeypatch.setattr(
+        Decoder,
+        "read",
+        lambda self, embeddings, mask, cache: (
+            read.append(embeddings.shape[:2].numel()) or original(self, embeddings, mask, cache)
+        ),
+    )
+    same = [replace(prompt, text="is the cat red ?") for prompt in questions]
+    generate(model, processor, same, Decoding(max_new_tokens=1))
+    ids = prompt_inputs(processor, same[0].text, same[0].image).ids
+    head = len(ids) - ids[::-1].index(processor.image_token_id)
+    assert read == [2 * head, 6 * (len(ids) - head)]
+
+
+def test_keys_and_values_grow_as_the_librarys_do():
+    ours, theirs = RoomyLayer(), DynamicLayer()
+    for step in range(ROOM + 9):  # past the first room
+        states = torch.randn(2, 3, 2, 1 + step % 2, 4)  # keys and values of three sequences
+        for mine, its in zip(ours.update(*states), theirs.update(*states), strict=True):
+            assert torch.equal(mine, its)
+        if step == 5:
+            for layer in (ours, theirs):
+                layer.batch_select_indices(torch.tensor([2, 0, 0]))
 
 
 def test_each_image_passes_the_vision_tower_once(processor, model, prompts, monkeypatch):
@@ -155,8 +210,8 @@ def test_answers_do_not_depend_on_how_image_features_are_held(
 ):
     decoding = Decoding(max_new_tokens=5)
     expected = generate(model, processor, prompts, decoding)
-    monkeypatch.setattr("napo.models.generate.FEATURE_BYTES", 0)
-    monkeypatch.setattr("napo.models.generate.IMAGE_BATCH", 1)
+    monkeypatch.setattr("napo.models.decoder.FEATURE_BYTES", 0)
+    monkeypatch.setattr("napo.models.decoder.IMAGE_BATCH", 1)
     assert generate(model, processor, prompts, decoding) == expected
     other = replace(families.FAMILIES["llava"], shares_features=False)
     monkeypatch.setitem(families.FAMILIES, "llava", other)

@@ -4,6 +4,7 @@ import engine_fixtures as engine
 import pytest
 
 from napo.errors import NapoError
+from napo.models import prompts
 from napo.models.conversation import render
 from napo.models.generate import Prompt
 from napo.models.prompts import (
@@ -89,6 +90,22 @@ def test_padding_to_a_square_keeps_the_full_image(processor):
     assert padded.shape == (1, 3, 24, 24)
     # The bands above and below are the mean colour, hence 0 after normalisation.
     assert padded[0, :, :5].abs().max() < 0.05 and padded[0, :, 10:14].abs().max() > 0.5
+
+
+def test_equal_images_are_preprocessed_once_while_there_is_room(processor, monkeypatch):
+    calls, original = [], processor.image_processor
+    monkeypatch.setattr(prompts, "_pixels", {})
+    counting = lambda **given: calls.append(1) or original(**given)  # noqa: E731
+    monkeypatch.setattr(processor, "image_processor", counting)
+    first, same = (image_pixels(processor, engine.picture(5)) for _ in range(2))
+    assert same is first and len(calls) == 1
+    assert not first["pixel_values"].equal(
+        image_pixels(processor, engine.picture(6))["pixel_values"]
+    )
+    monkeypatch.setattr(prompts, "PIXEL_BYTES", 0)
+    image_pixels(processor, engine.picture(7))
+    assert image_pixels(processor, engine.picture(5))["pixel_values"].equal(first["pixel_values"])
+    assert len(calls) == 4
 
 
 @pytest.mark.parametrize("space_at_start", [True, False])
