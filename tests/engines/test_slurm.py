@@ -123,6 +123,7 @@ def test_a_partition_that_does_not_exist_is_told_by_slurm(cluster, tmp_path):
     assert "napo: SLURM refused the job: invalid partition specified: nope" in pipeline.text
 
 
+@pytest.mark.apart
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_cancels_the_submitted_jobs(cluster, tmp_path, stop):
     pipeline = Pipeline(cluster, tmp_path, "--partition", "gpu")
@@ -133,6 +134,7 @@ def test_an_interrupt_cancels_the_submitted_jobs(cluster, tmp_path, stop):
     assert pipeline.states() == ["CANCELLED"]
 
 
+@pytest.mark.apart
 def test_a_pending_job_is_shown_with_slurms_reason(cluster, tmp_path):
     stop_partition(cluster)
     pipeline = Pipeline(cluster, tmp_path, "--partition", "gpu")
@@ -142,6 +144,7 @@ def test_a_pending_job_is_shown_with_slurms_reason(cluster, tmp_path):
     pipeline.end(30)
 
 
+@pytest.mark.apart
 def test_a_gpu_job_asks_for_one_machine(cluster, tmp_path):
     stop_partition(cluster)
     pipeline = Pipeline(cluster, tmp_path, "--partition", "gpu", gpus=8)
