@@ -33,7 +33,7 @@ from napo.method.layout import EncodedRow, assemble
 from napo.method.logprobs import response_logprobs
 from napo.method.objective import Objective
 from napo.models import families
-from napo.models.generate import Decoder
+from napo.models.decoder import Decoder
 from napo.models.load import add_adapter, freeze_vision_tower
 from napo.models.prompts import PromptInputs
 from napo.training.run import lora_config

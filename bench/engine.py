@@ -225,7 +225,11 @@ def floor_seconds(count: int, negatives: int, threads: int) -> tuple[float, floa
 
 
 def generation(threads: int) -> dict[str, float]:
-    """Responses a second of the icon world's base model, in batches of 64 and one by one."""
+    """Responses a second.
+
+    Of the icon world's base model, in batches of 64 and one by one. Of the model of the paper's
+    shape, four tokens each, to eight questions about one image and about eight images.
+    """
     import torch
 
     from napo.config.profile import Decoding
@@ -244,6 +248,13 @@ def generation(threads: int) -> dict[str, float]:
             lambda p=prompts, n=size: generate(policy, tool, p, Decoding(), batch_size=n)
         )
         rates[str(size)] = len(prompts) / seconds
+    policy, tool, data = model(), processor(), rows(8, 1)
+    for images in (1, 8):
+        prompts = [Prompt(row["question"], data[n % images]["image"]) for n, row in enumerate(data)]
+        seconds = seconds_of(
+            lambda p=prompts: generate(policy, tool, p, Decoding(max_new_tokens=4))
+        )
+        rates[f"{images} images"] = len(prompts) / seconds
     return rates
 
 
@@ -326,6 +337,8 @@ def main() -> None:
         print(f"ours by {kind}: {', '.join(numbers)}")
     batched, single = rates["64"], rates["1"]
     print(f"generation: {batched:.0f} responses/s in batches of 64, {single:.0f} one by one")
+    shared, apart = rates["1 images"], rates["8 images"]
+    print(f"eight questions: {shared:.1f} responses/s about one image, {apart:.1f} about eight")
 
 
 if __name__ == "__main__":

@@ -15,15 +15,12 @@ from napo.config.settings import Model
 from napo.errors import NapoError, first_line
 from napo.models import families
 from napo.models.image_tokens import check_image_tokens
-from napo.workspace.files import fingerprint
 
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import GenerationConfig, PreTrainedConfig, ProcessorMixin
 
 DAMAGED = " (get its files again if they are damaged)"
-PROCESSOR_FILES = (".json", ".jinja", ".txt")
-_processors: dict[tuple[str, str, str], Any] = {}  # image mode, system, content of the files
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 EXAMPLE = "llava-hf/llava-1.5-7b-hf"
 # Model type and class of the authors' own formats -> the same model for transformers
@@ -42,8 +39,7 @@ def load_processor(
 ) -> ProcessorMixin:
     """The processor of a model folder, of a hub id, or of an adapter's base model.
 
-    `image_mode` and `system` belong to a profile: a saved processor does not keep them. Folders
-    with the same files give the same object, so that what is kept for one seed serves the next.
+    `image_mode` and `system` belong to a profile: a saved processor does not keep them.
 
     Raises:
         NapoError: when the files do not load, the family is unknown, the chat template cannot
@@ -55,16 +51,6 @@ def load_processor(
         path = base_of(Path(path))
     config = config_of(path)
     family = families.of_config(config)
-    key = None
-    if Path(path).is_dir():
-        files = [file for file in sorted(Path(path).iterdir()) if file.suffix in PROCESSOR_FILES]
-        key = (
-            image_mode,
-            system,
-            fingerprint({f.name: f.read_text("utf-8", "replace") for f in files}),
-        )
-    if key in _processors:
-        return _processors[key]
     with reported(f"The processor of {path} does not load{DAMAGED}"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # without torchvision the Pillow version is the right one
         loader = family.processor_class()
@@ -102,8 +88,6 @@ def load_processor(
     processor.chat_template = processor.chat_template or family.template or None
     processor.image_mode, processor.system = image_mode, system
     check_image_tokens(config, processor)
-    if key:
-        _processors[key] = processor
     return processor
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
 PIXEL_BYTES = 2**27  # of preprocessed images kept for the next seed
-_pixels: dict[tuple[Any, ...], dict[str, Any]] = {}  # processor, size and content -> pixels
+_pixels: dict[tuple[Any, ...], dict[str, Any]] = {}  # settings, size and content -> pixels
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,14 @@ def image_pixels(processor: ProcessorMixin, image: Image.Image) -> dict[str, Any
     not change the tensors.
     """
     image = prepared(processor, image)
-    key = processor, image.size, hashlib.sha256(image.tobytes()).digest()
-    if key in _pixels:
-        return _pixels[key]
     family = families.of_processor(processor)
     options = {"return_tensors": "pt", **family.image_arguments}
+    # Each seed has a processor of its own, and its settings may be changed: they are compared.
+    used = processor.image_processor
+    settings = f"{type(used).__name__} {options} {vars(used)}"
+    key = settings, image.size, hashlib.sha256(image.tobytes()).digest()
+    if key in _pixels:
+        return _pixels[key]
     pixels = dict(processor.image_processor(images=[image], **options))
     for name in family.layout:
         pixels[name] = torch.as_tensor(pixels[name]).tolist()

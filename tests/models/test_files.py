@@ -117,14 +117,6 @@ def test_an_adapters_folder_has_the_processor_of_its_base(base, tmp_path):
     assert type(processor).__name__ == "LlavaProcessor"
 
 
-def test_folders_with_the_same_files_give_one_processor(base, copy):
-    first = load_processor(base)
-    assert load_processor(copy) is first
-    assert load_processor(copy, image_mode="pad") is not first
-    (copy / "chat_template.jinja").write_text(f"Now: {first.chat_template}")
-    assert load_processor(copy).chat_template.startswith("Now: ")
-
-
 def test_a_processor_of_another_model_is_refused(copy):
     change(copy / "config.json", image_token_id=7)
     with pytest.raises(NapoError, match=r"image token has id 4 and its config.json says 7"):

@@ -92,20 +92,20 @@ def test_padding_to_a_square_keeps_the_full_image(processor):
     assert padded[0, :, :5].abs().max() < 0.05 and padded[0, :, 10:14].abs().max() > 0.5
 
 
-def test_equal_images_are_preprocessed_once_while_there_is_room(processor, monkeypatch):
-    calls, original = [], processor.image_processor
+def test_equal_images_are_preprocessed_once_for_processors_of_the_same_settings(monkeypatch):
     monkeypatch.setattr(prompts, "_pixels", {})
-    counting = lambda **given: calls.append(1) or original(**given)  # noqa: E731
-    monkeypatch.setattr(processor, "image_processor", counting)
-    first, same = (image_pixels(processor, engine.picture(5)) for _ in range(2))
-    assert same is first and len(calls) == 1
-    assert not first["pixel_values"].equal(
-        image_pixels(processor, engine.picture(6))["pixel_values"]
-    )
+    one, two = engine.processor(), engine.processor()
+    first = image_pixels(one, engine.picture(5))
+    assert image_pixels(two, engine.picture(5)) is first
+    other = image_pixels(one, engine.picture(6))["pixel_values"]
+    assert not other.equal(first["pixel_values"])
+    two.image_processor.image_mean = [0.1, 0.1, 0.1]
+    changed = image_pixels(two, engine.picture(5))["pixel_values"]
+    assert not changed.allclose(first["pixel_values"])
     monkeypatch.setattr(prompts, "PIXEL_BYTES", 0)
-    image_pixels(processor, engine.picture(7))
-    assert image_pixels(processor, engine.picture(5))["pixel_values"].equal(first["pixel_values"])
-    assert len(calls) == 4
+    image_pixels(one, engine.picture(7))
+    again = image_pixels(one, engine.picture(5))  # no room was left for it
+    assert again is not first and again["pixel_values"].equal(first["pixel_values"])
 
 
 @pytest.mark.parametrize("space_at_start", [True, False])
