@@ -121,8 +121,24 @@ base-model: setup ## pretrain the tiny base model again and compare its scores
 	@$(BIN)/papermill notebooks/00_icon_world.ipynb data/tiny/notebooks/00_icon_world-pretrained.ipynb \
 	  -p pretrain True -k python3 --log-output --no-progress-bar
 
-bench: setup ## a training step's time and memory: TRL, the released layout, ours (13 minutes)
+bench: setup data/bench/liger/.ready data/bench/flash-pref/.ready ## a training step's time and memory: TRL, the released layout, liger, flash-pref, ours
 	@$(BIN)/python -m bench.engine
+
+# liger's losses need no more than torch, its kernels would need triton.
+data/bench/liger/.ready: $(READY)
+	@$(BIN)/python -m venv data/bench/liger
+	@echo "import site; site.addsitedir('$$($(BIN)/python $(PURELIB))')" \
+	  > "$$(data/bench/liger/bin/python $(PURELIB))/venv.pth"
+	@data/bench/liger/bin/python -m pip --disable-pip-version-check install -q --no-deps liger-kernel==0.8.5
+	@touch $@
+
+# flash-pref wants transformers below 4.52, and torch only beside it.
+data/bench/flash-pref/.ready: $(READY)
+	@echo "Setting up data/bench/flash-pref (1.2 GB)"
+	@$(BIN)/python -m venv data/bench/flash-pref
+	@data/bench/flash-pref/bin/python -m pip --disable-pip-version-check install -q \
+	  flash-pref==0.1.1 pydantic pillow "$$(grep '^torch==' requirements.lock)"
+	@touch $@
 
 # uv keeps the versions and adds every hash that pip's index lists for them. rfc3987-syntax, which
 # jsonschema asks for, would compile a grammar at each start of papermill (2 s), for formats that no

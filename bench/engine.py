@@ -1,15 +1,18 @@
-"""Time and memory of a training step: TRL's DPOTrainer, the released layout, and ours.
+"""Time and memory of a training step: TRL's DPOTrainer, the released layout, liger, and ours.
 
     make bench            (python -m bench.engine)
 
 A step has two rows with the paper's three pairs; `bench.workload` describes the model. Each
 measurement is a process of its own, the implementations take turns, and the table shows medians.
-All use Trainer's default optimiser, fused AdamW.
+liger and flash-pref have one turn only. All use Trainer's default optimiser, fused AdamW.
 
 - trl: each pair is a row of `DPOTrainer`. TRL refuses cached reference log-probs for vision data,
   so its step contains the reference pass.
 - released: the layout of the released code, four padded sequences a row with all their logits; the
   reference is cached.
+- liger: the same sequences, `LigerFusedLinearDPOLoss` on their hidden states, without a reference.
+- flash-pref: the released layout with the prefix shared in feed-forward layers; it shares attention
+  in a CUDA kernel only. It runs transformers 4.51.
 - ours: one shared-prefix sequence a row, logits at response positions; the reference is cached.
 
 The floor is the time of the matrix products that no implementation can avoid, at the rate of a
@@ -24,7 +27,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +34,14 @@ from typing import Any
 
 import numpy as np
 
+from bench.anchors import (
+    flash_pref_step,
+    liger_step,
+    released_step,
+    save_batch,
+    step_of,
+    trl_step,
+)
 from bench.workload import (
     FEED_FORWARD,
     LAYERS,
@@ -49,119 +59,33 @@ from bench.workload import (
     rows,
 )
 
-IMPLEMENTATIONS = ("trl", "released", "ours")
+IMPLEMENTATIONS = ("trl", "released", "liger", "flash-pref", "ours")
+# Packages that the lock does not hold, and their Python.
+EXTRAS = {way: f"data/bench/{way}/bin/python" for way in ("liger", "flash-pref")}
 OUT = Path("data/bench/engine.json")
 
 
-def step_of(policy: Any, loss: Callable[[], Any]) -> Callable[[], None]:
-    """A function that does one step of fused AdamW on the trained parameters."""
-    import torch
-
-    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
-
-    def step() -> None:
-        loss().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def ours_step(count: int, negatives: int) -> Any:
+def ours_step(count: int, negatives: int) -> Callable[[], None]:
     """A function that does one step."""
     import torch
 
     from napo.method.logprobs import collate, response_logprobs
+    from napo.method.mask import choose_layout
 
     policy, tool = model(), processor()
     aim = objective(negatives)
-    batch = collate(rows(count, negatives), tool, aim.responses)
+    batch = collate(rows(count, negatives), tool, aim.responses, layout=choose_layout(policy))
     with torch.no_grad():
         reference = response_logprobs(policy, batch)
     return step_of(policy, lambda: aim(response_logprobs(policy, batch), reference).loss)
 
 
-def released_step(count: int, negatives: int) -> Any:
-    """One padded sequence a response, with its own copy of the image, and the logits of all."""
-    import torch
-    from torch.nn.functional import pad
-
-    from napo.method.tensors import LogProbs
-    from napo.models.prompts import prompt_inputs
-
-    policy, tool = model(), processor()
-    aim = objective(negatives)
-    data = rows(count, negatives)
-    sequences, labels, images = [], [], []
-    for name in aim.responses:
-        for row in data:
-            prompt = prompt_inputs(tool, row["question"], row["image"]).ids
-            answer = tool.tokenizer(row[name], add_special_tokens=False)["input_ids"] + [2]
-            sequences.append(prompt + answer)
-            labels.append([-100] * len(prompt) + answer)
-            images.append(row["image"])
-    length = max(map(len, sequences))
-    ids = torch.stack([pad(torch.tensor(s), (0, length - len(s))) for s in sequences])
-    targets = torch.stack([pad(torch.tensor(t), (0, length - len(t)), value=-100) for t in labels])
-    pixels = tool.image_processor(images=images, return_tensors="pt")["pixel_values"]
-    tokens = (targets != -100).sum(1).view(len(aim.responses), count).T
-
-    def logprobs() -> LogProbs:
-        logits = policy(
-            input_ids=ids, attention_mask=(ids != 0).long(), pixel_values=pixels, use_cache=False
-        ).logits[:, :-1]
-        after = targets[:, 1:]
-        picked = logits.log_softmax(-1).gather(2, after.clamp_min(0).unsqueeze(2)).squeeze(2)
-        sums = (picked * (after != -100)).sum(1)
-        return LogProbs(sums.view(len(aim.responses), count).T, tokens, aim.responses)
-
-    with torch.no_grad():
-        reference = logprobs()
-    return step_of(policy, lambda: aim(logprobs(), reference).loss)
-
-
-def trl_step(count: int, negatives: int) -> Any:
-    """TRL's step on one row a pair, and its reference pass alone, as two functions."""
-    from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
-
-    tool = processor()
-    pairs = []
-    for row in rows(count, negatives):
-        prompt = tool.apply_chat_template(
-            [
-                {
-                    "role": "user",
-                    "content": [{"type": "image"}, {"type": "text", "text": row["question"]}],
-                }
-            ],
-            add_generation_prompt=True,
-        )
-        for name in names(negatives):
-            texts = {"chosen": row["chosen"], "rejected": row[name]}
-            ended = {key: f"{text} </s>" for key, text in texts.items()}
-            pairs.append({"prompt": f"<s> {prompt}", "images": [row["image"]], **ended})
-    settings = DPOConfig(
-        output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=len(pairs),
-        max_length=None,
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-    )
-    trainer = DPOTrainer(
-        model(),
-        ref_model=model().eval(),
-        args=settings,
-        train_dataset=Dataset.from_list(pairs),
-        processing_class=tool,
-    )
-    policy = trainer.model.train()
-    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    step = step_of(policy, lambda: trainer.compute_loss(policy, batch))
-    return step, lambda: trainer.compute_ref_log_probs(trainer.ref_model, batch)
+STEPS = {
+    "released": released_step,
+    "liger": liger_step,
+    "flash-pref": flash_pref_step,
+    "ours": ours_step,
+}
 
 
 def work(way: str, count: int, negatives: int, steps: int, threads: int) -> dict[str, Any]:
@@ -172,10 +96,8 @@ def work(way: str, count: int, negatives: int, steps: int, threads: int) -> dict
     reference = None
     if way == "trl":
         step, reference = trl_step(count, negatives)
-    elif way == "released":
-        step = released_step(count, negatives)
     else:
-        step = ours_step(count, negatives)
+        step = STEPS[way](count, negatives)
     step()
     result: dict[str, Any] = {"seconds": [seconds_of(step) for _ in range(steps)]}
     if reference:
@@ -259,24 +181,36 @@ def generation(threads: int) -> dict[str, float]:
 
 
 def measure(way: str, count: int, negatives: int, steps: int, threads: int) -> dict[str, Any]:
-    """`work` in a process of its own."""
-    command = [sys.executable, "-m", "bench.engine", "--worker", way, "--rows", str(count)]
+    """`work` in a process of its own; the `reason`, if a package of `EXTRAS` does not run."""
+    python = EXTRAS.get(way) or sys.executable
+    command = [python, "-m", "bench.engine", "--worker", way, "--rows", str(count)]
     command += ["--negatives", str(negatives), "--steps", str(steps), "--threads", str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return {"reason": f"there is no {python}; call make bench"}
+    if not done.returncode:
+        return json.loads(done.stdout.splitlines()[-1])
+    if way not in EXTRAS:
         raise SystemExit(f"The measurement of {way} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return {"reason": done.stderr.splitlines()[-1]}
 
 
 def compare(rounds: int, steps: int, threads: int) -> dict[str, Any]:
     """The implementations in turns: medians of all steps and of the memory peaks."""
     results: dict[str, list[dict[str, Any]]] = {way: [] for way in IMPLEMENTATIONS}
+    save_batch(2, 3)
     for number in range(rounds):
         for way in IMPLEMENTATIONS:
+            if way in EXTRAS and number > 0:
+                continue
             results[way].append(measure(way, 2, 3, steps, threads))
             print(f"round {number + 1} {way}: {results[way][-1]}", flush=True)
     table = {}
     for way, runs in results.items():
+        if "reason" in runs[0]:
+            table[way] = runs[0]
+            continue
         table[way] = {
             "seconds": statistics.median(s for run in runs for s in run["seconds"]),
             "peak_mb": statistics.median(run["peak_mb"] for run in runs),
@@ -321,6 +255,9 @@ def main() -> None:
     OUT.write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(f"{'':10}{'s/step':>9}{'peak MB':>10}{'speed of ours':>15}{'memory of ours':>16}")
     for way, numbers in table.items():
+        if "reason" in numbers:
+            print(f"{way:10}does not run here: {numbers['reason']}")
+            continue
         faster = numbers["seconds"] / ours["seconds"]
         smaller = ours["peak_mb"] / numbers["peak_mb"]
         print(

@@ -69,8 +69,6 @@ def model() -> Any:
         LlavaForConditionalGeneration,
     )
 
-    from napo.models.load import freeze_vision_tower
-
     torch.manual_seed(0)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -92,14 +90,15 @@ def model() -> Any:
             bos_token_id=1,
             eos_token_id=2,
         ),
-        image_token_id=4,
+        image_token_index=4,
         image_seq_length=VISUAL,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         tie_word_embeddings=False,
     )
     built = LlavaForConditionalGeneration(config)
-    freeze_vision_tower(built)
+    for name, parameter in built.named_parameters():
+        parameter.requires_grad_("vision_tower" not in name)
     return built.train()
 
 
