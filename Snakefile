@@ -175,7 +175,9 @@ rule margin_distributions:
         PAPERMILL + "-r annotator {params.annotator}"
 
 
+# Training goes first, so that no core waits at the end for a run that begins late.
 rule train:
+    priority: 1
     input:
         pending(DATA + "/rows/manifest.json", DATA + "/reference/current.json"),
     output:
