@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from napo.method.layout import PROMPT, Batch
 from napo.models.load import has_axes, unwrap
 
-BLOCK = 256  # queries that sdpa takes at a time
-
 
 def position_ids(batch: Batch, model: nn.Module) -> Tensor:
     """Positions of a batch's tokens in the form that the unwrapped model takes.
@@ -66,38 +64,10 @@ def attention_mask(batch: Batch, model: nn.Module) -> Any:
     visible = same & (places[None, :] <= places[:, None])
     visible = visible[:, None]
     if attention == "sdpa":
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-        if ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward:
-            ALL_ATTENTION_FUNCTIONS.register("sdpa", sdpa_in_blocks)
-        visible.napo_blocks = True
         return visible
     dtype = next(model.parameters()).dtype
     hidden = torch.zeros(visible.shape, dtype=dtype, device=segments.device)
     return hidden.masked_fill(~visible, torch.finfo(dtype).min)
-
-
-def sdpa_in_blocks(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
-) -> tuple[Tensor, None]:
-    """transformers' sdpa. Under a long mask of `attention_mask`, each block of queries on its own.
-
-    sdpa also computes the pairs that a mask hides. A block needs no keys after its end, so this
-    leaves out nearly half of all pairs. Calls with other masks are the library's own.
-    """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward as sdpa
-
-    length = query.shape[2]
-    if length < 2 * BLOCK or not hasattr(mask, "napo_blocks"):
-        return sdpa(module, query, key, value, mask, **options)
-    blocks = []
-    for start in range(0, length, BLOCK):
-        end = start + BLOCK
-        queries, visible = query[:, :, start:end], mask[:, :, start:end, :end]
-        keys, values = key[:, :, :end], value[:, :, :end]
-        blocks.append(sdpa(module, queries, keys, values, visible, **options)[0])
-    return torch.cat(blocks, dim=1), None
 
 
 def choose_layout(model: nn.Module) -> str:

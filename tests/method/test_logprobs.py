@@ -6,7 +6,7 @@ import torch
 
 from napo.config.variants import CORRUPTED, RESPONSES
 from napo.errors import NapoError
-from napo.method import logprobs, mask
+from napo.method import logprobs
 from napo.method.layout import LAYOUTS
 from napo.method.logprobs import collate, response_logprobs
 from napo.method.tensors import LogProbs
@@ -117,28 +117,6 @@ def test_a_token_sees_no_other_row_of_its_sequence(processor, attention):
     assert moved[2].abs().max() > 0.1
     moved[2] = 0
     assert moved.abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("layout", ["packed", "shared"])
-def test_attention_in_blocks_changes_neither_values_nor_gradients(
-    processor, model, layout, monkeypatch
-):
-    batch, weight = collate(engine.rows(4), processor, ALL, layout=layout), model.lm_head.weight
-    keys, sdpa = [], torch.nn.functional.scaled_dot_product_attention
-
-    def recorded(query, key, value, **options):
-        keys.append(key.shape[2])
-        return sdpa(query, key, value, **options)
-
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded)
-    results = []
-    for size in (256, 5):
-        monkeypatch.setattr(mask, "BLOCK", size)
-        sums = response_logprobs(model, batch).sum
-        results.append((sums, torch.autograd.grad(sums.sum(), weight)[0]))
-    assert {5, 10, 15} < set(keys)
-    assert close(results[1][0], results[0][0], 1e-5)
-    assert torch.allclose(results[1][1], results[0][1], rtol=1e-4, atol=1e-5)
 
 
 def test_logits_in_chunks_change_neither_values_nor_gradients(processor, model):
