@@ -111,7 +111,7 @@ def flash_pref_step(count: int, negatives: int) -> Callable[[], None]:
     import torch
     from flash_pref import shared_prefix
 
-    policy, batch = model(), torch.load(BATCH)
+    policy, batch = model(), torch.load(BATCH, weights_only=True)
 
     def share() -> Any:
         return shared_prefix(
