@@ -94,13 +94,16 @@ test-engines: $(ENGINES)/.ready ## SLURM, DDP, FSDP2, DeepSpeed and QLoRA for re
 	@PATH="$(abspath $(BIN)):$$PATH" $(ENGINES)/bin/python -m pytest \
 	  $(if $(QUICK),-m "engines and not apart" -n 2 --dist loadfile,-m engines -s)
 
-# It sees the packages of VENV and adds those of the engines, so the lock stays what users need.
+# An environment that sees the packages of VENV and adds its own, so the lock stays what users need.
 PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+define beside
+@$(BIN)/python -m venv $(1) && echo "import site; site.addsitedir('$$($(BIN)/python $(PURELIB))')" \
+  > "$$($(1)/bin/python $(PURELIB))/venv.pth"
+endef
+
 $(ENGINES)/.ready: $(READY) Makefile
 	@echo "Setting up $(ENGINES)"
-	@$(BIN)/python -m venv $(ENGINES)
-	@echo "import site; site.addsitedir('$$($(BIN)/python $(PURELIB))')" \
-	  > "$$($(ENGINES)/bin/python $(PURELIB))/venv.pth"
+	$(call beside,$(ENGINES))
 	@$(ENGINES)/bin/python -m pip --disable-pip-version-check install -q \
 	  deepspeed==0.19.8 bitsandbytes==0.50.2 snakemake-executor-plugin-slurm==2.8.0
 	@touch $@
@@ -121,18 +124,16 @@ base-model: setup ## pretrain the tiny base model again and compare its scores
 	@$(BIN)/papermill notebooks/00_icon_world.ipynb data/tiny/notebooks/00_icon_world-pretrained.ipynb \
 	  -p pretrain True -k python3 --log-output --no-progress-bar
 
-bench: setup data/bench/liger/.ready data/bench/flash-pref/.ready ## a training step's time and memory: TRL, the released layout, liger, flash-pref, ours
+bench: setup data/bench/liger/.ready data/bench/flash-pref/.ready ## a training step's time and memory: ours and four others
 	@$(BIN)/python -m bench.engine
 
-# liger's losses need no more than torch, its kernels would need triton.
+# liger's losses need torch only; its kernels would need triton, which --no-deps leaves out.
 data/bench/liger/.ready: $(READY)
-	@$(BIN)/python -m venv data/bench/liger
-	@echo "import site; site.addsitedir('$$($(BIN)/python $(PURELIB))')" \
-	  > "$$(data/bench/liger/bin/python $(PURELIB))/venv.pth"
+	$(call beside,data/bench/liger)
 	@data/bench/liger/bin/python -m pip --disable-pip-version-check install -q --no-deps liger-kernel==0.8.5
 	@touch $@
 
-# flash-pref wants transformers below 4.52, and torch only beside it.
+# flash-pref needs transformers below 4.52, so it has an environment of its own.
 data/bench/flash-pref/.ready: $(READY)
 	@echo "Setting up data/bench/flash-pref (1.2 GB)"
 	@$(BIN)/python -m venv data/bench/flash-pref

@@ -171,12 +171,12 @@ def generation(threads: int) -> dict[str, float]:
         )
         rates[str(size)] = len(prompts) / seconds
     policy, tool, data = model(), processor(), rows(8, 1)
-    for images in (1, 8):
+    for name, images in (("one image", 1), ("eight images", 8)):
         prompts = [Prompt(row["question"], data[n % images]["image"]) for n, row in enumerate(data)]
         seconds = seconds_of(
             lambda p=prompts: generate(policy, tool, p, Decoding(max_new_tokens=4))
         )
-        rates[f"{images} images"] = len(prompts) / seconds
+        rates[name] = len(prompts) / seconds
     return rates
 
 
@@ -274,7 +274,7 @@ def main() -> None:
         print(f"ours by {kind}: {', '.join(numbers)}")
     batched, single = rates["64"], rates["1"]
     print(f"generation: {batched:.0f} responses/s in batches of 64, {single:.0f} one by one")
-    shared, apart = rates["1 images"], rates["8 images"]
+    shared, apart = rates["one image"], rates["eight images"]
     print(f"eight questions: {shared:.1f} responses/s about one image, {apart:.1f} about eight")
 
 

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from napo.stages.session import Session
 
 CONFIG_FILE = ".snakemake-config.json"
-# glibc gives memory back to the system after nearly every operation of a small model, and each
-# page of it is a fault the next time: 12 % of an evaluation. Bytes from which, and up to which, it
-# does not.
+# glibc returns memory to the system after nearly every operation of a small model, and has to fetch
+# it again for the next one: 12 % of an evaluation. With these limits (bytes) it keeps the memory.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
 UP_TO_DATE = "Nothing to do, every result and figure is there"
 

@@ -189,12 +189,13 @@ class Decoder:
             RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
         ]
         rows = [inputs[index].ids for index in indices]
-        heads: dict[tuple[int, tuple[int, ...]], int] = {}  # image and its tokens -> an index
-        owners = []
+        heads: dict[tuple[int, tuple[int, ...]], int] = {}  # image, beginning -> an index
+        owners = []  # the key in `heads` of each prompt
         for index, row in zip(indices, rows, strict=True):
             end = len(row) - row[::-1].index(self.visual) if index in features else 0
             owners.append((id(inputs[index].pixels), tuple(row[:end])))
             heads.setdefault(owners[-1], index)
+        # Nothing is shared, or a prompt without an image has no beginning to read first.
         if len(heads) == len(rows) or any(index not in features for index in indices):
             ids, mask = self.padded(rows)
             images = [features[index] for index in indices if index in features]
