@@ -122,9 +122,8 @@ def rows(count: int, negatives: int) -> list[dict[str, Any]]:
 
 
 def names(negatives: int) -> tuple[str, ...]:
-    """Names of `negatives` dispreferred responses."""
-    more = (f"more_{number}" for number in range(3, negatives))
-    return (*RESPONSES[1:], *more)[:negatives]
+    """Names of `negatives` dispreferred responses, three at most."""
+    return RESPONSES[1:][:negatives]
 
 
 def objective(negatives: int) -> Any:
