@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "napo.method.losses": (
         "reward_margin", "dpo_loss", "napo_loss", "mae_loss", "robustness_coefficient",
-        "dynamic_weights",
+        "dynamic_weights", "pair_weights", "pair_coefficients",
     ),
     "napo.method.other_losses": ("cdpo_loss", "rdpo_loss", "ipo_loss", "drdpo_loss", "ropo_loss"),
     "napo.method.objective": ("Objective", "ObjectiveOutput"),

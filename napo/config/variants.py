@@ -19,8 +19,9 @@ CORRUPTED = "chosen_corrupted"  # the chosen response to a corrupted image (mDPO
 
 MARGINS = ("reward", "log_ratio", "mean_log_ratio", "own_reward")
 AVERAGES = ("sum", "mean")
-Q_RULES = ("paper", "released")
-GAMMA_RULES = ("margin", "uniform", "none", "fixed")
+Q_RULES = ("paper", "released")  # of a profile
+OWN_Q_RULES = (*Q_RULES, "per-pair", "posterior")  # of a variant
+GAMMA_RULES = ("margin", "mean-margin", "tempered", "uniform", "none", "fixed", "per-pair")
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,15 @@ class Variant(Entry):
     Attributes:
         name: its name in profiles, folders, tables and figures.
         terms: the terms, in the order of the weights.
-        gamma: "margin" (Eq. 13), "uniform" (1 / terms), "none" (a plain sum) or "fixed".
+        gamma: "margin" (Eq. 13), "mean-margin" (Eq. 13 with psi_mean), "tempered" (Eq. 13 with
+            shares of margin^temper), "uniform" (1 / terms), "none" (a plain sum), "fixed", or
+            "per-pair" (a plain sum in which each pair has a weight from its own margin).
         weights: the weights for gamma "fixed".
-        q_rule: "paper" (Eq. 12) or "released"; empty: the profile's.
+        temper: the power of gamma "tempered", in (0, 1].
+        q_rule: "paper" (Eq. 12), "released", "per-pair" (Eq. 12 for each pair, its margin divided
+            by the spread of the margins), or "posterior" (the probability that the labelled
+            samples give a pair to be noise; terms without labels keep the profile's rule); empty:
+            the profile's.
         pick_one: each optimiser step uses one of the terms, with weight 1 (Table 3's "random").
         sft: weight of a supervised term: minus the mean log-prob of the chosen response's tokens
             (as in RPO, Pang et al. 2024, Eq. 2).
@@ -123,6 +130,7 @@ class Variant(Entry):
     terms: tuple[Term, ...]
     gamma: str = "margin"
     weights: tuple[float, ...] = ()
+    temper: float = 0.5
     q_rule: str = ""
     pick_one: bool = False
     sft: float = 0.0
@@ -142,8 +150,10 @@ class Variant(Entry):
             raise NapoError(f"Two terms of {self.name} have the same name; set Term.name.")
         if self.gamma not in GAMMA_RULES:
             raise unknown("gamma rule", self.gamma, GAMMA_RULES)
-        if self.q_rule and self.q_rule not in Q_RULES:
-            raise unknown("q rule", self.q_rule, Q_RULES)
+        if self.q_rule and self.q_rule not in OWN_Q_RULES:
+            raise unknown("q rule", self.q_rule, OWN_Q_RULES)
+        if not 0 < self.temper <= 1:
+            raise NapoError(f"temper of {self.name} is {self.temper}; it must lie in (0, 1].")
         if self.gamma == "fixed" and len(self.weights) != len(self.terms):
             raise NapoError(
                 f"gamma is fixed with {len(self.weights)} weights for {len(self.terms)} terms; "
@@ -160,8 +170,10 @@ class Variant(Entry):
 
         The code of a function is not part of it.
         """
-        display = ("name", "title", "tables", "row", "baseline", "colour")
-        fields = {key: value for key, value in asdict(self).items() if key not in display}
+        left_out = ["name", "title", "tables", "row", "baseline", "colour"]
+        if self.gamma != "tempered":
+            left_out.append("temper")
+        fields = {key: value for key, value in asdict(self).items() if key not in left_out}
         losses = {term.loss: LOSSES[term.loss] for term in self.terms}
         return {**fields, "losses": {k: [v.function, v.margin] for k, v in losses.items()}}
 
@@ -278,6 +290,36 @@ for _variant in (
     Variant(
         "A1-sft", _all_three(), sft=0.1, row="A1 and 0.1 × SFT on the chosen response",
         baseline=True,
+    ),
+    # Eqs. 12 and 13 read in other ways
+    Variant(
+        "dpo-pair", (_REJECTED,), "per-pair", title="DPO with a weight for each pair",
+        row="DPO on the rejected pair, weight per pair", baseline=True,
+    ),
+    Variant(
+        "dpo-pair-q", (replace(_REJECTED, loss="napo"),), "none", q_rule="per-pair",
+        title="NaPO on RLAIF-V's pairs with a q for each pair",
+        row="NaPO on the rejected pair, q per pair", baseline=True,
+    ),
+    Variant(
+        "A2-pair", _all_three(), "per-pair", title="A2 with a weight for each pair",
+        row="A2, weight per pair", baseline=True,
+    ),
+    Variant(
+        "A2-pair-q", _all_three(), "none", q_rule="per-pair", title="A2 with a q for each pair",
+        row="A2, q per pair", baseline=True,
+    ),
+    Variant(
+        "A1-posterior", _all_three(), q_rule="posterior",
+        title="A1 with q from the labelled samples", row="A1, q from 100 labels", baseline=True,
+    ),
+    Variant(
+        "A1-mean-gamma", _all_three(), "mean-margin", title="A1 with gamma from psi_mean",
+        row="A1, γ from ψ per token", baseline=True,
+    ),
+    Variant(
+        "A1-tempered", _all_three(), "tempered", title="A1 with gamma of margin^0.5",
+        row="A1, γ of margin^0.5", baseline=True,
     ),
 ):  # fmt: skip
     register(_variant)

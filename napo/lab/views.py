@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from napo import stages
 from napo.config.benchmarks import Metric, details, metrics
 from napo.config.settings import Model
-from napo.config.variants import RESPONSES
+from napo.config.variants import BIASED, RESPONSES, Term
 from napo.data import sources
 from napo.stages.session import Session
 from napo.workspace.files import finished_files, read_json
@@ -104,13 +104,18 @@ def objective(session: Session, variant: str) -> pd.DataFrame:
     from napo.config.variants import VARIANTS
 
     entry = VARIANTS[variant]
-    q_rule = entry.q_rule or session.profile.training.q_rule
-    rule = "Eq. 12" if q_rule == "paper" else "released rule"
-    weights = {"margin": "γ of Eq. 13", "uniform": f"1/{len(entry.terms)}", "none": "1"}
+    weights = {
+        "margin": "γ of Eq. 13",
+        "mean-margin": "γ of Eq. 13, ψ_mean",
+        "tempered": f"γ of Eq. 13, ψ^{entry.temper:g}",
+        "uniform": f"1/{len(entry.terms)}",
+        "none": "1",
+        "per-pair": "1 + tanh(ψ / spread) of each pair",
+    }
     rows = []
     for index, term in enumerate(entry.terms):
         weight = f"{entry.weights[index]:g}" if entry.gamma == "fixed" else weights[entry.gamma]
-        q = f"{rule}, ψ_{term.average}, α {term.alpha:g}" if term.q is None else f"{term.q:g}"
+        q = _coefficient(term, entry.q_rule, session.profile.training.q_rule)
         rows.append(
             {
                 "term": term.name,
@@ -122,6 +127,19 @@ def objective(session: Session, variant: str) -> pd.DataFrame:
     if entry.sft:
         rows.append({"term": "chosen", "loss": "sft", "q": "", "weight": f"{entry.sft:g}"})
     return pd.DataFrame(rows).set_index("term")
+
+
+def _coefficient(term: Term, own_rule: str, profiles_rule: str) -> str:
+    """The q of a term in words, under a variant's rule or else the profile's."""
+    if term.q is not None:
+        return f"{term.q:g}"
+    if own_rule == "per-pair":
+        return "σ(-2 ψ / spread) of each pair"
+    if own_rule == "posterior" and term.response in BIASED:
+        return "probability of noise of each pair"
+    rule = profiles_rule if own_rule in ("", "posterior") else own_rule
+    rule = "Eq. 12" if rule == "paper" else "released rule"
+    return f"{rule}, ψ_{term.average}, α {term.alpha:g}"
 
 
 def training_summary(records: pd.DataFrame) -> pd.DataFrame:
@@ -137,7 +155,7 @@ def training_summary(records: pd.DataFrame) -> pd.DataFrame:
         part = records[records["step"] == step]
         for term in terms:
             row = {"step": when, "term": term}
-            for name in ("psi_sum", "psi_mean", "q", "gamma", "loss"):
+            for name in ("psi_sum", "psi_mean", "q", "gamma", "weight", "loss"):
                 if f"{term}_{name}" in part:
                     row[name] = part[f"{term}_{name}"].mean()
             row["accuracy"] = (part[f"{term}_psi_sum"] > 0).mean()

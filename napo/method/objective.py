@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import inf
@@ -34,7 +34,10 @@ class ObjectiveOutput:
         loss: a scalar with gradient, the mean over this process's rows.
         records: without gradient. `<response>_logp` and `loss` have shape (batch,). Each term has
             `<term>_psi_sum`, `<term>_psi_mean` and `<term>_loss` of shape (batch,), a scalar
-            `<term>_gamma` and, if its loss takes q, a scalar `<term>_q`.
+            `<term>_gamma` and, if its loss takes q, `<term>_q`: a scalar, or of shape (batch,)
+            under the rules "per-pair" and "posterior". The loss is the one before its weights.
+            Where pairs are read one by one, `<term>_spread` is the scalar that was used (before
+            its lower limit), and `<term>_weight` of shape (batch,) the weight for gamma "per-pair".
     """
 
     loss: Tensor
@@ -69,7 +72,14 @@ class Objective:
     def definition(self) -> dict[str, Any]:
         """Everything that the loss depends on, as values that JSON can hold."""
         q_rule = self.variant.q_rule or self.q_rule
+        if q_rule == "posterior":
+            q_rule = f"posterior, else {self.q_rule}"
         return {**self.variant.definition(), "beta": self.beta, "q_rule": q_rule}
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether a weight or a q is each pair's own, from its margin over the spread of all."""
+        return "per-pair" in (self.variant.gamma, self.variant.q_rule)
 
     def __call__(
         self,
@@ -79,12 +89,15 @@ class Objective:
         step: int = 0,
         seed: int = 0,
         noise: float = ROUNDING,
+        progress: float = 1.0,
+        spreads: Sequence[float] | None = None,
+        posterior: Mapping[str, Tensor] | None = None,
     ) -> ObjectiveOutput:
         """The loss of a batch and its records.
 
         q and gamma come from margins averaged over the batch of all processes. They carry no
         gradient. Margins that may be noise count as 0 in them: gamma is then uniform, and q that
-        of margin 0.
+        of margin 0. Weights and q of single pairs come from their own margins, in the same way.
 
         Args:
             policy: log-probs under the model in training.
@@ -92,9 +105,14 @@ class Objective:
             step: the optimiser step, for `pick_one`.
             seed: the run's seed, for `pick_one`.
             noise: a batch average of psi_sum up to this may be noise, as may their total; in nats.
+            progress: the share of the run that is done, for the ramp of the weights of pairs.
+            spreads: the running spread of |psi_sum| of each term, in nats, for weights and q of
+                pairs (`losses.running_spread`); by default this batch's mean over all processes.
+            posterior: response -> each row's probability that it is noise, shape (batch,), for the
+                q rule "posterior".
 
         Raises:
-            NapoError: if a response was not scored.
+            NapoError: if a response was not scored, or the posterior is missing.
         """
         terms = self.variant.terms
         psi_sums, psi_means = zip(
@@ -104,19 +122,24 @@ class Objective:
             torch.stack([psi.detach().mean() for psi in (*psi_sums, *psi_means)])
         )
         mean_psi_sums, mean_psi_means = batch_means.chunk(2)
-        gammas = self.weights(mean_psi_sums, step, seed, noise)
+        gammas = self.weights(mean_psi_sums, mean_psi_means, step, seed, noise)
         is_noise = mean_psi_sums.abs() <= noise  # false for NaN, which must reach the loss
         averages = {
             "sum": mean_psi_sums.masked_fill(is_noise, 0.0),
             "mean": mean_psi_means.masked_fill(is_noise, 0.0),
         }
+        by_pair = self.spreads(psi_sums, spreads) if self.reads_pairs else [None] * len(terms)
         records = {f"{name}_logp": policy.of(name)[0].detach() for name in self.responses}
         total = torch.zeros_like(psi_sums[0])
         for index, (term, psi, psi_mean) in enumerate(zip(terms, psi_sums, psi_means, strict=True)):
             per_token = LOSSES[term.loss].margin == "mean_log_ratio"
-            margins = psi_mean if per_token else psi
-            value, q = self.term_loss(term, margins, averages[term.average][index])
-            total = total + gammas[index] * value
+            certain = psi.detach().masked_fill(psi.detach().abs() <= noise, 0.0)
+            q = None
+            if "q" in loss_function(LOSSES[term.loss])[1]:
+                average = averages[term.average][index]
+                q = self.coefficient(term, average, certain, by_pair[index], posterior)
+            value = self.term_loss(term, psi_mean if per_token else psi, q)
+            weight = gammas[index]
             records |= {
                 f"{term.name}_psi_sum": psi.detach(),
                 f"{term.name}_psi_mean": psi_mean.detach(),
@@ -125,6 +148,14 @@ class Objective:
             }
             if q is not None:
                 records[f"{term.name}_q"] = q
+            if self.reads_pairs:
+                records[f"{term.name}_spread"] = by_pair[index]
+            if self.variant.gamma == "per-pair":
+                ramp = min(1.0, progress / losses.RAMP)
+                pair_weights = losses.pair_weights(certain, by_pair[index], ramp)
+                records[f"{term.name}_weight"] = pair_weights
+                weight = weight * pair_weights
+            total = total + weight * value
         if self.variant.sft:
             likelihood_loss = -policy.of("chosen")[1]
             total = total + self.variant.sft * likelihood_loss
@@ -150,8 +181,10 @@ class Objective:
             losses.reward_margin(*logps, beta=self.beta).to(logps[0].dtype) for logps in columns
         )
 
-    def weights(self, mean_psi_sums: Tensor, step: int, seed: int, noise: float) -> Tensor:
-        """gamma of each term from the batch averages of psi_sum; both have shape (terms,)."""
+    def weights(
+        self, mean_psi_sums: Tensor, mean_psi_means: Tensor, step: int, seed: int, noise: float
+    ) -> Tensor:
+        """gamma of each term from the batch averages of psi; all have shape (terms,)."""
         variant = self.variant
         if variant.pick_one:
             # All processes and micro-batches of a step draw the same term.
@@ -161,27 +194,65 @@ class Objective:
             return weights
         if variant.gamma == "fixed":
             return mean_psi_sums.new_tensor(variant.weights)
-        return losses.dynamic_weights(mean_psi_sums, rule=variant.gamma, floor=noise)
+        if variant.gamma == "per-pair":
+            return torch.ones_like(mean_psi_sums)
+        if variant.gamma == "mean-margin":
+            # The summed margins say what is noise, as they do for q.
+            means = mean_psi_means.masked_fill(mean_psi_sums.sum() <= noise, 0.0)
+            return losses.dynamic_weights(means)
+        return losses.dynamic_weights(mean_psi_sums, variant.gamma, noise, variant.temper)
 
-    def term_loss(
-        self, term: Term, psi: Tensor, batch_margin: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Loss of a term, and its q if the loss takes one.
+    def spreads(self, psi_sums: Sequence[Tensor], given: Sequence[float] | None) -> Tensor:
+        """The spread of each term's margins, as given or of this batch; shape (terms,)."""
+        if given is not None:
+            return psi_sums[0].new_tensor(given)
+        return mean_over_processes(torch.stack([psi.detach().abs().mean() for psi in psi_sums]))
+
+    def coefficient(
+        self,
+        term: Term,
+        batch_margin: Tensor,
+        psi: Tensor,
+        spread: Tensor | None,
+        posterior: Mapping[str, Tensor] | None,
+    ) -> Tensor:
+        """q of a term: a scalar, or of shape (batch,) where each pair has its own.
 
         Args:
             term: the term.
-            psi: its margins, psi_sum or psi_mean as its loss says; shape (batch,), as is the loss.
             batch_margin: batch average of psi_sum or psi_mean, as the term says; a scalar.
+            psi: psi_sum of each pair, shape (batch,).
+            spread: the spread of the term's psi_sum, a scalar.
+            posterior: as in `__call__`.
+        """
+        rule = self.variant.q_rule or self.q_rule
+        if term.q is not None:
+            return torch.full_like(batch_margin, term.q)
+        if rule == "per-pair":
+            return losses.pair_coefficients(psi, spread)
+        if rule == "posterior":
+            if posterior is None:
+                raise NapoError(
+                    f"{self.variant.name} takes q from the labelled samples, and the rows have no "
+                    "probabilities of noise; give posterior, or columns such as "
+                    "language_biased_noise."
+                )
+            if term.response in posterior:
+                return posterior[term.response].to(psi.dtype).clamp(*losses.Q_RANGE["paper"])
+            rule = self.q_rule
+        margin = batch_margin / self.beta if rule == "released" else batch_margin
+        return losses.robustness_coefficient(margin, term.alpha, rule)
+
+    def term_loss(self, term: Term, psi: Tensor, q: Tensor | None) -> Tensor:
+        """Loss of a term, shape (batch,).
+
+        Args:
+            term: the term.
+            psi: its margins, psi_sum or psi_mean as its loss says; shape (batch,).
+            q: its coefficient, if the loss takes one.
         """
         entry = LOSSES[term.loss]
         function, parameters = loss_function(entry)
-        q = None
-        if "q" in parameters and term.q is not None:
-            q = torch.full_like(batch_margin, term.q)
-        elif "q" in parameters:
-            rule = self.variant.q_rule or self.q_rule
-            margin = batch_margin / self.beta if rule == "released" else batch_margin
-            q = losses.robustness_coefficient(margin, term.alpha, rule)
         arguments = {
             "q": q,
             "beta": self.beta,
@@ -197,7 +268,7 @@ class Objective:
                 f"The loss {term.loss} does not return one value for each pair; let "
                 f"{entry.function} return a tensor of the shape of its margins."
             )
-        return loss, q
+        return loss
 
 
 @cache

@@ -7,7 +7,8 @@ schedule, precision and processes are those of `transformers` and `accelerate`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import fsum, inf
 from pathlib import Path
@@ -21,6 +22,7 @@ from transformers import TrainerCallback
 from napo.config.variants import VARIANTS
 from napo.errors import NapoError
 from napo.method import logprobs
+from napo.method.losses import running_spread
 from napo.method.mask import choose_layout
 from napo.method.objective import ROUNDING, Objective, mean_over_processes, mean_records
 from napo.models.load import (
@@ -48,7 +50,7 @@ IDENTITY = (  # settings that a resumed run must share with its checkpoint
 
 
 class StepCallback(TrainerCallback):
-    """Tells sampler and records where a run starts, and measures noise after its first step."""
+    """Tells sampler and records where a run starts, and measures margins after each step."""
 
     def __init__(self, trainer: NaPOTrainer) -> None:
         self.trainer = trainer
@@ -57,9 +59,12 @@ class StepCallback(TrainerCallback):
         """Records start at the first step of this call."""
         self.trainer.recent_records.clear()
         self.trainer.records.restart(state.global_step)
+        self.trainer.spreads = [0.0] * len(self.trainer.spreads)
         if state.global_step > 0:
             records = read_records(Path(args.output_dir))
             self.trainer.measure_noise(records[records["step"] == 0].to_dict("list"))
+            last = records[records["step"] == state.global_step - 1].to_dict("list")
+            self.trainer.measure_spreads(state.global_step - 1, last)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The sampler shuffles anew; a resumed run begins inside an epoch."""
@@ -67,8 +72,13 @@ class StepCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The records of the first step show how far margins lie from 0 by rounding alone."""
-        if state.global_step == 1:
-            self.trainer.measure_noise(self.trainer.records.columns)
+        columns, step = self.trainer.records.columns, state.global_step - 1
+        if step == 0:
+            self.trainer.measure_noise(columns)
+        elif self.trainer.objective.reads_pairs:
+            first = bisect_left(columns["step"], step)
+            rows = {name: values[first:] for name, values in columns.items()}
+            self.trainer.measure_spreads(step, rows)
 
 
 class NaPOTrainer(ResumableTrainer):
@@ -187,6 +197,7 @@ class NaPOTrainer(ResumableTrainer):
         self.objective = objective
         self.loss_is_scaled_for_ga = False  # the loss is a mean over the micro-batch
         self.margin_noise = ROUNDING
+        self.spreads = [0.0] * len(objective.variant.terms)  # running means of |psi_sum|
         self.records = Records(Path(args.output_dir) / "records")
         self.recent_records: list[dict[str, Tensor]] = []  # since the last report
         seed = args.seed if args.data_seed is None else args.data_seed
@@ -216,6 +227,27 @@ class NaPOTrainer(ResumableTrainer):
         means = [fsum(map(abs, values)) / len(values) for values in psi_sums]
         total = mean_over_processes(torch.tensor(means, device=self.args.device)).sum().item()
         self.margin_noise = max(ROUNDING, float(f"{total:.2e}"))
+
+    def measure_spreads(self, step: int, records: Mapping[str, list[float]]) -> None:
+        """Set `spreads` from the records of a step, for the next one.
+
+        They change once a step and not with each micro-batch: so the loss of a pair does not depend
+        on how a batch is divided over micro-batches and processes. The records hold the values
+        that a step used, in float32, so that a resumed run goes on with the same bits. The first
+        step does not count: no weight has moved, so its margins are rounding.
+        """
+        if step == 0 or not self.objective.reads_pairs:
+            return
+        names = [term.name for term in self.objective.variant.terms]
+        sizes = [records[f"{name}_psi_sum"] for name in names]
+        local = [fsum(map(abs, values)) / len(values) for values in sizes]
+        means = mean_over_processes(
+            torch.tensor(local, dtype=torch.float64, device=self.args.device)
+        ).tolist()
+        used = [records[f"{name}_spread"][0] for name in names]
+        pairs = zip(used, means, strict=True)
+        spreads = [running_spread(spread, mean, step) for spread, mean in pairs]
+        self.spreads = torch.tensor(spreads, dtype=torch.float32).tolist()
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of rows, in the order of the sampler."""
@@ -256,7 +288,13 @@ class NaPOTrainer(ResumableTrainer):
             tolerance = 0.1 if half else 1e-3
         check_log_probs(policy, batch, tolerance, self.args.reference == "adapter_off")
         output = self.objective(
-            policy, batch.reference, step=step, seed=self.args.seed, noise=noise
+            policy,
+            batch.reference,
+            step=step,
+            seed=self.args.seed,
+            noise=noise,
+            progress=step / max(1, self.state.max_steps),
+            spreads=self.spreads,
         )
         if not output.loss.isfinite():
             raise Diverged("The loss is not finite")

@@ -87,7 +87,9 @@ class ObjectiveDPOTrainer(DPOTrainer):
             policy_sums, base_sums, tokens = 0 * policy_sums, 0 * base_sums, tokens.clamp(1, 1)
         policy = LogProbs(policy_sums, tokens, PAIR)
         reference = LogProbs(base_sums, tokens, PAIR)
-        output = self.objective(policy, reference, step=self.state.global_step)
+        step, steps = self.state.global_step, self.state.max_steps
+        progress = step / max(1, steps)  # for weights of pairs, by the spread of their own batch
+        output = self.objective(policy, reference, step=step, progress=progress)
         loss = output.loss if some else 0 * output.loss
         if not loss.isfinite():
             raise NapoError(

@@ -38,6 +38,12 @@ def test_titles_and_colours_are_not_part_of_the_definition():
     assert plain.definition() == dressed.definition()
 
 
+def test_the_power_is_part_of_the_definition_of_tempered_weights_only():
+    terms = (Term("rejected"),)
+    assert "temper" not in Variant("x", terms, temper=0.3).definition()
+    assert Variant("x", terms, "tempered", temper=0.3).definition()["temper"] == 0.3
+
+
 def test_the_responses_begin_with_the_chosen_one_and_repeat_none():
     terms = (Term("rejected"), Term("chosen", "anchor"), Term("rejected", name="again"))
     assert Variant("x", terms).responses == ("chosen", "rejected")
@@ -68,6 +74,9 @@ def test_a_term_takes_strength_from_its_loss_and_name_from_its_response():
         (lambda: Variant("x", (Term("rejected"),) * 2), "Two terms of x have the same name"),
         (lambda: Variant("x", (Term("rejected"),), "margins"), "Unknown gamma rule 'margins'"),
         (lambda: Variant("x", (Term("rejected"),), q_rule="new"), "Unknown q rule 'new'"),
+        (lambda: Variant("x", (Term("rejected"),), q_rule="per-pairs"), "mean 'per-pair'"),
+        (lambda: Variant("x", (Term("rejected"),), "tempered", temper=0), "temper of x is 0; it"),
+        (lambda: Variant("x", (Term("rejected"),), temper=float("nan")), "temper of x is nan"),
         (lambda: Variant("x", (Term("rejected"),), "fixed"), "0 weights for 1 terms"),
     ],
 )

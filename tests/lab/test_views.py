@@ -19,6 +19,14 @@ from napo.stages.session import open_session
         ),
         ("random", [(None, None, None, "1, drawn for the step")] * 3),
         ("q-0.5", [(None, None, q, "γ of Eq. 13") for q in ("", "0.5", "0.5")]),
+        ("dpo-pair", [("rejected", "dpo", "", "1 + tanh(ψ / spread) of each pair")]),
+        ("dpo-pair-q", [("rejected", "napo", "σ(-2 ψ / spread) of each pair", "1")]),
+        (
+            "A1-posterior",
+            [(None, None, q, None) for q in ("", *["probability of noise of each pair"] * 2)],
+        ),
+        ("A1-mean-gamma", [(None, None, None, "γ of Eq. 13, ψ_mean")] * 3),
+        ("A1-tempered", [(None, None, None, "γ of Eq. 13, ψ^0.5")] * 3),
         ("A1-sft", [(None,) * 4] * 3 + [("chosen", "sft", "", "0.1")]),
     ],
 )

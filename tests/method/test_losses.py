@@ -124,8 +124,94 @@ def test_dynamic_weights_are_cut_shares_and_uniform_without_a_positive_total(mar
 def test_weights_of_the_other_rules():
     assert losses.dynamic_weights(column([5.0, 1.0]), rule="uniform").tolist() == [0.5, 0.5]
     assert losses.dynamic_weights(column([5.0, 1.0]), rule="none").tolist() == [1.0, 1.0]
-    with pytest.raises(ValueError, match="margin, uniform or none"):
+    with pytest.raises(ValueError, match="margin, tempered, uniform or none"):
         losses.dynamic_weights(column([5.0]), rule="margins")
+
+
+@pytest.mark.parametrize(
+    ("margins", "weights"),
+    [
+        ([1.0, 4.0, 9.0], [1 / 6, 2 / 6, 3 / 6]),  # square roots 1, 2, 3
+        ([1.0, 10_000.0], [0.01, 100 / 101]),  # 1 / 101 is cut to 0.01
+        ([-4.0, 9.0, 1.0], [0.01, 0.75, 0.25]),  # a negative margin counts as 0
+        ([-9.0, 4.0, 1.0], [1 / 3] * 3),  # the total is not positive
+    ],
+)
+def test_tempered_weights_are_shares_of_the_square_roots(margins, weights):
+    made = losses.dynamic_weights(column(margins), rule="tempered")
+    assert made.tolist() == pytest.approx(weights)
+
+
+def test_tempered_weights_count_a_margin_within_the_noise_as_zero():
+    margins = column([1e-4, 1.0])
+    assert losses.dynamic_weights(margins, "tempered", 1e-3).tolist() == pytest.approx([0.01, 1.0])
+    kept = losses.dynamic_weights(margins, "tempered", 0.0)
+    assert kept.tolist() == pytest.approx([0.01, 1 / 1.01])  # its root, 0.01, is a share of 1.01
+
+
+def test_temper_one_is_the_rule_margin_where_no_margin_is_negative():
+    margins = column([0.5, 2.0, 3.0])
+    one, plain = (
+        losses.dynamic_weights(margins, rule, 0.0, 1.0) for rule in ("tempered", "margin")
+    )
+    assert one.tolist() == plain.tolist()
+
+
+# Spread 0.5: psi / spread is -2, 0, 1; tanh(1) = 0.761594..., tanh(2) = 0.964027...
+PSI, SPREAD = [-1.0, 0.0, 0.5], 0.5
+
+
+def test_weights_of_pairs_are_one_plus_tanh_of_the_relative_margin():
+    weights = losses.pair_weights(column(PSI), SPREAD)
+    assert weights.tolist() == pytest.approx([0.0359724200, 1.0, 1.7615941560])
+    third = losses.pair_weights(column(PSI), SPREAD, ramp=1 / 3)
+    assert third.tolist() == pytest.approx([0.6786574733, 1.0, 1.2538647187])
+    assert losses.pair_weights(column(PSI), SPREAD, ramp=0.0).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_coefficients_of_pairs_are_equation_12_with_alpha_two_over_the_spread():
+    q = losses.pair_coefficients(column(PSI), SPREAD)
+    # sigmoid(4), sigmoid(0), sigmoid(-2)
+    assert q.tolist() == pytest.approx([0.9820137900, 0.5, 0.1192029220])
+    alone = losses.robustness_coefficient(torch.tensor(PSI[2]).double(), alpha=2 / SPREAD)
+    assert q[2].item() == pytest.approx(alone.item())
+    ends = losses.pair_coefficients(column([-50.0, 50.0]), SPREAD)
+    assert ends.tolist() == pytest.approx([1.0, 0.01])
+
+
+def test_a_weight_is_twice_what_q_leaves_to_one():
+    psi = column([-0.7, -0.1, 0.2, 0.9])
+    weights, q = losses.pair_weights(psi, 0.4), losses.pair_coefficients(psi, 0.4)
+    assert torch.allclose(weights, 2 * (1 - q), rtol=1e-12)
+    assert losses.pair_weights(torch.cat([psi, -psi]), 0.4).mean().item() == pytest.approx(1.0)
+
+
+def test_a_spread_below_its_limit_counts_as_the_limit():
+    for reading in (losses.pair_weights, losses.pair_coefficients):
+        at_limit = reading(column(PSI), losses.SMALLEST_SPREAD)
+        for spread in (0.0, 1e-9, torch.tensor(0.01)):
+            assert torch.equal(reading(column(PSI), spread), at_limit)
+        assert not torch.equal(reading(column(PSI), 0.06), at_limit)
+
+
+def test_readings_of_pairs_keep_nan_carry_no_gradient_and_refuse_a_wrong_ramp():
+    psi = column([float("nan"), 1.0]).requires_grad_()
+    for reading in (losses.pair_weights, losses.pair_coefficients):
+        values = reading(psi, 1.0)
+        assert values[0].isnan() and values[1].isfinite() and not values.requires_grad
+        assert reading(psi, float("nan")).isnan().all()
+    with pytest.raises(ValueError, match=r"ramp is 1.5; it must lie in \[0, 1\]"):
+        losses.pair_weights(psi, 1.0, ramp=1.5)
+
+
+def test_the_running_spread_is_the_weighted_mean_of_all_steps():
+    sizes, spread = [0.2, 0.8, 0.5, 1.1], 0.0
+    for count, size in enumerate(sizes, 1):
+        spread = losses.running_spread(spread, size, count)
+        parts = [0.9 ** (count - n) for n in range(1, count + 1)]
+        expected = sum(p * x for p, x in zip(parts, sizes, strict=False)) / sum(parts)
+        assert spread == pytest.approx(expected)
+    assert losses.running_spread(123.0, 0.2, 1) == pytest.approx(0.2)  # the first step forgets it
 
 
 def test_neither_coefficient_nor_weights_carry_a_gradient():
@@ -184,6 +270,10 @@ def test_whole_numbers_are_margins_too(margin):
         (lambda psi: losses.robustness_coefficient(psi, -0.5), r"alpha is -0.5; .* \[0, inf\)"),
         (lambda psi: losses.robustness_coefficient(psi, float("inf")), "alpha is inf"),
         (lambda psi: losses.robustness_coefficient(psi, 0.5, "both"), "must be paper or released"),
+        (
+            lambda psi: losses.dynamic_weights(psi, "tempered", temper=0.0),
+            r"temper is 0; .* \(0, 1\]",
+        ),
         (lambda psi: other_losses.cdpo_loss(psi, 0.5), r"label_smoothing is 0.5; .* \[0, 0.5\)"),
         (lambda psi: other_losses.cdpo_loss(psi, -0.1), "label_smoothing is -0.1"),
         (lambda psi: other_losses.rdpo_loss(psi, 0.5), "label_smoothing is 0.5"),

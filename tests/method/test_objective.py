@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from napo.config.variants import CORRUPTED, LOSSES, RESPONSES, VARIANTS, Loss, Term, Variant
+from napo.config.variants import BIASED, CORRUPTED, LOSSES, RESPONSES, VARIANTS, Loss, Term, Variant
 from napo.errors import NapoError
 from napo.method import other_losses
 from napo.method.objective import Objective, mean_records
@@ -135,7 +135,8 @@ def test_a_variants_own_q_rule_wins_over_the_profiles(policy, reference):
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_every_variant_gives_a_finite_gradient_and_moves_the_chosen_response_up(name, reference):
     start = replace(reference, sum=reference.sum.clone().requires_grad_())
-    output = Objective(VARIANTS[name])(start, reference)
+    posterior = {biased: torch.full((4,), 0.3) for biased in BIASED}
+    output = Objective(VARIANTS[name])(start, reference, posterior=posterior)
     (gradient,) = torch.autograd.grad(output.loss, start.sum)
     assert gradient.isfinite().all() and (gradient[:, 0] < 0).all()
     scored = [ALL.index(response) for response in VARIANTS[name].responses]
@@ -197,6 +198,105 @@ def test_gamma_rules(policy, reference):
     fixed = replace(VARIANTS["A1"], gamma="fixed", weights=(0.04, 0.48, 0.48))
     records = Objective(fixed)(policy, reference).records
     assert records["rejected_gamma"].item() == pytest.approx(0.04)
+
+
+def test_gamma_of_mean_margins_is_equation_13_with_psi_per_token(policy, reference):
+    records = Objective(replace(VARIANTS["A1"], gamma="mean-margin"))(policy, reference).records
+    means = [mean(psi(policy, reference, name, "mean")) for name in RESPONSES[1:]]
+    sums = [mean(psi(policy, reference, name)) for name in RESPONSES[1:]]
+    gammas = [records[f"{name}_gamma"].item() for name in RESPONSES[1:]]
+    assert gammas == pytest.approx([value / sum(means) for value in means])
+    assert gammas != pytest.approx([value / sum(sums) for value in sums], rel=1e-3)
+    noise = 2 * sum(sums)
+    quiet = Objective(VARIANTS["A1-mean-gamma"])(policy, reference, noise=noise).records
+    assert [quiet[f"{name}_gamma"].item() for name in RESPONSES[1:]] == pytest.approx([1 / 3] * 3)
+
+
+def test_gamma_of_tempered_margins_has_the_variants_power(policy, reference):
+    sums = [mean(psi(policy, reference, name)) for name in RESPONSES[1:]]
+    assert min(sums) > 0
+    for temper in (0.5, 0.25):
+        variant = replace(VARIANTS["A1-tempered"], temper=temper)
+        records = Objective(variant)(policy, reference).records
+        powers = [value**temper for value in sums]
+        gammas = [records[f"{name}_gamma"].item() for name in RESPONSES[1:]]
+        assert gammas == pytest.approx([power / sum(powers) for power in powers])
+
+
+def test_each_pair_has_its_weight_from_its_own_margin(policy, reference):
+    output = Objective(VARIANTS["A2-pair"])(policy, reference)
+    margins = {name: psi(policy, reference, name) for name in RESPONSES[1:]}
+    q = {
+        "language_biased": paper_q(psi(policy, reference, "language_biased", "mean"), 0.5),
+        "vision_biased": paper_q(margins["vision_biased"], 0.01),
+    }
+    expected = 0.0
+    for name, values in margins.items():
+        spread = mean([abs(value) for value in values])
+        weights = [1 + math.tanh(value / spread) for value in values]
+        assert output.records[f"{name}_weight"].tolist() == pytest.approx(weights)
+        assert output.records[f"{name}_spread"].item() == pytest.approx(spread)
+        assert output.records[f"{name}_gamma"].item() == 1
+        one = (lambda m: dpo([m])) if name == "rejected" else (lambda m, q=q[name]: napo([m], q))
+        expected += mean([w * one(m) for w, m in zip(weights, values, strict=True)])
+    assert output.loss.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_each_pair_has_its_q_from_its_own_margin_and_the_given_spread(policy, reference):
+    output = Objective(VARIANTS["dpo-pair-q"])(policy, reference, spreads=[2.0])
+    margins = psi(policy, reference, "rejected")
+    q = [min(1.0, max(0.01, sigmoid(-2 * value / 2.0))) for value in margins]
+    assert output.records["rejected_q"].tolist() == pytest.approx(q)
+    expected = mean([napo([m], each) for m, each in zip(margins, q, strict=True)])
+    assert output.loss.item() == pytest.approx(expected, rel=1e-9)
+    assert (
+        output.records["rejected_spread"].item() == 2.0 and "rejected_weight" not in output.records
+    )
+
+
+@pytest.mark.parametrize(("progress", "ramp"), [(0.0, 0.0), (1 / 6, 0.5), (1 / 3, 1.0), (0.9, 1.0)])
+def test_weights_of_pairs_are_ramped_in_over_the_first_third(policy, reference, progress, ramp):
+    objective, spread = Objective(VARIANTS["dpo-pair"]), 2.0
+    records = objective(policy, reference, progress=progress, spreads=[spread]).records
+    margins = psi(policy, reference, "rejected")
+    weights = [1 + ramp * math.tanh(value / spread) for value in margins]
+    assert records["rejected_weight"].tolist() == pytest.approx(weights)
+
+
+def test_pairs_within_the_noise_have_weight_one_and_q_one_half(policy, reference):
+    for name, column, value in (("dpo-pair", "weight", 1.0), ("dpo-pair-q", "q", 0.5)):
+        records = Objective(VARIANTS[name])(policy, reference, noise=math.inf).records
+        assert records[f"rejected_{column}"].tolist() == [value] * 4
+
+
+def test_weights_and_q_of_pairs_carry_no_gradient(policy, reference):
+    """The gradient is that of the pairs' losses, each times its weight."""
+    output = Objective(VARIANTS["dpo-pair"])(policy, reference)
+    (gradient,) = torch.autograd.grad(output.loss, policy.sum)
+    margins = torch.tensor(psi(policy, reference, "rejected"), dtype=torch.float64)
+    slopes = -output.records["rejected_weight"] * torch.sigmoid(-margins) * BETA / 4
+    assert torch.allclose(gradient[:, 0], slopes, rtol=1e-9)
+
+
+def test_a_fixed_q_wins_over_a_q_for_each_pair(policy, reference):
+    terms = (Term("rejected", "napo", q=0.3),)
+    objective = Objective(Variant("x", terms, "none", q_rule="per-pair"))
+    assert objective(policy, reference).records["rejected_q"].item() == pytest.approx(0.3)
+
+
+def test_q_of_the_posterior_is_the_probability_of_noise_where_labels_exist(policy, reference):
+    noise = {"language_biased": [0.0, 0.2, 0.9, 1.0], "vision_biased": [0.5, 0.001, 0.7, 0.4]}
+    posterior = {name: torch.tensor(values) for name, values in noise.items()}
+    original = replace(VARIANTS["A1-original"], q_rule="posterior")
+    records = Objective(original)(policy, reference, posterior=posterior).records
+    assert records["language_biased_q"].tolist() == pytest.approx([0.01, 0.2, 0.9, 1.0])
+    assert records["vision_biased_q"].tolist() == pytest.approx([0.5, 0.01, 0.7, 0.4])
+    q = paper_q(psi(policy, reference, "rejected"), 0.01)
+    assert records["rejected_q"].item() == pytest.approx(q)
+    with pytest.raises(
+        NapoError, match=r"A1-posterior takes q .* columns such as language_biased_"
+    ):
+        Objective(VARIANTS["A1-posterior"])(policy, reference)
 
 
 def test_records_hold_what_the_figures_need(policy, reference):

@@ -95,7 +95,7 @@ def test_a_run_folder_in_use_is_refused(base, rows, tmp_path, capsys, monkeypatc
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("variant", ["A1", "random", "drdpo"])
+@pytest.mark.parametrize("variant", ["A1", "random", "drdpo", "A2-pair"])
 def test_two_processes_give_the_losses_of_one_with_the_same_batch(base, rows, tmp_path, variant):
     curves, weights = [], []
     for processes, micro in ((1, 8), (2, 4)):

@@ -163,6 +163,27 @@ def test_a_resumed_run_measures_its_noise_in_the_first_step(base, rows, tmp_path
     assert digest(tmp_path / "whole") == digest(tmp_path / "stopped")
 
 
+@pytest.mark.parametrize("variant", ["A2-pair", "dpo-pair-q"])
+def test_a_resumed_run_goes_on_with_the_spread_of_its_margins(
+    base, rows, tmp_path, monkeypatch, variant
+):
+    train_run(tmp_path / "whole", base, rows, variant, SETTINGS, seed=0)
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ProgressLine, "on_step_begin", stop, raising=False)
+        train_run(tmp_path / "stopped", base, rows, variant, SETTINGS, seed=0)
+    train_run(tmp_path / "stopped", base, rows, variant, SETTINGS, seed=0)
+    assert digest(tmp_path / "whole") == digest(tmp_path / "stopped")
+    last = read_records(tmp_path / "whole").query("step == 5")
+    assert last["rejected_spread"].nunique() == 1 and last["rejected_spread"].iloc[0] > 0.05
+    each = "rejected_weight" if variant == "A2-pair" else "rejected_q"
+    assert last[each].nunique() > 1
+
+
 def test_a_finished_run_is_not_run_again_and_loses_leftover_checkpoints(
     finished, base, rows, monkeypatch
 ):

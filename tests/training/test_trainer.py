@@ -2,14 +2,19 @@
 
 # ruff: noqa: F401, F811 - fixtures of trainer_fixtures
 
+from dataclasses import replace
+
 import engine_fixtures as engine
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from trainer_fixtures import base, digest, rows, trainer, unscored
 from transformers import TrainerCallback
 
+from napo.config.variants import VARIANTS
 from napo.errors import NapoError
+from napo.method.objective import Objective
 from napo.models import families
 from napo.models.load import load_model
 from napo.training import checkpoints
@@ -193,24 +198,71 @@ def test_a_full_model_has_no_adapter_to_switch_off(base, rows, tmp_path):
         trainer(base, rows, tmp_path, reference="adapter-off")
 
 
-def test_accumulated_gradients_equal_those_of_the_whole_batch(base, rows, tmp_path):
-    """dpo has no batch averages, so the size of its micro-batches does not matter."""
-    weights = []
+@pytest.mark.parametrize("variant", ["dpo", "A2-pair"])
+def test_micro_batches_do_not_matter_without_batch_averages(base, rows, tmp_path, variant):
+    """Weights of pairs take the spread of the steps before, not of their own micro-batch."""
+    objective = Objective(VARIANTS[variant])
+    if variant == "A2-pair":  # q of Eq. 12 averages a micro-batch
+        terms = tuple(replace(term, loss="dpo") for term in VARIANTS[variant].terms)
+        objective = Objective(replace(VARIANTS[variant], terms=terms))
+    weights, records = [], []
     for micro in (2, 8):
         made = trainer(
             base,
             rows,
             tmp_path / str(micro),
-            "dpo",
+            variant,
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=8 // micro,
             optim="sgd",
             learning_rate=0.1,
-            max_steps=1,
+            max_steps=4,
             lr_scheduler_type="constant",
         )
+        made.objective = objective
         made.train()
         weights.append(made.model.lm_head.weight.detach().clone())
+        records.append(read_records(tmp_path / str(micro) / "checkpoints"))
     assert torch.allclose(*weights, atol=1e-6)
     start = load_model(base, device="cpu")[0].lm_head.weight
     assert not torch.allclose(weights[0], start, atol=1e-4)
+    if variant == "A2-pair":
+        last = [part[part["step"] == 3].sort_values("id") for part in records]
+        for name in ("rejected_weight", "rejected_spread", "vision_biased_spread"):
+            values = [part[name].to_numpy() for part in last]
+            assert values[0] == pytest.approx(values[1], rel=1e-4), name
+        assert abs(last[0]["rejected_weight"] - 1).max() > 1e-2
+
+
+def test_the_spread_is_the_running_mean_of_the_steps_before(base, rows, tmp_path):
+    made = trainer(base, rows, tmp_path, "dpo-pair", max_steps=4, learning_rate=1e-2)
+    made.train()
+    records = read_records(tmp_path / "checkpoints")
+    sizes = records["rejected_psi_sum"].abs().groupby(records["step"]).mean().tolist()
+    assert sizes[1] > 1e-3
+    # No step before 0 and 1 counts; then |psi| of step 1, then its mean with step 2, 0.9 : 1.
+    spreads = [0, 0, sizes[1], (0.9 * sizes[1] + sizes[2]) / 1.9]
+    used = records.groupby("step")["rejected_spread"].agg(["min", "max"])
+    assert used["min"].tolist() == used["max"].tolist() == pytest.approx(spreads, rel=1e-6)
+    # The ramp ends a third of the way, at 4 / 3 of a step: 0, then 3 / 4, then 1.
+    for step, ramp in enumerate((0, 0.75, 1, 1)):
+        part = records[records["step"] == step]
+        spread = max(spreads[step], 0.05)
+        expected = 1 + ramp * np.tanh(part["rejected_psi_sum"] / spread)
+        assert part["rejected_weight"].to_numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_spread_is_that_of_all_processes(base, rows, tmp_path, monkeypatch):
+    made = trainer(base, rows, tmp_path, "dpo-pair")
+    margins = torch.randn(8, generator=torch.Generator().manual_seed(0)).tolist()
+    parts = [margins, margins[:4], margins[4:]]
+    whole, one, two = (
+        {"rejected_psi_sum": part, "rejected_spread": [0.25] * len(part)} for part in parts
+    )
+    made.measure_spreads(3, whole)
+    spreads, other = made.spreads, sum(map(abs, two["rejected_psi_sum"])) / 4
+    monkeypatch.setattr(
+        "napo.training.trainer.mean_over_processes", lambda mean: (mean + other) / 2
+    )
+    made.measure_spreads(3, one)
+    assert made.spreads == spreads != [0.25]
