@@ -98,6 +98,35 @@ def reproduce(
     )  # fmt: skip
 
 
+@app.command("study-pairs", hidden=True)
+def study_pairs(profile: ProfileOption, workspace: WorkspaceOption = "") -> None:
+    """Make the pairs of the noise study: a job of `napo study`."""
+    load_profile(profile)
+    from napo.stages.session import open_session
+    from napo.stages.study import make_pairs
+
+    make_pairs(open_session(profile, workspace))
+
+
+@app.command("study-job", hidden=True)
+def study_job(
+    job: Annotated[str, typer.Argument(metavar="BUDGET/NOISE/SEED")],
+    losses: Annotated[str, typer.Option(metavar="dpo,napo,...", help="What to train.")],
+    profile: ProfileOption,
+    workspace: WorkspaceOption = "",
+) -> None:
+    """Train the cells of one noise and seed of the noise study: a job of `napo study`.
+
+    Example: napo study-job long/flip-0.4/seed-0 --losses dpo,napo --profile tiny
+    """
+    load_profile(profile)
+    from napo.noise.study import Job
+    from napo.stages.cells import run_job
+    from napo.stages.session import open_session
+
+    run_job(open_session(profile, workspace), Job.read(job), losses.split(","))
+
+
 @app.command()
 def fetch(
     profile: ProfileOption = "tiny",

@@ -8,7 +8,6 @@ error that lists the known keys. A key that is left out has the default of its s
 from __future__ import annotations
 
 import os
-import reprlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,15 +30,16 @@ from napo.config.settings import (
     Training,
     World,
 )
-from napo.config.values import Count, FileName, Plugins, Variants
+from napo.config.study import Budget, Study
+from napo.config.values import SHOWN, Count, FileName, Plugins, Variants, seeds
 from napo.config.variants import VARIANTS
 from napo.errors import NapoError, unknown
 from napo.workspace.files import fingerprint
 
 __all__ = [
-    "PROFILES", "Annotation", "Data", "Decoding", "Evaluation", "Launch", "Masks", "Model",
-    "Profile", "Run", "Settings", "Source", "Training", "World", "known_profiles", "load_profile",
-    "load_run", "seeds",
+    "PROFILES", "Annotation", "Budget", "Data", "Decoding", "Evaluation", "Launch", "Masks",
+    "Model", "Profile", "Run", "Settings", "Source", "Study", "Training", "World",
+    "known_profiles", "load_profile", "load_run", "seeds",
 ]  # fmt: skip
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -51,8 +51,6 @@ TAKEN = {
     "readme": "the README's figures",
 }
 SEEDS_NAMED = 8  # in a file's name, which may have 255 characters
-SHOWN = reprlib.Repr()  # shortens a wrong value in an error message
-SHOWN.maxlevel, SHOWN.maxstring, SHOWN.maxother = 2, 100, 100
 
 Kind = TypeVar("Kind", bound=Settings)
 
@@ -72,6 +70,7 @@ class Profile(Settings):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     launch: Launch = Launch()
+    study: Study = Study()
     sources: tuple[Source, ...] = ()
     variants: Variants = tuple(  # in the order of the tables
         v.name for v in sorted(VARIANTS.values(), key=lambda v: v.tables[:1]) if v.tables
@@ -104,26 +103,6 @@ class Profile(Settings):
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         seeds(text)
         return text
-
-
-def seeds(text: str) -> list[int]:
-    """The seeds of a parameter such as "0,1,2".
-
-    Raises:
-        NapoError: when a piece is not a whole number, or a seed is there twice.
-    """
-    start = f"seeds is {SHOWN.repr(text)}; "
-    try:
-        values = [int(piece) for piece in str(text).split(",")]
-    except ValueError:
-        raise NapoError(
-            start + "write whole numbers with commas between them, such as 0,1,2."
-        ) from None
-    if min(values) < 0 or max(values) >= 2**32:
-        raise NapoError(start + "a seed is 0 or larger, and below 2^32.")
-    if len(set(values)) < len(values):
-        raise NapoError(start + "name each seed once.")
-    return values
 
 
 def edition(profile: Profile, name: str, seed_text: str = "", tune: str = "") -> str:

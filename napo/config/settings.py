@@ -58,6 +58,7 @@ class World(Settings):
     make_benchmarks: Function = ""  # writes the benchmark folders that other profiles download
     label_by_truth: Function = ""  # labels a biased response by the truth of the scene
     judge_by_truth: Function = ""  # rates an answer by the truth of the scene
+    reword: Function = ""  # another right wording of a row's chosen response, for the noise study
 
     def function(self, name: str) -> Callable[..., Any] | None:
         """The function behind a key of this section, or None where the profile has none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import reprlib
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
@@ -14,6 +15,8 @@ from napo.config.variants import VARIANTS
 from napo.errors import NapoError, unknown
 
 Items = TypeVar("Items", bound=tuple[object, ...])
+SHOWN = reprlib.Repr()  # shortens a wrong value in an error message
+SHOWN.maxlevel, SHOWN.maxstring, SHOWN.maxother = 2, 100, 100
 
 
 def matching(pattern: str, remedy: str) -> AfterValidator:
@@ -71,6 +74,26 @@ def load_plugin(module: str) -> str:
             "or lies beside the file that names it."
         ) from None
     return module
+
+
+def seeds(text: str) -> list[int]:
+    """The seeds of a parameter such as "0,1,2".
+
+    Raises:
+        NapoError: when a piece is not a whole number, or a seed is there twice.
+    """
+    start = f"seeds is {SHOWN.repr(text)}; "
+    try:
+        values = [int(piece) for piece in str(text).split(",")]
+    except ValueError:
+        raise NapoError(
+            start + "write whole numbers with commas between them, such as 0,1,2."
+        ) from None
+    if min(values) < 0 or max(values) >= 2**32:
+        raise NapoError(start + "a seed is 0 or larger, and below 2^32.")
+    if len(set(values)) < len(values):
+        raise NapoError(start + "name each seed once.")
+    return values
 
 
 # Strict: pydantic would take the truth value `true` for the number 1.

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from napo.config.variants import RESPONSES
 from napo.errors import NapoError
-from napo.method.layout import PADDING, Batch, assemble, encode, read_row
+from napo.method.layout import PADDING, Batch, EncodedRow, assemble, encode, read_row
 from napo.method.mask import attention_mask, choose_layout, position_ids
 from napo.method.tensors import LogProbs
 from napo.models.halving import Halving
@@ -111,14 +111,31 @@ def score_reference(
     Raises:
         NapoError: as `encode`, or if one row does not fit into memory.
     """
-    model.eval()
-    layout = choose_layout(model)
     read = (read_row(row, position, responses) for position, row in enumerate(rows))
     encoded = [encode(row, processor, responses, max_length) for row in read]
+    return score_encoded(
+        model, encoded, pad_id(processor), batch_size=batch_size, logits_mb=logits_mb
+    )
+
+
+def score_encoded(
+    model: nn.Module,
+    rows: Sequence[EncodedRow],
+    pad: int,
+    *,
+    batch_size: int = 16,
+    logits_mb: float = 256,
+) -> list[dict[str, Any]]:
+    """The log-probs of encoded rows, as `score_reference` gives them; all have the same responses.
+
+    `pad` is the id of the padding token; the other arguments are those of `score_reference`.
+    """
+    model.eval()
+    layout = choose_layout(model)
     # Neighbours of similar length need little padding. Results keep the order of `rows`.
     lengths = [
         len(row.prompts[0].ids) + sum(len(tokens) for _, tokens in row.answers.values())
-        for row in encoded
+        for row in rows
     ]
     order = sorted(range(len(rows)), key=lengths.__getitem__)
     device = next(model.parameters()).device
@@ -126,7 +143,7 @@ def score_reference(
     halving = Halving("rows", "lower max_length or logits_mb, or use a larger GPU")
 
     def score(indices: list[int]) -> LogProbs:
-        batch = assemble([encoded[index] for index in indices], pad_id(processor), layout=layout)
+        batch = assemble([rows[index] for index in indices], pad, layout=layout)
         with torch.inference_mode():
             return response_logprobs(model, batch.to(device), logits_mb=logits_mb)
 
@@ -134,8 +151,8 @@ def score_reference(
         for indices, values in halving(score, order[start : start + batch_size]):
             sums, tokens = values.sum.double().tolist(), values.tokens.tolist()
             for index, row_sums, row_tokens in zip(indices, sums, tokens, strict=True):
-                scores[index] = {"id": encoded[index].id}
-                for name, value, count in zip(responses, row_sums, row_tokens, strict=True):
+                scores[index] = {"id": rows[index].id}
+                for name, value, count in zip(values.responses, row_sums, row_tokens, strict=True):
                     scores[index] |= {f"{name}_logp": value, f"{name}_tokens": count}
     return [scores[index] for index in range(len(rows))]
 

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from napo.benchmarks import module
-from napo.config.profile import Profile
+from napo.config.profile import Profile, Training
+from napo.config.study import LOSSES
 from napo.config.variants import CORRUPTED, RESPONSES, VARIANTS
+from napo.noise.study import Cell
 from napo.workspace.manifests import GONE
 
 Settings = dict[str, Any]
@@ -121,3 +123,52 @@ def of_result(
         **of_model(profile, model),
         "run": dict(run or {}),
     }
+
+
+def of_study_pairs(profile: Profile, model: str, source: str) -> Settings:
+    """Settings of the noise study's pairs; `source` is the fingerprint of downloaded rows."""
+    world, study = profile.world, profile.study
+    return {
+        **study.model_dump(include={"rows", "held_out", "seed"}),
+        "p_typical": profile.data.p_typical,
+        "made_by": world.make_rows,
+        "reworded_by": world.reword,
+        "source": source,
+        "max_length": profile.training.max_length,
+        **of_model(profile, model),
+    }
+
+
+def of_study_cell(
+    profile: Profile, cell: Cell, tune: str, *, model: str, pairs: str, vlind: str
+) -> Settings:
+    """Settings of a cell of the noise study.
+
+    `model`, `pairs` and `vlind` are fingerprints: of the base model, of the study's pairs, and of
+    VLind-Bench, which is empty where LP and CB are not measured.
+    """
+    budget, noise, seed = cell.job
+    training = study_training(profile, budget)
+    answering = {"decoding", "vlind_image", "vote_threshold", "batch_size"}
+    evaluation = profile.evaluation.model_dump(include=answering)
+    return {
+        "objective": LOSSES[cell.loss].at(noise.rate).definition(),
+        "noise": noise.kind,
+        "rate": noise.rate,
+        "seed": seed,
+        "tune": tune,
+        "pairs": pairs,
+        **training.identity(tune),
+        "vlind": {"instances": profile.study.instances, "data": vlind, **evaluation}
+        if vlind
+        else {},
+        **of_model(profile, model),
+    }
+
+
+def study_training(profile: Profile, budget: str) -> Training:
+    """The training section of a profile with a budget of its study."""
+    chosen = profile.study.budgets[budget]
+    rate = chosen.learning_rate
+    changes = {"learning_rate": rate, "lora_learning_rate": rate, "epochs": chosen.epochs}
+    return profile.training.model_copy(update={**changes, "report_to": "none"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,7 @@ from napo.models.fingerprint import model_fingerprint
 from napo.models.load import load_model
 from napo.progress import Progress
 from napo.training import checkpoints
-from napo.training.arguments import trainer_arguments
+from napo.training.arguments import NaPOConfig, trainer_arguments
 from napo.training.divergence import half_precision
 from napo.training.trainer import NaPOTrainer
 from napo.workspace import provenance
@@ -46,22 +46,30 @@ if TYPE_CHECKING:
     from napo.config.settings import Run
 
 
-class ProgressLine(TrainerCallback):
-    """The progress line of a run. The last step writes final weights instead of a checkpoint."""
+class LastStep(TrainerCallback):
+    """Lets no checkpoint follow the last step: final weights are written there."""
 
-    def __init__(self, label: str, batch: int) -> None:
-        self.label, self.batch = label, batch
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Cancel the checkpoint of the last step."""
+        if state.global_step >= state.max_steps:
+            control.should_save = False
+
+
+class ProgressLine(TrainerCallback):
+    """The progress line of a run."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the line."""
+        self.batch = optimiser_batch(args)
         done, total = state.global_step * self.batch, state.max_steps * self.batch
         self.progress = Progress(total, self.label, done=done)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Advance the line."""
         self.progress.advance(self.batch)
-        if state.global_step >= state.max_steps:
-            control.should_save = False
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the line."""
@@ -146,6 +154,66 @@ def train_run(
             )
         checkpoints.clear(folder)
         return final
+    trainer = fit(
+        folder,
+        model_path,
+        rows,
+        objective,
+        settings,
+        seed,
+        tune,
+        dtype=dtype,
+        attention=attention,
+        image_mode=image_mode,
+        system=system,
+        hub=hub,
+        data_workers=data_workers,
+        callbacks=[ProgressLine(f"train {objective.variant.name} seed {seed}")],
+    )
+    args = trainer.args
+    trainer.write_weights(final)
+    if args.should_save:
+        summary = {
+            "steps": trainer.state.global_step,
+            "batch": optimiser_batch(args),
+            # q averages one micro-batch over all processes; accumulation does not widen it.
+            "q_batch": args.per_device_train_batch_size * args.world_size,
+            # Batch averages of psi_sum up to this count as 0 in q and gamma; nats.
+            "margin_noise": trainer.margin_noise,
+            "trained_parameters": trainer.run_identity["trained"],
+            "made_from": made_from,
+        }
+        write_json(folder / "training.json", summary)
+        checkpoints.clear(folder)
+    trainer.accelerator.wait_for_everyone()
+    return final
+
+
+def fit(
+    folder: Path,
+    model_path: str | Path,
+    rows: Any,
+    objective: Objective,
+    settings: Training,
+    seed: int,
+    tune: str,
+    *,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    image_mode: str = "crop",
+    system: str = "",
+    hub: tuple[str, str] | None = None,
+    data_workers: int = 0,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> NaPOTrainer:
+    """Train the base model; the trainer then holds the trained model, which is not written.
+
+    The arguments are those of `train_run`, and further callbacks of the trainer. An interrupted
+    run continues from its last checkpoint in `folder`.
+
+    Raises:
+        NapoError: as `NaPOTrainer`, or for half precision without `settings.bf16`.
+    """
     if tune == "full":
         if dtype != "float32" and not settings.bf16:
             raise NapoError(half_precision(dtype))
@@ -175,29 +243,19 @@ def train_run(
     if hub and tune != "full":
         adapter = trainer.model.peft_config["default"]
         adapter.base_model_name_or_path, adapter.revision = hub
-    q_batch = args.per_device_train_batch_size * args.world_size
-    batch = q_batch * args.gradient_accumulation_steps
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ProgressLine(f"train {objective.variant.name} seed {seed}", batch))
+    for callback in (*callbacks, LastStep()):
+        trainer.add_callback(callback)
     checkpoint = checkpoints.latest(folder, trainer.run_identity)
     with watched(trainer, folder, fresh=checkpoint is None):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.write_weights(final)
-    if args.should_save:
-        summary = {
-            "steps": trainer.state.global_step,
-            "batch": batch,
-            # q averages one micro-batch over all processes; accumulation does not widen it.
-            "q_batch": q_batch,
-            # Batch averages of psi_sum up to this count as 0 in q and gamma; nats.
-            "margin_noise": trainer.margin_noise,
-            "trained_parameters": trainer.run_identity["trained"],
-            "made_from": made_from,
-        }
-        write_json(folder / "training.json", summary)
-        checkpoints.clear(folder)
-    trainer.accelerator.wait_for_everyone()
-    return final
+    return trainer
+
+
+def optimiser_batch(args: NaPOConfig) -> int:
+    """Rows of an optimiser step, over all processes."""
+    micro_batch = args.per_device_train_batch_size * args.world_size
+    return micro_batch * args.gradient_accumulation_steps
 
 
 @contextmanager

@@ -94,7 +94,7 @@ class NaPOTrainer(ResumableTrainer):
         objective: the loss, such as `Objective(VARIANTS["A1"])`, or a variant's name.
         train_dataset: rows of RLAIF-V-Bias, a dataset or a sequence of dicts (see
             `napo.method.layout.read_row`). Rows without the reference's columns are scored by the
-            model before training.
+            model before training. Runs on the same rows can share one `EncodedRows`.
         processing_class: the model's processor; not needed with a folder or hub id.
         peft_config: adapter to train. Without it, a model that has no adapter is trained itself;
             its vision tower stays frozen.
@@ -163,15 +163,18 @@ class NaPOTrainer(ResumableTrainer):
             raise NapoError(NO_BACKWARD)
         # A 4-bit model stays on the device that it was loaded to.
         four_bit = getattr(unwrap(model), "is_loaded_in_4bit", False)
-        rows = EncodedRows(
-            train_dataset,
-            processing_class,
-            objective.responses,
-            max_length=args.max_length,
-            scorer=model if four_bit else model.to(args.device),
-            logits_mb=args.logits_mb,
-            reference=args.reference == "cached",
-        )
+        scorer = model if four_bit else model.to(args.device)
+        rows = train_dataset
+        if not isinstance(rows, EncodedRows):
+            rows = EncodedRows(
+                train_dataset,
+                processing_class,
+                objective.responses,
+                max_length=args.max_length,
+                scorer=scorer,
+                logits_mb=args.logits_mb,
+                reference=args.reference == "cached",
+            )
         batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         if len(rows) < batch:
             raise NapoError(

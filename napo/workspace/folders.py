@@ -86,6 +86,16 @@ class Workspace:
         return self.data / "tables"
 
     @property
+    def study(self) -> Path:
+        """The noise study: its pairs, and a folder for each cell, such as `long/flip-0.4/...`."""
+        return self.data / "study"
+
+    @property
+    def study_pairs(self) -> Path:
+        """The noise study's clean pairs, with the reference's log-probs."""
+        return self.study / "pairs"
+
+    @property
     def notebooks(self) -> Path:
         """Executed notebooks."""
         return self.data / "notebooks"

@@ -37,6 +37,7 @@ MADE_BY = {
     "runs": "05_train.ipynb",
     "results": "06_evaluate.ipynb",
     "tables": "07_results.ipynb",
+    "study": "08_noise_study.ipynb",
 }
 
 
