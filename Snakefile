@@ -8,6 +8,7 @@ from shlex import quote
 from napo.config.profile import edition, load_profile, seeds
 from napo.errors import unknown
 from napo.config.settings import TUNES
+from napo.config.variants import VARIANTS as ENTRIES
 
 KNOWN = ("profile", "workspace", "seeds", "tune", "variants", "figures4", "again")
 for name in config:
@@ -175,11 +176,18 @@ rule margin_distributions:
         PAPERMILL + "-r annotator {params.annotator}"
 
 
+def training_inputs(wildcards):
+    """Rows and reference, and for a variant whose q comes from labels also these."""
+    needed = [DATA + "/rows/manifest.json", DATA + "/reference/current.json"]
+    needed += LABELLED if ENTRIES[wildcards.variant].q_rule == "posterior" else []
+    return pending(*needed)(wildcards)
+
+
 # Training goes first, so that no core waits at the end for a run that begins late.
 rule train:
     priority: 1
     input:
-        pending(DATA + "/rows/manifest.json", DATA + "/reference/current.json"),
+        training_inputs,
     output:
         update(TRAINED),
     log:

@@ -146,6 +146,9 @@ def snakefile_config(
     from napo.stages.labels import figures4
 
     variants = plan.variants_of(session, seeds, tune, baselines)
+    wanted = (*session.profile.variants, *(session.profile.baselines if baselines else ()))
+    for name in plan.waiting(session, wanted, seeds, tune):
+        print(f"{name} waits until the samples are labelled (notebooks/02_annotate_noise.ipynb).")
     plan.check_settings(session, plan.runs_of(session, variants, seeds, tune))
     config = {"profile": profile, "workspace": str(session.workspace.root), "variants": variants,
               "seeds": seeds, "tune": tune}  # fmt: skip

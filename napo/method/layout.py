@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heapreplace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,11 +54,13 @@ class EncodedRow:
         id: the row's id.
         prompts: the prompt; second, if needed, the prompt with the corrupted image.
         answers: response -> (index of its prompt, token ids; with the end token unless it was cut).
+        noise: response -> its probability of being noise, for those that have one.
     """
 
     id: str
     prompts: tuple[PromptInputs, ...]
     answers: dict[str, tuple[int, list[int]]]
+    noise: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Batch:
         tokens: number of tokens of each response, shape (batch, responses).
         layout: one of `LAYOUTS`.
         reference: the reference's log-probs, if the rows have them.
+        posterior: response -> each row's probability that it is noise, shape (batch,).
     """
 
     ids: tuple[str, ...]
@@ -94,6 +97,7 @@ class Batch:
     tokens: Tensor
     layout: str = "shared"
     reference: LogProbs | None = None
+    posterior: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
@@ -174,7 +178,7 @@ def encode(
     length limit. A response that exceeds `max_length` loses its end; prompts are never cut.
 
     Args:
-        row: from `read_row`, with `<response>_cut` where known.
+        row: from `read_row`, with `<response>_cut` and `<response>_noise` where known.
         processor: the model's processor.
         responses: columns to score; `CORRUPTED` is the chosen response to a corrupted image.
         max_length: maximum number of tokens of a prompt with one response.
@@ -219,7 +223,9 @@ def encode(
                 f"{max_length}; raise max_length or drop the row."
             )
         answers[response] = (prompt, tokens[:room])
-    return EncodedRow(name, tuple(prompts), answers)
+    noise = {name: row.get(f"{name}_noise") for name in responses}
+    noise = {name: float(value) for name, value in noise.items() if value is not None}
+    return EncodedRow(name, tuple(prompts), answers, noise)
 
 
 def row_check(
@@ -335,4 +341,5 @@ def assemble(
         tokens=counts.view(len(rows), len(responses)),
         layout=layout,
         reference=reference,
+        posterior={name: torch.tensor([row.noise[name] for row in rows]) for name in rows[0].noise},
     )

@@ -231,7 +231,7 @@ class Objective:
         if rule == "per-pair":
             return losses.pair_coefficients(psi, spread)
         if rule == "posterior":
-            if posterior is None:
+            if not posterior:
                 raise NapoError(
                     f"{self.variant.name} takes q from the labelled samples, and the rows have no "
                     "probabilities of noise; give posterior, or columns such as "

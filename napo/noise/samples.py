@@ -110,15 +110,20 @@ def response_margins(rows: Iterable[Mapping[str, Any]], labels: pd.DataFrame) ->
     by_id = sampled_rows(without_images(rows), list(labels["id"].unique()))
     margins = []
     for label in labels.to_dict("records"):
-        row, kind = by_id[label["id"]], label["kind"]
-        equal, total, mean = equals_chosen(row, kind), 0.0, 0.0
-        if not equal:  # rounding must not give a margin to two equal texts
-            chosen, biased = row["chosen_logp"], row[f"{kind}_logp"]
-            total = chosen - biased
-            mean = chosen / row["chosen_tokens"] - biased / row[f"{kind}_tokens"]
-        margins.append((label["id"], kind, label["group"], label["label"], equal, total, mean))
+        kind = label["kind"]
+        values = margins_of(by_id[label["id"]], kind)
+        margins.append((label["id"], kind, label["group"], label["label"], *values))
     columns = ["id", "kind", "group", "label", "equal_to_chosen", "margin_sum", "margin_mean"]
     return pd.DataFrame(margins, columns=columns)
+
+
+def margins_of(row: Mapping[str, Any], kind: str) -> tuple[bool, float, float]:
+    """Whether a biased response equals the chosen one, and its margins: summed, per token."""
+    if equals_chosen(row, kind):  # rounding must not give a margin to two equal texts
+        return True, 0.0, 0.0
+    chosen, biased = row["chosen_logp"], row[f"{kind}_logp"]
+    per_token = chosen / row["chosen_tokens"] - biased / row[f"{kind}_tokens"]
+    return False, chosen - biased, per_token
 
 
 def without_images(rows: Any) -> Any:

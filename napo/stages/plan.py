@@ -25,7 +25,8 @@ from napo.stages.inputs import (
     current_reference,
     source_fingerprint,
 )
-from napo.stages.labels import figures4, labels_to_keep, outdated_figure
+from napo.stages.labels import annotator_of, figures4, labels_to_keep, outdated_figure
+from napo.stages.posterior import labels_fingerprint, needs_labels
 from napo.stages.report import all_results, report_settings
 from napo.stages.session import Session
 from napo.workspace.files import fingerprint
@@ -118,6 +119,7 @@ def folders(session: Session, runs: Runs) -> Iterator[tuple[Path, settings.Setti
             reference=reference,
             data=data,
             processes=profile.launch.processes,
+            labels=known(labels_fingerprint, session) if needs_labels(variant) else GONE,
         )
         yield folder, run
         weights = folder / ("model" if tune == "full" else "adapter")
@@ -217,11 +219,27 @@ def all_evaluated(session: Session, runs: Runs) -> bool:
 
 
 def variants_of(session: Session, seeds: str, tune: str, baselines: bool) -> list[str]:
-    """The variants of a pipeline: the profile's, and baselines if wanted or already evaluated."""
+    """The variants of a pipeline: the profile's, and baselines if wanted or already evaluated.
+
+    Variants whose q comes from labels are left out while the labels are missing (`waiting`).
+    """
     profile = session.profile
     extra = [
         name
         for name in profile.baselines
         if baselines or all_evaluated(session, runs_of(session, [name], seeds, tune))
     ]
-    return list(dict.fromkeys((*profile.variants, *extra)))
+    names = list(dict.fromkeys((*profile.variants, *extra)))
+    left_out = waiting(session, names, seeds, tune)
+    return [name for name in names if name not in left_out]
+
+
+def waiting(
+    session: Session, variants: Iterable[str], seeds: str = "", tune: str = ""
+) -> list[str]:
+    """The variants that cannot be trained yet, because people have not labelled the samples."""
+    names = [name for name in variants if needs_labels(name)]
+    names = [
+        name for name in names if not all_evaluated(session, runs_of(session, [name], seeds, tune))
+    ]
+    return names if names and known(annotator_of, session) == GONE else []

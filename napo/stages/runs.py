@@ -15,11 +15,12 @@ from napo.stages.inputs import (
     biased_rows,
     reference_folder,
 )
+from napo.stages.posterior import labels_fingerprint, needs_labels, rows_with_noise
 from napo.stages.session import Session
 from napo.stages.settings import of_result, of_run
 from napo.workspace.folders import run_name
 from napo.workspace.locks import work_on
-from napo.workspace.manifests import manifest_fingerprint, read_settings, require, sealed
+from napo.workspace.manifests import GONE, manifest_fingerprint, read_settings, require, sealed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,8 @@ def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
     """Train one variant with one seed, into its run folder.
 
     Raises:
-        NapoError: if inputs are missing, or the folder was made with other settings.
+        NapoError: if inputs are missing (rows, reference, and labels for a variant whose q comes
+            from them), or the folder was made with other settings.
     """
     VARIANTS[variant]  # raises for an unknown name
     profile, workspace = session.profile, session.workspace
@@ -49,6 +51,7 @@ def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
         reference=reference_folder(session).name,
         data=rows["settings"],
         processes=launch.processes(session),
+        labels=labels_fingerprint(session) if needs_labels(variant) else GONE,
     )
     with work_on(folder, settings) as todo:
         if todo:
@@ -65,7 +68,7 @@ def train_share(session: Session, variant: str, seed: int, tune: str) -> None:
     train_run(
         session.workspace.run(variant, seed, tune),
         model_path=profile.model.location,
-        rows=biased_rows(session),
+        rows=rows_with_noise(session) if needs_labels(variant) else biased_rows(session),
         variant=variant,
         settings=profile.training,
         seed=seed,

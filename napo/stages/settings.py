@@ -81,16 +81,21 @@ def of_run(
     reference: str,
     data: Mapping[str, Any],
     processes: int,
+    labels: str = GONE,
 ) -> Settings:
     """Settings of a training run.
 
     `data` holds the settings of its rows (`of_rows`). q averages a micro-batch of all `processes`;
-    0: their number is not known here.
+    0: their number is not known here. `labels` is the fingerprint of the samples' labels, for a
+    variant whose q comes from them.
     """
+    objective = VARIANTS[variant].definition()
+    if objective["q_rule"] == "posterior":
+        objective["labels"] = labels
     micro_batch = min(profile.training.micro_batch_size, profile.training.batch_size)
     return {
         "variant": variant,
-        "objective": VARIANTS[variant].definition(),
+        "objective": objective,
         "seed": seed,
         "reference": reference,
         "rows": rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 
-from napo.config.variants import CORRUPTED
+from napo.config.variants import BIASED, CORRUPTED
 from napo.errors import NapoError
 from napo.method import logprobs
 from napo.method.layout import Batch, EncodedRow, assemble, encode, read_row
@@ -60,6 +61,7 @@ class EncodedRows(Dataset):
         scorer: the model that scores rows without reference columns.
         logits_mb: for that scoring.
         reference: whether the reference's log-probs are needed.
+        posterior: whether the columns `<response>_noise` of biased responses are needed.
 
     Raises:
         NapoError: as `check_rows`, `napo.method.layout.read_row` and `encode`.
@@ -75,6 +77,7 @@ class EncodedRows(Dataset):
         scorer: nn.Module | None = None,
         logits_mb: float = 256,
         reference: bool = True,
+        posterior: bool = False,
     ) -> None:
         check_rows(rows)
         self.rows, self.processor, self.responses = rows, processor, tuple(responses)
@@ -82,6 +85,7 @@ class EncodedRows(Dataset):
         self.encoded: list[EncodedRow] | None = None
         # Rows without their images, which a dataset then does not decode.
         self.texts = rows.remove_columns("image") if hasattr(rows, "remove_columns") else rows
+        noise = self.noise_columns() if posterior else []
         first = self.encode(0)
         pixels = [value for prompt in first.prompts for value in prompt.pixels.values()]
         row_bytes = 4096 + sum(value.nbytes for value in pixels if isinstance(value, Tensor))
@@ -93,11 +97,12 @@ class EncodedRows(Dataset):
         self.reference = self.reference_scores(scorer, logits_mb) if reference else None
         if self.reference is not None:
             self.check_reference(torch.tensor(tokens))
-            self.digest = fingerprint([len(rows), self.reference.sum.tolist()])
+            self.digest = fingerprint([len(rows), self.reference.sum.tolist(), *noise])
         else:
             columns = dict.fromkeys("chosen" if r == CORRUPTED else r for r in self.responses)
             names = ("id", "question", *columns)
-            self.digest = fingerprint([[row.get(name) for name in names] for row in self.texts])
+            texts = [[row.get(name) for name in names] for row in self.texts]
+            self.digest = fingerprint([*texts, *noise])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -171,6 +176,29 @@ class EncodedRows(Dataset):
             f"the rows again (notebooks/01_build_biased_data.ipynb), or leave the columns "
             f"{name}_logp and {name}_tokens out."
         )
+
+    def noise_columns(self) -> list[list[float]]:
+        """The probabilities of noise of the biased responses, a list for each response.
+
+        Raises:
+            NapoError: for a row without a probability, or one outside [0, 1].
+        """
+        names = [f"{name}_noise" for name in self.responses if name in BIASED]
+        columns: list[list[float]] = [[] for _ in names]
+        for index, row in enumerate(self.texts):
+            for name, column in zip(names, columns, strict=True):
+                value = row.get(name)
+                try:
+                    column.append(float(value))
+                except (TypeError, ValueError):
+                    column.append(nan)
+                if not 0 <= column[-1] <= 1:
+                    raise NapoError(
+                        f"Row {row.get('id', index)}: its {name} is {value!r}, and q is taken from "
+                        "it; label the samples (notebooks/02_annotate_noise.ipynb) and train with "
+                        "notebooks/05_train.ipynb, or write a probability of noise from 0 to 1."
+                    )
+        return columns
 
     def reference_scores(self, scorer: nn.Module | None, logits_mb: float) -> LogProbs:
         """The reference's log-probs, from columns of the rows or from the scorer.

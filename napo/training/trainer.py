@@ -174,6 +174,7 @@ class NaPOTrainer(ResumableTrainer):
                 scorer=scorer,
                 logits_mb=args.logits_mb,
                 reference=args.reference == "cached",
+                posterior=objective.variant.q_rule == "posterior",
             )
         batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         if len(rows) < batch:
@@ -298,6 +299,7 @@ class NaPOTrainer(ResumableTrainer):
             noise=noise,
             progress=step / max(1, self.state.max_steps),
             spreads=self.spreads,
+            posterior=batch.posterior,
         )
         if not output.loss.isfinite():
             raise Diverged("The loss is not finite")

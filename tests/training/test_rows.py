@@ -8,7 +8,7 @@ import pytest
 import torch
 from trainer_fixtures import base, rows, trainer
 
-from napo.config.variants import VARIANTS
+from napo.config.variants import BIASED, VARIANTS
 from napo.data.sources import BadRow
 from napo.errors import NapoError
 from napo.models.files import load_processor
@@ -128,3 +128,32 @@ def test_a_row_whose_text_changed_since_it_was_scored_is_refused(
         EncodedRows(stale, processor, responses)
     result(caught.value)
     EncodedRows(stale, processor, responses, reference=False)
+
+
+def with_noise(rows, value=0.25):
+    return [row | {f"{name}_noise": value for name in BIASED} for row in rows]
+
+
+def test_probabilities_of_noise_are_carried_beside_the_reference(base, rows):
+    processor, responses = load_processor(base), VARIANTS["A1"].responses
+    noisy = [row | {"vision_biased_noise": at / 100} for at, row in enumerate(with_noise(rows))]
+    data = EncodedRows(noisy, processor, responses, posterior=True)
+    batch = data.collate([data[at] for at in (3, 1)], "shared").to("cpu")
+    assert batch.posterior["vision_biased"].tolist() == pytest.approx([0.03, 0.01])
+    assert batch.posterior["language_biased"].tolist() == [0.25, 0.25]
+    assert data.digest != EncodedRows(with_noise(rows), processor, responses, posterior=True).digest
+    assert (
+        EncodedRows(rows, processor, responses).digest
+        == EncodedRows(noisy, processor, responses).digest
+    )  # other variants do not read them
+
+
+@pytest.mark.parametrize("value", [None, 1.2, -0.1, float("nan"), "often"])
+def test_a_row_without_a_probability_of_noise_is_named(base, rows, tmp_path, value):
+    wrong = with_noise(rows)
+    wrong[5] = wrong[5] | {"language_biased_noise": value}
+    with pytest.raises(
+        NapoError, match=rf"Row row-5: its language_biased_noise is {value!r}, and q"
+    ):
+        trainer(base, wrong, tmp_path, "A1-posterior")
+    trainer(base, wrong if value is None else rows, tmp_path / "other", "A1")
