@@ -204,7 +204,9 @@ def pair_weights(psi: Tensor, spread: Tensor | float, ramp: float = 1.0) -> Tens
     where its margin is, so trust is 1 - q here, with q = sigmoid(-2 psi / spread) as in
     `pair_coefficients`. The weight is 2 (1 - q) = 2 sigmoid(2 psi / spread) = 1 + tanh(psi /
     spread). It lies between 0 and 2, is 1 at psi = 0, and 1 on average where margins lie evenly
-    around 0. A pair that the policy contradicts, which may be noise, gets a smaller weight.
+    around 0. A pair that the policy contradicts, which may be noise, gets a smaller weight. As
+    training makes most margins positive, the average rises towards 2; Adam divides such a common
+    factor out of its steps.
 
     Args:
         psi: the policy's own psi_sum of each pair, shape (batch,).

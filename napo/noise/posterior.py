@@ -28,8 +28,8 @@ def fit(margins: pd.DataFrame) -> pd.DataFrame:
 
     Logistic regression on standardised margins with scikit-learn's default penalty (L2, C = 1),
     which keeps a fit to 100 labels finite where a margin separates them fully. Unsure labels are
-    left out. Where all labels are the same, the margins say nothing: the probability is then
-    (noise + 1/2) / (labels + 1) for every row.
+    left out, as is a kind without labels. Where all labels are the same, the margins say nothing:
+    the probability is then (noise + 1/2) / (labels + 1) for every row.
 
     Args:
         margins: from `napo.noise.samples.response_margins`.
@@ -37,9 +37,6 @@ def fit(margins: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Index `kind`; columns `intercept`, `margin_sum` and `margin_mean` (log-odds of noise, and
         their change with each nat), `labels` and `noise` (counts).
-
-    Raises:
-        NapoError: for a kind without a label.
     """
     decided = margins[margins["label"].isin(("biased", "unbiased"))]
     rows = []
@@ -47,10 +44,7 @@ def fit(margins: pd.DataFrame) -> pd.DataFrame:
         part = decided[decided["kind"] == kind]
         is_noise = (part["label"] == "unbiased").to_numpy()
         if not len(part):
-            raise NapoError(
-                f"No {kind} response is labelled as biased or unbiased, so no probability of noise "
-                "can be fitted; label the samples in notebooks/02_annotate_noise.ipynb."
-            )
+            continue
         values = _coefficients(part[list(FEATURES)].to_numpy(float), is_noise)
         rounded = (float(f"{value:.{DIGITS}g}") for value in values)
         rows.append((kind, *rounded, len(part), int(is_noise.sum())))
@@ -63,7 +57,7 @@ def probabilities(margins: pd.DataFrame, coefficients: pd.DataFrame) -> np.ndarr
 
     Args:
         margins: a response a row, with the columns `kind`, `margin_sum` and `margin_mean`.
-        coefficients: from `fit`.
+        coefficients: from `fit`, with a row for each of these kinds.
     """
     from scipy.special import expit
 
@@ -82,7 +76,16 @@ def noise_columns(
     Args:
         rows: rows of RLAIF-V-Bias joined with the reference's log-probs.
         coefficients: from `fit`.
+
+    Raises:
+        NapoError: for a kind of response without labels.
     """
+    for kind in BIASED:
+        if kind not in coefficients.index:
+            raise NapoError(
+                f"No {kind} response is labelled as biased or unbiased, so no probability of noise "
+                "can be fitted; label the samples in notebooks/02_annotate_noise.ipynb."
+            )
     made = [(kind, *margins_of(row, kind)) for row in without_images(rows) for kind in BIASED]
     frame = pd.DataFrame(made, columns=["kind", "equal_to_chosen", *FEATURES])
     frame["noise"] = probabilities(frame, coefficients)
@@ -160,6 +163,7 @@ def _coefficients(features: np.ndarray, is_noise: np.ndarray) -> tuple[float, fl
 def _known(margins: pd.DataFrame, coefficients: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
     """Each kind's responses with known truth: columns `noise` (bool) and `predicted`."""
     known = margins[margins["label"].isin(("biased", "unbiased"))]
+    known = known[known["kind"].isin(coefficients.index)]
     frame = pd.DataFrame(
         {
             "kind": known["kind"].to_numpy(),
@@ -167,7 +171,4 @@ def _known(margins: pd.DataFrame, coefficients: pd.DataFrame) -> Iterable[tuple[
             "predicted": probabilities(known, coefficients),
         }
     )
-    for kind in BIASED:
-        part = frame[frame["kind"] == kind]
-        if len(part):
-            yield kind, part
+    yield from frame.groupby("kind")  # in the order of `BIASED`

@@ -88,12 +88,15 @@ def test_margins_that_separate_the_labels_fully_give_finite_probabilities():
     assert 0 < made.min() < 0.1 and 0.9 < made.max() < 1 and (np.diff(made) < 0).all()
 
 
-def test_a_kind_without_labels_is_refused_with_the_notebook_to_label_in():
+def test_a_kind_without_labels_has_no_fit_and_gives_no_columns():
     frame = drawn()
+    fitted = posterior.fit(frame[frame["kind"] == KINDS[0]])
+    assert list(fitted.index) == [KINDS[0]]
+    assert set(posterior.reliability(frame, fitted)["kind"]) == {KINDS[0]}
     with pytest.raises(
         NapoError, match=r"No vision_biased response is labelled .*02_annotate_noise"
     ):
-        posterior.fit(frame[frame["kind"] == KINDS[0]])
+        posterior.noise_columns([], fitted)
 
 
 # A fit under which the probability is sigmoid(margin_sum), and four probabilities: .2 .2 .8 .8

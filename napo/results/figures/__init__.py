@@ -5,13 +5,21 @@ to colours. Colour-blind readers can distinguish the colours; in grey, lines, ha
 differ.
 """
 
+from napo.results.figures.calibration import calibration
 from napo.results.figures.losses import PAPERS_QS, fig3, fig3_name, loss_curves
 from napo.results.figures.margins import fig4
+from napo.results.figures.pairs import (
+    pair_curves,
+    pair_quantiles,
+    pair_readings,
+    pairs_over_training,
+)
 from napo.results.figures.results import comparison
 from napo.results.figures.style import COLUMN, PAGE, save, style, variant_colour
 from napo.results.figures.training import per_step, pretraining, training_curves
 
 __all__ = [
-    "COLUMN", "PAGE", "PAPERS_QS", "comparison", "fig3", "fig3_name", "fig4", "loss_curves",
+    "COLUMN", "PAGE", "PAPERS_QS", "calibration", "comparison", "fig3", "fig3_name", "fig4",
+    "loss_curves", "pair_curves", "pair_quantiles", "pair_readings", "pairs_over_training",
     "per_step", "pretraining", "save", "style", "training_curves", "variant_colour",
 ]  # fmt: skip
