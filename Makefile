@@ -6,6 +6,7 @@ ON ?=
 PARTITION ?=
 ACCOUNT ?=
 HOURS ?=
+GRID ?=
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +17,7 @@ ENGINES := .venv-engines
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce baselines fetch check test test-long test-faults test-browser test-paper-shape test-engines test-vllm lint lab figures base-model bench lock clean
+.PHONY: help setup reproduce baselines study fetch check test test-long test-faults test-browser test-paper-shape test-engines test-vllm lint lab figures base-model bench lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -45,6 +46,10 @@ reproduce: setup ## every notebook, from data to Tables 1-4 and Figs. 3-4
 
 baselines: setup ## reproduce, with the other robust losses and their table
 	@$(BIN)/napo reproduce --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) --baselines
+
+study: setup ## the noise study (notebook 08); GRID=full: every loss, rate and budget
+	@$(BIN)/napo study --profile $(PROFILE) --workspace "$(WORKSPACE)" --cores $(CORES) --grid "$(GRID)" \
+	  --on "$(ON)" --partition "$(PARTITION)" --account "$(ACCOUNT)" $(if $(HOURS),--hours $(HOURS))
 
 fetch: setup ## list PROFILE's downloads with sizes and licences; YES=1 downloads them
 	@$(BIN)/napo fetch --profile $(PROFILE) --workspace "$(WORKSPACE)" $(if $(YES),--yes)

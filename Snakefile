@@ -1,16 +1,19 @@
-# The whole reproduction: one rule for each notebook, each a papermill call.
+# The whole reproduction: one rule for each notebook, each a papermill call; and the noise study,
+# whose cells are trained by commands.
 #
-# `napo reproduce` runs it. It compares finished folders with the profile (napo/stages/plan.py), and
+# `napo reproduce` and `napo study` run it. It compares finished folders with the profile (napo/stages/plan.py), and
 # passes what is out of date in `again`. Times of files decide nothing.
 from pathlib import Path
 from shlex import quote
 
-from napo.config.profile import edition, load_profile, seeds
+from napo.config.profile import edition, load_profile, seeds, study_edition
 from napo.errors import unknown
 from napo.config.settings import TUNES
 from napo.config.variants import VARIANTS as ENTRIES
+from napo.config.study import FIGURES as STUDY_FIGURES
 
-KNOWN = ("profile", "workspace", "seeds", "tune", "variants", "figures4", "again")
+KNOWN = ("profile", "workspace", "seeds", "tune", "variants", "figures4", "again", "study", "grid",
+         "study_seeds")
 for name in config:
     if name not in KNOWN:
         raise unknown("config", name, KNOWN)
@@ -222,3 +225,60 @@ rule evaluate_base:
         notebook="06_evaluate",
     shell:
         PAPERMILL + "-r variant base -r seeds '' -r tune '' -r model '' -p dry_run False"
+
+
+# The noise study. A job trains the losses of one budget, noise and seed; `study` names those of the
+# jobs that are left. Its output says that the job has ended; the cells have folders of their own.
+STUDY = config.get("study", {})  # job -> losses with commas between them
+GRID, STUDY_SEEDS = config.get("grid", ""), str(config.get("study_seeds", ""))
+SUMMARY = [f"{DATA}/study/{study_edition(settings, 'summary', GRID, STUDY_SEEDS)}/manifest.json"]
+SUMMARY += drawn(*(study_edition(settings, name, GRID, STUDY_SEEDS) for name in STUDY_FIGURES))
+VLIND = BENCHMARKS if settings.study.instances and "vlind" in settings.evaluation.benchmarks else []
+# -P: the workspace, where jobs run, may hold another napo.
+COMMAND = f"python -P -m napo {{params.command}} --profile {word(PROFILE)} --workspace . "
+
+
+rule study:
+    localrule: True
+    input:
+        pending(*SUMMARY),
+
+
+rule study_pairs:
+    output:
+        update(DATA + "/study/pairs/manifest.json"),
+    log:
+        DATA + "/study/jobs/pairs.log",
+    params:
+        command="study-pairs",
+    shell:
+        COMMAND + "2> {log:q}"
+
+
+rule study_cells:
+    wildcard_constraints:
+        job=".+/seed-[0-9]+",
+    input:
+        pending(DATA + "/study/pairs/manifest.json", *VLIND),
+    output:
+        update(DATA + "/study/jobs/{job}.json"),
+    log:
+        DATA + "/study/jobs/{job}.log",
+    params:
+        command="study-job",
+        losses=lambda wildcards: STUDY[wildcards.job],
+    shell:
+        COMMAND + "{wildcards.job:q} --losses {params.losses} 2> {log:q}"
+
+
+rule study_summary:
+    input:
+        pending(*(f"{DATA}/study/jobs/{job}.json" for job in STUDY)),
+    output:
+        update(SUMMARY),
+    log:
+        f"{DATA}/notebooks/{study_edition(settings, '08_noise_study', GRID, STUDY_SEEDS)}.ipynb",
+    params:
+        notebook="08_noise_study",
+    shell:
+        PAPERMILL + f"-r grid {word(GRID)} -r seeds {word(STUDY_SEEDS)}"

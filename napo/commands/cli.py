@@ -36,6 +36,25 @@ WorkspaceOption = Annotated[
         help="Folder of data/ and figures/ (default: checkout).",
     ),
 ]
+CORES = os.cpu_count() or 1
+CoresOption = Annotated[int, typer.Option(min=1, metavar="N", help="Jobs side by side.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", "-n", help="Write the plan to pipeline.log; run nothing.")
+]
+OnOption = Annotated[
+    str,
+    typer.Option(
+        metavar="node|slurm|FOLDER",
+        help="8 GPUs of this machine; a cluster; or your own folder with a config.yaml.",
+    ),
+]
+PartitionOption = Annotated[
+    str, typer.Option(metavar="NAME", help="SLURM's; empty: the cluster's default.")
+]
+AccountOption = Annotated[str, typer.Option(metavar="NAME", help="SLURM's; empty: your default.")]
+HoursOption = Annotated[
+    float, typer.Option(min=0, metavar="N", help="Time limit of SLURM's GPU jobs; 0: ours.")
+]
 JsonFile = Annotated[Path, typer.Argument(metavar="FILE", help="The JSON file.")]
 
 
@@ -49,9 +68,7 @@ def reproduce(
     context: typer.Context,
     profile: ProfileOption = "tiny",
     workspace: WorkspaceOption = "",
-    cores: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Jobs side by side.")
-    ] = os.cpu_count() or 1,
+    cores: CoresOption = CORES,
     seeds: Annotated[
         str, typer.Option(metavar="0,1,...", help="Seeds of training; empty: the profile's.")
     ] = "",
@@ -61,25 +78,11 @@ def reproduce(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Train the other robust losses, too.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Write the plan to pipeline.log; run nothing.")
-    ] = False,
-    on: Annotated[
-        str,
-        typer.Option(
-            metavar="node|slurm|FOLDER",
-            help="8 GPUs of this machine; a cluster; or your own folder with a config.yaml.",
-        ),
-    ] = "",
-    partition: Annotated[
-        str, typer.Option(metavar="NAME", help="SLURM's; empty: the cluster's default.")
-    ] = "",
-    account: Annotated[
-        str, typer.Option(metavar="NAME", help="SLURM's; empty: your default.")
-    ] = "",
-    hours: Annotated[
-        float, typer.Option(min=0, metavar="N", help="Time limit of SLURM's GPU jobs; 0: ours.")
-    ] = 0,
+    dry_run: DryRunOption = False,
+    on: OnOption = "",
+    partition: PartitionOption = "",
+    account: AccountOption = "",
+    hours: HoursOption = 0,
 ) -> int:
     """Run every notebook, from data to tables and figures.
 
@@ -89,13 +92,57 @@ def reproduce(
     """
     from napo.commands import pipeline
 
-    if {word.partition("=")[0] for word in context.args} & {"-C", "--config", "--configfile"}:
-        raise typer.BadParameter("--config is Snakemake's; give --seeds or --tune.")
-    return pipeline.reproduce(
-        profile, workspace, cores, seeds=seeds, tune=tune, baselines=baselines,
+    refuse_config(context)
+    return pipeline.run(
+        pipeline.Reproduction(seeds, tune, baselines), profile, workspace, cores,
         dry_run=dry_run, on=on, partition=partition, account=account, hours=hours,
         extra=context.args,
     )  # fmt: skip
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def study(
+    context: typer.Context,
+    profile: ProfileOption = "tiny",
+    workspace: WorkspaceOption = "",
+    cores: CoresOption = CORES,
+    grid: Annotated[
+        str, typer.Option(metavar="default|full", help="Which cells; empty: as the profile.")
+    ] = "",
+    seeds: Annotated[
+        str, typer.Option(metavar="0,1,...", help="Seeds of the cells; empty: the profile's.")
+    ] = "",
+    dry_run: DryRunOption = False,
+    on: OnOption = "",
+    partition: PartitionOption = "",
+    account: AccountOption = "",
+    hours: HoursOption = 0,
+) -> int:
+    """Run the noise study: train losses on noise of a known rate, compare them (notebook 08).
+
+    Each cell is kept, and a stopped study goes on. Further options go to Snakemake.
+
+    Example: napo study --profile tiny --cores 2
+    """
+    from napo.commands import pipeline
+    from napo.commands.study import NoiseStudy
+
+    refuse_config(context)
+    return pipeline.run(
+        NoiseStudy(grid, seeds), profile, workspace, cores,
+        dry_run=dry_run, on=on, partition=partition, account=account, hours=hours,
+        extra=context.args,
+    )  # fmt: skip
+
+
+def refuse_config(context: typer.Context) -> None:
+    """Refuse Snakemake's own config: the Snakefile gets it from our options.
+
+    Raises:
+        typer.BadParameter: naming our options.
+    """
+    if {word.partition("=")[0] for word in context.args} & {"-C", "--config", "--configfile"}:
+        raise typer.BadParameter("--config is Snakemake's; give --seeds or --tune.")
 
 
 @app.command("study-pairs", hidden=True)

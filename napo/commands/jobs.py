@@ -21,14 +21,17 @@ USUAL_SECONDS = {
     "evaluate": 100,
     "evaluate_base": 40,
     "report": 25,
+    "study_pairs": 40,
+    "study_cells": 300,
+    "study_summary": 25,
 }
 
-GOAL = "all"  # the Snakefile's first rule: it lists files and runs nothing
+GOALS = ("all", "study")  # rules of the Snakefile that list files and run nothing
 
 
 @dataclass
 class Job:
-    """A job that has started, in seconds; `variant` is empty unless it trains or evaluates one."""
+    """A job that has started, in seconds; `variant` is what it trains or evaluates, or empty."""
 
     rule: str
     variant: str
@@ -65,9 +68,12 @@ class Jobs:
         """
         match event:
             case {"event": "run_info", "stats": stats}:
-                self.planned = {rule: stats[rule] for rule in stats if rule not in (GOAL, "total")}
-            case {"event": "job_info", "jobid": number, "rule_name": rule} if rule != GOAL:
-                variant = event["wildcards"].get("variant", "")
+                self.planned = {
+                    rule: stats[rule] for rule in stats if rule not in (*GOALS, "total")
+                }
+            case {"event": "job_info", "jobid": number, "rule_name": rule} if rule not in GOALS:
+                wildcards = event["wildcards"]
+                variant = wildcards.get("variant") or wildcards.get("job", "")
                 self.running[number] = Job(rule, variant, now)
             case {"event": "job_finished", "job_id": number} if number in self.running:
                 job = self.running.pop(number)

@@ -1,4 +1,6 @@
-"""`napo reproduce`: run the Snakefile with one lock, progress, and errors as sentences.
+"""Run the Snakefile with one lock, progress, and errors as sentences: `napo reproduce`.
+
+`napo study` runs it to another goal (`napo.commands.study`).
 
 Snakemake decides what to run. This module holds the workspace's lock, shows jobs and their
 progress (the whole output goes to pipeline.log), and says why a notebook failed.
@@ -8,16 +10,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from napo.commands import processes, slurm
-from napo.commands.jobs import GOAL, Jobs
+from napo.commands.jobs import Jobs
 from napo.commands.snakemake_events import SEPARATOR
 from napo.config.profile import load_profile
 from napo.errors import NapoError
@@ -38,14 +42,52 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": s
 UP_TO_DATE = "Nothing to do, every result and figure is there"
 
 
-def reproduce(
+class Goal(Protocol):
+    """What a pipeline makes: a rule of the Snakefile that runs nothing itself."""
+
+    rule: str
+
+    def config(self, session: Session, profile: str, dry_run: bool) -> dict[str, Any]:
+        """The Snakefile's config: what is wanted, and in `again` what is out of date."""
+
+    def page(self, session: Session) -> Path:
+        """The file to read in the end."""
+
+    def problems(self, session: Session) -> list[str]:
+        """What could not be made, in sentences."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The goal of `napo reproduce`: every result, figure and table. The fields are its options."""
+
+    seeds: str = ""
+    tune: str = ""
+    baselines: bool = False
+    rule: str = "all"
+
+    def config(self, session: Session, profile: str, dry_run: bool) -> dict[str, Any]:
+        """The Snakefile's config; folders that lack a file lose their manifest."""
+        return snakefile_config(session, profile, self.seeds, self.tune, self.baselines, dry_run)
+
+    def page(self, session: Session) -> Path:
+        """The report."""
+        tables = session.edition("tables", self.seeds, session.tune(self.tune))
+        return session.workspace.data / tables / "report.html"
+
+    def problems(self, session: Session) -> list[str]:
+        """Figures that cannot be drawn yet."""
+        from napo.stages.labels import figures4
+
+        return figures4(session)[1]
+
+
+def run(
+    goal: Goal,
     profile: str,
     root: str,
     cores: int,
     *,
-    seeds: str = "",
-    tune: str = "",
-    baselines: bool = False,
     dry_run: bool = False,
     on: str = "",
     partition: str = "",
@@ -53,7 +95,7 @@ def reproduce(
     hours: float = 0,
     extra: Sequence[str] = (),
 ) -> int:
-    """Run the pipeline to its end.
+    """Run the pipeline to a goal.
 
     The arguments are the options of `napo reproduce`; `extra` goes to Snakemake.
 
@@ -61,7 +103,7 @@ def reproduce(
         0, or 128 and the number of the signal that stopped it.
 
     Raises:
-        NapoError: when a notebook fails (with its sentence), or the workspace is in use.
+        NapoError: when a job fails (with its sentence), or the workspace is in use.
     """
     settings = load_profile(profile)
     if not checkout():
@@ -69,7 +111,6 @@ def reproduce(
             "The Snakefile and the notebooks are missing; clone the repository and run "
             "pip install -e . in it."
         )
-    from napo.stages.labels import figures4
     from napo.stages.session import Session
 
     if profile.endswith((".yaml", ".yml")):
@@ -77,7 +118,6 @@ def reproduce(
     workspace = Workspace.open(root, settings.name)
     remember_in(workspace.hashes)
     session = Session(settings, workspace)
-    tables = session.edition("tables", seeds, session.tune(tune))
     data, began = workspace.data, time.monotonic()
     place, queue = slurm.place(on, data, partition, account, hours)
     jobs = Jobs(queue.slots or cores, queue.partition)
@@ -95,10 +135,13 @@ def reproduce(
                 if not dry_run:
                     queue.wait()
                 remove_backups(workspace)
-                config = snakefile_config(session, profile, seeds, tune, baselines, dry_run)
+                config = goal.config(session, profile, dry_run)
                 write_json(data / CONFIG_FILE, config)
                 # Files after --forcerun would replace the goal as targets.
-                options = [GOAL, "--forcerun", *config["again"]] if config["again"] else []
+                options = [
+                    goal.rule,
+                    *(["--forcerun", *config["again"]] if config["again"] else []),
+                ]
                 # A run of the paper's scale takes hours; one that fails does not stop the others.
                 options += ["--keep-going"] if settings.scale == "paper" else []
                 options += ["--dry-run"] if dry_run else []
@@ -123,14 +166,14 @@ def reproduce(
                 raise
     if code:
         raise NapoError(reason(code, jobs, workspace))
-    problems = figures4(session)[1]
+    problems = goal.problems(session)
     print(*problems, sep="\n", end="\n" if problems else "")
     if dry_run and jobs.planned:
         print(f"Nothing was run; the plan is in {data / 'pipeline.log'}.")
         return 0
     nothing = "Nothing to do for this request" if extra or problems else UP_TO_DATE
     end = f"All done in {duration(time.monotonic() - began)}" if jobs.planned else nothing
-    page = data / tables / "report.html"
+    page = goal.page(session)
     print(f"{end}: {page}" if page.is_file() else f"{end}.", flush=True)
     return 0
 
@@ -218,14 +261,32 @@ def follow(call: Sequence[str], data: Path, jobs: Jobs) -> int:
 
 
 def reason(code: int, jobs: Jobs, workspace: Workspace) -> str:
-    """Why Snakemake stopped: a notebook's sentence, the Snakefile's or Snakemake's own."""
+    """Why Snakemake stopped: a job's sentence, the Snakefile's or Snakemake's own."""
     if not jobs.failed:
         log = workspace.data / "pipeline.log"
         return jobs.error or f"Snakemake stopped with code {code}; see {log}."
-    notebook, *others = (workspace.root / log for log in jobs.failed)
+    first, *others = (workspace.root / log for log in jobs.failed)
     also = f"; {len(others)} others failed too: {', '.join(map(str, others))}" if others else ""
-    sentence = next(iter(jobs.failed.values())) or failure_sentence(notebook, jobs.slurm_log)
-    return f"{sentence} (The failed notebook: {notebook}{also})"
+    read = failure_sentence if first.suffix == ".ipynb" else last_sentence
+    sentence = next(iter(jobs.failed.values())) or read(first, jobs.slurm_log)
+    kind = "notebook" if first.suffix == ".ipynb" else "job's output"
+    return f"{sentence} (The failed {kind}: {first}{also})"
+
+
+def last_sentence(path: Path, log: str = "") -> str:
+    """Why a command failed: the last error in its output, our own sentence or another's.
+
+    `log` is SLURM's file of a job's output: it says why a command did not start.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if errors := re.findall(r"^(?:napo: (.+)|(\w[\w.]*(?:Error|Exception|Exit)\b.*))$", text, re.M):
+        return "".join(errors[-1])
+    if log:
+        return f"the command did not start; {slurm.last_error(log)}"
+    return (
+        "the command ended without a word (killed, perhaps for memory); what is finished is kept, "
+        "run the same command to go on."
+    )
 
 
 def failure_sentence(notebook: Path, log: str = "") -> str:

@@ -39,7 +39,7 @@ from napo.workspace.files import fingerprint
 __all__ = [
     "PROFILES", "Annotation", "Budget", "Data", "Decoding", "Evaluation", "Launch", "Masks",
     "Model", "Profile", "Run", "Settings", "Source", "Study", "Training", "World",
-    "known_profiles", "load_profile", "load_run", "seeds",
+    "known_profiles", "load_profile", "load_run", "seeds", "study_edition",
 ]  # fmt: skip
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -124,6 +124,13 @@ def edition(profile: Profile, name: str, seed_text: str = "", tune: str = "") ->
         many = len(values) > SEEDS_NAMED
         name += f"-seeds-{fingerprint(values) if many else '-'.join(map(str, values))}"
     return name
+
+
+def study_edition(profile: Profile, name: str, grid: str = "", seed_text: str = "") -> str:
+    """The name of a file of the noise study; another grid or seeds than its own are part of it."""
+    if grid not in ("", profile.study.grid):
+        name += f"-{grid}"
+    return edition(profile.model_copy(update={"seeds": profile.study.seeds}), name, seed_text)
 
 
 def known_profiles() -> list[str]:

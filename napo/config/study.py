@@ -20,12 +20,14 @@ from napo.config.values import (
     seeds,
     unique,
 )
-from napo.config.variants import GAMMA_RULES, Q_RULES, Term, Variant
+from napo.config.variants import GAMMA_RULES, OWN_Q_RULES, Term, Variant
 from napo.errors import unknown
 
 KINDS = ("flip", "unbiased")  # the pair is swapped; rejected is another right wording of chosen
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the full grid
 GRIDS = ("default", "full")
+FIGURES = ("study-accuracy", "study-differences", "study-memorised")
+FOLDERS = ("jobs", "pairs", "summary")  # of the study, beside those of its budgets
 
 
 class Noise(NamedTuple):
@@ -73,8 +75,8 @@ class StudyLoss(Entry):
     def __post_init__(self) -> None:
         if self.gamma not in GAMMA_RULES:
             raise unknown("gamma rule", self.gamma, GAMMA_RULES)
-        if self.q_rule and self.q_rule not in Q_RULES:
-            raise unknown("q rule", self.q_rule, Q_RULES)
+        if self.q_rule and self.q_rule not in OWN_Q_RULES:
+            raise unknown("q rule", self.q_rule, OWN_Q_RULES)
 
     def at(self, rate: float) -> Variant:
         """The loss as a variant of training, where the share `rate` of the pairs is noisy."""
@@ -108,6 +110,14 @@ for _loss in (
             (0.5, "#49B39A"), (0.6, "#3A9C85"), (0.7, "#2E8070"), (0.8, "#23645A"),
             (0.9, "#174944"),
         )
+    ),
+    StudyLoss(
+        "pair", _pair("dpo"), "DPO with a weight for each pair", gamma="per-pair",
+        colour="#D55E00",
+    ),
+    StudyLoss(
+        "pair-q", _pair("napo"), "NaPO with a q for each pair", q_rule="per-pair",
+        colour="#E59A66",
     ),
     StudyLoss("mae", _pair("mae"), "MAE (q = 1)", colour="#E69F00"),
     StudyLoss("cdpo-true", _pair("cdpo"), "cDPO told the true rate", told=True, colour="#882255"),
@@ -167,8 +177,16 @@ class Study(Settings):
         "unbiased-0.4",
     )
     losses: Annotated[tuple[LossName, ...], Field(min_length=1), AfterValidator(unique)] = (
-        *("dpo", "napo", "mae", "rdpo-true", "ipo"),
+        *("dpo", "napo", "mae", "rdpo-true", "ipo", "pair"),
     )
+
+    @field_validator("budgets")
+    @classmethod
+    def _free(cls, value: dict[str, Budget]) -> dict[str, Budget]:
+        for name in value:
+            if name.startswith(FOLDERS):
+                raise ValueError(f"the folder {name} of the study is taken; rename the budget")
+        return value
 
     @field_validator("seeds", mode="before")
     @classmethod

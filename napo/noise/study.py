@@ -1,7 +1,7 @@
 """The noise study, as pure functions: its grid, its noise, and what a cell's margins say.
 
 A cell is one training run: a budget, a noise, a loss and a seed. A job trains the cells that share
-everything but the loss. `napo.stages.cells` trains; `napo.noise.verdicts` compares the losses.
+everything but the loss. `napo.stages.cells` trains; `napo.results.verdicts` compares the losses.
 """
 
 from __future__ import annotations

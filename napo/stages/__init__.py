@@ -24,6 +24,8 @@ from napo.stages.labels import (
 )
 from napo.stages.report import all_results, write_report
 from napo.stages.runs import evaluate, evaluate_all, records, requests, save_training_curves, train
+from napo.stages.study import make_pairs
+from napo.stages.study_results import save_study_figures, study_results, write_summary
 from napo.stages.world import make_benchmarks, make_rows, pretrain
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "everyones_labels",
     "labelled",
     "make_benchmarks",
+    "make_pairs",
     "make_rows",
     "margins",
     "pretrain",
@@ -47,10 +50,13 @@ __all__ = [
     "requests",
     "samples",
     "save_fig4",
+    "save_study_figures",
     "save_training_curves",
     "score_reference",
     "source_folder",
+    "study_results",
     "train",
     "usable_labels",
     "write_report",
+    "write_summary",
 ]

@@ -33,6 +33,7 @@ from napo.stages.settings import study_training
 from napo.stages.study import (
     HELD_OUT,
     PAIR,
+    SECONDS,
     TRAIN,
     cell_folder,
     cell_settings,
@@ -49,7 +50,6 @@ from napo.workspace.locks import work_on
 from napo.workspace.manifests import keep_only, require
 
 DIGITS = "%.9g"  # of float32 in CSV
-SECONDS = ".seconds"  # a hidden file: the time of a cell is not part of its content
 FILES = ("margins.csv", "steps.csv", "epochs.json", "cell.json")
 
 
@@ -198,8 +198,6 @@ def run_job(session: Session, job: Job, losses: Sequence[str]) -> None:
     """
     todo = [Cell(job, loss) for loss in losses]
     todo = [cell for cell in todo if not is_finished(cell_folder(session, cell))]
-    if not todo:
-        return
     require_one_process(session)
     check_cells(session, todo)
     data, settings = JobData(session, job), cell_settings(session)
@@ -209,6 +207,7 @@ def run_job(session: Session, job: Job, losses: Sequence[str]) -> None:
                 if wanted:
                     run_cell(data, cell)
             progress.advance()
+    write_json(session.workspace.study_job(job.name), {"losses": list(losses)})
 
 
 def require_one_process(session: Session) -> None:
@@ -285,9 +284,9 @@ def ask_vlind(
     options = options_of("vlind", settings)
     requests = vlind.requests(benchmark, **options.asking)
     asked = [request for request in requests if request.id.split("/")[1][0] in "cd"]
-    with Progress(len(asked), "VLind-Bench", "answers") as progress:
-        path = folder / "vlind.answers.jsonl"
-        entries = runner.answer(model, processor, asked, path, settings, seed, progress)
+    progress = Progress(len(asked), "VLind-Bench", "answers")
+    path = folder / "vlind.answers.jsonl"
+    entries = runner.answer(model, processor, asked, path, settings, seed, progress)
     answers = {request.id: "" for request in requests}
     answers |= {entry["id"]: entry["answer"] for entry in entries}
     items = vlind.evaluate(benchmark, answers, **options.scoring)[1]

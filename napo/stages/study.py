@@ -17,6 +17,7 @@ from napo.progress import Progress
 from napo.stages import settings
 from napo.stages.inputs import base_fingerprint, base_model, benchmarks_folder, source_folder
 from napo.stages.inputs import source_fingerprint as downloaded_fingerprint
+from napo.stages.plan import known
 from napo.stages.session import Session
 from napo.workspace.files import make_folder
 from napo.workspace.hashing import content_hash
@@ -25,6 +26,7 @@ from napo.workspace.manifests import complete, conflicts, in_words, missing_file
 
 TRAIN, HELD_OUT = "train", "held_out"  # values of the pairs' column `split`
 PAIR = ("chosen", "rejected")
+SECONDS = ".seconds"  # a hidden file: the time of a cell is not part of its content
 
 
 def make_pairs(session: Session) -> Path:
@@ -129,15 +131,20 @@ def cell_folder(session: Session, cell: Cell) -> Path:
     return session.workspace.study / cell.name
 
 
-def cell_settings(session: Session) -> partial[settings.Settings]:
-    """A function that gives the settings of a cell, for the inputs that are there now."""
+def cell_settings(session: Session, *, strict: bool = True) -> partial[settings.Settings]:
+    """A function that gives the settings of a cell, for the inputs that are there now.
+
+    Raises:
+        NapoError: if VLind-Bench is missing and `strict` is set.
+    """
+    vlind = vlind_fingerprint(session) if strict else known(vlind_fingerprint, session)
     return partial(
         settings.of_study_cell,
         session.profile,
         tune=session.tune(),
         model=base_fingerprint(session.profile),
         pairs=sealed(session.workspace.study_pairs),
-        vlind=vlind_fingerprint(session),
+        vlind=vlind,
     )
 
 
@@ -184,7 +191,7 @@ def check_cells(session: Session, cells: Iterable[Cell]) -> None:
     Raises:
         NapoError: naming a cell and the settings.
     """
-    claim = cell_settings(session)
+    claim = cell_settings(session, strict=False)
     for cell in cells:
         folder = cell_folder(session, cell)
         if pairs := conflicts(folder, claim(cell)):

@@ -95,6 +95,10 @@ class Workspace:
         """The noise study's clean pairs, with the reference's log-probs."""
         return self.study / "pairs"
 
+    def study_job(self, name: str) -> Path:
+        """The file that says that a job of the noise study has ended."""
+        return self.study / "jobs" / f"{name}.json"
+
     @property
     def notebooks(self) -> Path:
         """Executed notebooks."""

@@ -15,11 +15,13 @@ from napo.results.figures.pairs import (
     pairs_over_training,
 )
 from napo.results.figures.results import comparison
+from napo.results.figures.study import accuracy_by_rate, differences, memorised_by_part
 from napo.results.figures.style import COLUMN, PAGE, save, style, variant_colour
 from napo.results.figures.training import per_step, pretraining, training_curves
 
 __all__ = [
-    "COLUMN", "PAGE", "PAPERS_QS", "calibration", "comparison", "fig3", "fig3_name", "fig4",
-    "loss_curves", "pair_curves", "pair_quantiles", "pair_readings", "pairs_over_training",
-    "per_step", "pretraining", "save", "style", "training_curves", "variant_colour",
+    "COLUMN", "PAGE", "PAPERS_QS", "accuracy_by_rate", "calibration", "comparison", "differences",
+    "fig3", "fig3_name", "fig4", "loss_curves", "memorised_by_part", "pair_curves",
+    "pair_quantiles", "pair_readings", "pairs_over_training", "per_step", "pretraining", "save",
+    "style", "training_curves", "variant_colour",
 ]  # fmt: skip
