@@ -127,7 +127,7 @@ def test_a_log_that_cannot_be_written_ends_all_processes(tmp_path, monkeypatch):
     call = [sys.executable, "-c", talk]
     monkeypatch.setattr(pipeline, "snakemake_call", lambda *_: call)
     with pytest.raises(NapoError, match=r"pipeline\.log cannot be written: the disk is full"):
-        pipeline.reproduce("smoke", str(tmp_path), cores=1)
+        pipeline.run(pipeline.Reproduction(), "smoke", str(tmp_path), cores=1)
     assert pipeline.processes.end(data) == 0
 
 
