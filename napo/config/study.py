@@ -119,6 +119,10 @@ for _loss in (
         "pair-q", _pair("napo"), "NaPO with a q for each pair", q_rule="per-pair",
         colour="#E59A66",
     ),
+    StudyLoss(
+        "posterior", _pair("napo"), "NaPO with q from 100 labels", q_rule="posterior",
+        colour="#8C3E00",
+    ),
     StudyLoss("mae", _pair("mae"), "MAE (q = 1)", colour="#E69F00"),
     StudyLoss("cdpo-true", _pair("cdpo"), "cDPO told the true rate", told=True, colour="#882255"),
     StudyLoss("cdpo", _pair("cdpo"), "cDPO told 0.1", colour="#AA4499"),

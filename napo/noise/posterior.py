@@ -45,7 +45,7 @@ def fit(margins: pd.DataFrame) -> pd.DataFrame:
         is_noise = (part["label"] == "unbiased").to_numpy()
         if not len(part):
             continue
-        values = _coefficients(part[list(FEATURES)].to_numpy(float), is_noise)
+        values = logistic(part[list(FEATURES)].to_numpy(float), is_noise)
         rounded = (float(f"{value:.{DIGITS}g}") for value in values)
         rows.append((kind, *rounded, len(part), int(is_noise.sum())))
     columns = ["kind", "intercept", *FEATURES, "labels", "noise"]
@@ -146,8 +146,13 @@ def scores(margins: pd.DataFrame, coefficients: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("kind")
 
 
-def _coefficients(features: np.ndarray, is_noise: np.ndarray) -> tuple[float, float, float]:
-    """Intercept and slopes of the log-odds of noise, for margins in nats."""
+def logistic(features: np.ndarray, is_noise: np.ndarray) -> tuple[float, float, float]:
+    """Intercept and slopes of the log-odds of noise, for margins in nats (see `fit`).
+
+    Args:
+        features: summed and per-token margins of labelled pairs, shape (labels, 2).
+        is_noise: their labels, shape (labels,).
+    """
     from sklearn.linear_model import LogisticRegression
 
     noise, labels = is_noise.sum(), len(is_noise)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REWORDED = "reworded"  # another right wording of the chosen response
+LABELS = 100  # labelled rows, for a q from labels (§3.2)
 PARTS = ("", "_logp", "_tokens", "_cut")  # columns of a response, after its name
 
 
@@ -132,17 +133,50 @@ class NoisyRows(Sequence):
         rows: clean rows, as `corrupted` takes them.
         noisy: whether each row is noise.
         kind: of the noise.
+
+    Attributes:
+        posterior: each row's probability of noise, for the loss that takes q from labels.
     """
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], noisy: Sequence[bool], kind: str) -> None:
         self.rows, self.noisy, self.kind = rows, noisy, kind
+        self.posterior: Sequence[float] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
-        return corrupted(row, self.kind) if self.noisy[index] else dict(row)
+        row = corrupted(row, self.kind) if self.noisy[index] else dict(row)
+        return row | {"rejected_noise": self.posterior[index]} if self.posterior else row
+
+
+def posterior(rows: NoisyRows, seed: int) -> list[float]:
+    """Each row's probability of noise, fitted to the known noise of 100 rows.
+
+    As a user would: the labels of a sample and the reference's margins are known, the rest is not
+    (`napo.noise.posterior`).
+
+    Args:
+        rows: with the reference's columns.
+        seed: of the sample.
+    """
+    import numpy as np
+    from scipy.special import expit
+
+    from napo.noise.posterior import logistic
+
+    margins = np.array([reference_margins(rows[place]) for place in range(len(rows))])
+    sample = np.random.default_rng(seed).permutation(len(rows))[:LABELS]
+    intercept, *slopes = logistic(margins[sample], np.array(rows.noisy)[sample])
+    return expit(intercept + margins @ np.array(slopes)).tolist()
+
+
+def reference_margins(row: Mapping[str, Any]) -> tuple[float, float]:
+    """The reference's log-prob of chosen minus that of rejected, summed and per token, in nats."""
+    chosen, rejected = row["chosen_logp"], row["rejected_logp"]
+    tokens = row["chosen_tokens"], row["rejected_tokens"]
+    return chosen - rejected, chosen / tokens[0] - rejected / tokens[1]
 
 
 def step_averages(records: pd.DataFrame, noisy: Mapping[str, bool]) -> pd.DataFrame:

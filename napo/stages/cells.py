@@ -25,7 +25,7 @@ from napo.method.objective import Objective
 from napo.models.files import load_processor
 from napo.models.load import unwrap
 from napo.models.prompts import pad_id
-from napo.noise.study import REWORDED, Cell, Job, NoisyRows, noisy_rows, step_averages
+from napo.noise.study import REWORDED, Cell, Job, NoisyRows, noisy_rows, posterior, step_averages
 from napo.progress import Progress
 from napo.stages.inputs import benchmarks_folder
 from napo.stages.session import Session
@@ -116,7 +116,10 @@ class JobData:
     @cached_property
     def rows(self) -> EncodedRows:
         """The training pairs with their noise, encoded once for all losses."""
-        rows = NoisyRows(self.train, list(self.noisy.values()), self.job.noise.kind)
+        noisy, (_, noise, seed) = list(self.noisy.values()), self.job
+        without_images = self.train.remove_columns("image")
+        rows = NoisyRows(self.train, noisy, noise.kind)
+        rows.posterior = posterior(NoisyRows(without_images, noisy, noise.kind), seed)
         training = self.session.profile.training
         return EncodedRows(rows, self.processor, PAIR, max_length=training.max_length)
 
