@@ -3,14 +3,16 @@
 #
 # `napo reproduce` and `napo study` run it. It compares finished folders with the profile (napo/stages/plan.py), and
 # passes what is out of date in `again`. Times of files decide nothing.
+import re
 from pathlib import Path
 from shlex import quote
 
 from napo.config.profile import edition, load_profile, seeds, study_edition
-from napo.errors import unknown
+from napo.config.runs import trained
 from napo.config.settings import TUNES
-from napo.config.variants import VARIANTS as ENTRIES
 from napo.config.study import FIGURES as STUDY_FIGURES
+from napo.config.variants import VARIANTS as ENTRIES
+from napo.errors import unknown
 
 KNOWN = ("profile", "workspace", "seeds", "tune", "variants", "figures4", "again", "study", "grid",
          "study_seeds")
@@ -37,7 +39,9 @@ def runs(variant):
 
 VARIANTS = config.get("variants", settings.variants)
 RESULTS = [f"{DATA}/results/base/manifest.json"]
-RESULTS += [f"{DATA}/results/{run}/manifest.json" for name in VARIANTS for run in runs(name)]
+DECODINGS = [name for name in VARIANTS if not trained(name)]  # of the base model: a result each
+EVERY = [run for name in VARIANTS for run in ([name] if name in DECODINGS else runs(name))]
+RESULTS += [f"{DATA}/results/{run}/manifest.json" for run in EVERY]
 FIGURES4 = config.get("figures4", {"fig4": ""})  # name -> annotator; none until samples are labelled
 LABELLED = [f"{DATA}/annotations/manifest.json"] if "fig4" in FIGURES4 else []
 AGAIN = config.get("again", [])
@@ -225,6 +229,23 @@ rule evaluate_base:
         notebook="06_evaluate",
     shell:
         PAPERMILL + "-r variant base -r seeds '' -r tune '' -r model '' -p dry_run False"
+
+
+# A variant without training: the base model with another decoding.
+rule evaluate_decoding:
+    wildcard_constraints:
+        variant="|".join(map(re.escape, DECODINGS)) or "(?!)",
+    input:
+        pending(*BENCHMARKS),
+    output:
+        update(DATA + "/results/{variant}/manifest.json"),
+    log:
+        DATA + "/notebooks/06_evaluate-{variant}.ipynb",
+    params:
+        notebook="06_evaluate",
+    shell:
+        PAPERMILL + "-r variant {wildcards.variant:q} -r seeds '' -r tune '' -r model ''"
+        " -p dry_run False"
 
 
 # The noise study. A job trains the losses of one budget, noise and seed; `study` names those of the

@@ -18,6 +18,7 @@ _HOMES = {
     "napo.method.logprobs": ("collate", "response_logprobs", "score_reference"),
     "napo.models.load": ("load_model",),
     "napo.models.families": ("Family",),
+    "napo.config.contrast": ("Contrast",),
     "napo.config.variants": ("LOSSES", "Loss", "Term", "VARIANTS", "Variant"),
     "napo.config.benchmarks": ("BENCHMARKS", "Benchmark", "Metric", "Ratio"),
     "napo.config.registry": ("register",),

@@ -9,8 +9,9 @@ import pandas as pd
 
 from napo.benchmarks.intervals import value
 from napo.config.benchmarks import BENCHMARKS
+from napo.config.runs import result_name, seeds_of
+from napo.config.variants import VARIANTS
 from napo.workspace.files import write_json
-from napo.workspace.folders import run_name
 from napo.workspace.manifests import begin, finish
 
 COUNT = 60
@@ -20,6 +21,7 @@ NAMED = {
     "amber": {"extractor": "vocabulary", "similarity": "identity"},
     "mmhal": {"judge": "rule"},
 }
+CONTRAST = {"alpha": 1.0, "beta": 0.1, "noise_step": 500}
 DECODING = {"max_new_tokens": 48, "num_beams": 1, "temperature": 0.0, "top_p": 1.0}
 
 
@@ -34,6 +36,8 @@ def items(name: str, chance: float, seed: int, count: int = COUNT) -> pd.DataFra
 
 def settings_of(run: str) -> dict:
     """The least that a result holds of its run's settings."""
+    if run in VARIANTS:  # without training
+        return {"variant": run, "contrast": CONTRAST}
     variant, _, seed = run.partition("/seed-")
     tune = "lora" if variant.endswith("-lora") else "full"
     name = {"variant": variant.removesuffix("-lora"), "seed": int(seed), "tune": tune}
@@ -43,7 +47,8 @@ def settings_of(run: str) -> dict:
 def write(folder: Path, run: str, seed: int, frames: dict[str, pd.DataFrame], **changes) -> None:
     """The result folder of a run, sealed."""
     path = folder / run
-    begin(path, {"run": settings_of(run)} if "/" in run else {})
+    begin(path, {} if run == "base" else {"run": settings_of(run)})
+    decoding = {**DECODING, "contrast": CONTRAST} if run in VARIANTS else DECODING
     for name, frame in frames.items():
         frame.to_csv(path / f"{name}.items.csv", index=False)
         found = {key: value(frame, ratio) for key, ratio in BENCHMARKS[name].ratios.items()}
@@ -57,7 +62,7 @@ def write(folder: Path, run: str, seed: int, frames: dict[str, pd.DataFrame], **
             },
             "answers": {"count": len(frame), "degenerate_share": 0.0, "unreadable": 0},
             "lenient": {"texts": 0, "differing": 0, "unreadable": 0, "metrics": {}},
-            "settings": {**NAMED[name], "decoding": DECODING},
+            "settings": {**NAMED[name], "decoding": decoding},
             "fingerprints": {"benchmarks_data": "d", "evaluated": run},
             **changes,
         }
@@ -66,10 +71,10 @@ def write(folder: Path, run: str, seed: int, frames: dict[str, pd.DataFrame], **
 
 
 def drawn(folder: Path, variants: dict[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> Path:
-    """Runs of variants, each with its chance; "base" has one run. Gives the results folder."""
+    """Runs of variants, each with its chance; "base" and "vcd" have one run. Gives the folder."""
     for variant, chance in variants.items():
-        for seed in seeds[:1] if variant == "base" else seeds:
-            run = "base" if variant == "base" else run_name(variant, seed)
+        for seed in seeds_of(variant, seeds):
+            run = result_name(variant, seed)
             made = {name: items(name, chance, seed + 1) for name in BENCHMARKS}
             write(folder, run, seed, made)
     return folder

@@ -22,6 +22,7 @@ from napo.commands.check_inputs import Inputs, Remark
 from napo.commands.check_machine import Machine
 from napo.commands.footprint import Run
 from napo.commands.inference import SCORED_ROWS, Inference, Moment
+from napo.config.runs import contrast_of, trained
 from napo.data import fetch
 from napo.data.rows import IN_MEMORY_BYTES
 from napo.errors import NapoError
@@ -97,7 +98,8 @@ class Needs:
         steps = math.ceil(self.rows / training.batch_size) * training.epochs
         written = min(2, max(0, steps - 1) // training.save_steps) if steps else 2
         every = plan.runs_of(self.session, profile.variants)
-        runs = [run for run in every if not complete(workspace.run(*run))]
+        to_train = [run for run in every if trained(run[0])]
+        runs = [run for run in to_train if not complete(workspace.run(*run))]
         weights, checkpoint = self.run().disk()
         weights += self.rows * training.epochs * RECORDED
         needs = {
@@ -108,7 +110,7 @@ class Needs:
             "reference log-probs": self.rows * SCORED,
             f"weights and records of {len(runs)} runs": len(runs) * weights,
             f"{written} checkpoints of the run that trains": bool(runs) * written * checkpoint,
-            "results": (len(runs) + 1) * ANSWERED,
+            "results": (len(runs) + len(every) - len(to_train) + 1) * ANSWERED,
         }
         folder, cache = existing(workspace.root), existing(Path(constants.HF_HUB_CACHE))
         model = next((item for item in statuses if not item.source.to and item.lacks), None)
@@ -154,6 +156,8 @@ class Needs:
         if not (workspace.data / "reference" / CURRENT).is_file():
             yield self.batched("scoring by the reference", inference.scoring, SCORED_ROWS)
         yield self.training()
+        for contrast in filter(None, map(contrast_of, profile.variants)):
+            evaluation = evaluation.contrasted(contrast)  # the variant that needs most
         yield self.answering("evaluating", inference, evaluation, "evaluation", CHUNK)
 
     def answering(

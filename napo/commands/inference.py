@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from napo.config.profile import Decoding, Profile
 
 SCORED_ROWS = 16  # rows a forward pass of score_reference
-SEARCHED = 6  # float32 copies of a step's logits in a beam search, or where answers are sampled
+# float32 copies of a step's logits in a beam search, or where answers are sampled or contrasted
+SEARCHED = 6
 
 
 class Moment(NamedTuple):
@@ -40,7 +41,7 @@ class Inference:
         """The peak while a batch of prompts is answered, the longest answers at their limit.
 
         Args:
-            decoding: gives the length of answers, and the beams.
+            decoding: gives the length of answers, the beams, and whether there is a contrast.
             batch: prompts in a batch.
             images: distinct images of the prompts that are passed to `generate` at once.
         """
@@ -50,19 +51,21 @@ class Inference:
             images = rows
         images = min(images, max(IMAGE_BATCH, int(FEATURE_BYTES // (image or 1))))
         prompt = lengths.image + lengths.question
-        held = self.weights + images * image
+        streams = 2 if decoding.contrast else 1  # with the images, and with noised ones
+        held = self.weights + streams * images * image
         key_value = 2 * shape.key_value * self.size * rows  # of a token in a layer
         mask = rows * prompt**2
         embedded = 2 * rows * prompt * shape.width * self.size
         chunk = min(images, IMAGE_BATCH)  # their features are among what the tower needs
         tower = self.vision(chunk) - chunk * image
-        prompts = shape.layers * key_value * prompt
+        prompts = streams * shape.layers * key_value * prompt
         prompts += embedded + self.layer(rows, prompt, prompt) + mask
         length = prompt + decoding.max_new_tokens
         sampled = decoding.temperature > 0 or decoding.num_beams > 1
         # A layer's keys, or its values, are there twice while a token's are added.
-        last = (shape.layers + 0.5) * key_value * length
-        last += rows * shape.vocabulary * (self.size + 4 * SEARCHED * sampled)
+        last = (streams * shape.layers + 0.5) * key_value * length
+        copies = SEARCHED * max(sampled, streams - 1)
+        last += rows * shape.vocabulary * (streams * self.size + 4 * copies)
         last += self.layer(rows, 1, length)
         return max(
             Moment("the vision tower", held + tower),

@@ -20,6 +20,7 @@ USUAL_SECONDS = {
     "train": 60,
     "evaluate": 100,
     "evaluate_base": 40,
+    "evaluate_decoding": 60,
     "report": 25,
     "study_pairs": 40,
     "study_cells": 300,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from napo.config import strict_yaml
 from napo.config.settings import (
@@ -96,6 +96,13 @@ class Profile(Settings):
         if holds := TAKEN.get(value.casefold()):
             raise ValueError(f"the folder {value} holds {holds}; choose another name")
         return value
+
+    @model_validator(mode="after")
+    def _decodable(self) -> Profile:
+        contrasts = [VARIANTS[name].contrast for name in (*self.variants, *self.baselines)]
+        for contrast in filter(None, contrasts):
+            self.evaluation.contrasted(contrast)  # refuses beams now, not after training
+        return self
 
     @field_validator("seeds", mode="before")
     @classmethod

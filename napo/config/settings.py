@@ -13,10 +13,13 @@ from pydantic import (
     Field,
     JsonValue,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
+from napo.config.contrast import Contrast
 from napo.config.registry import look_up
 from napo.config.values import (
     Attention,
@@ -150,9 +153,23 @@ class Decoding(Settings):
     num_beams: Count = 1
     temperature: Annotated[Number, Field(le=100)] = 0.0
     top_p: Annotated[Share, Field(ge=1e-6)] = 1.0
+    contrast: Contrast | None = None  # visual contrastive decoding (VCD); none by default
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a contrast, the settings of folders are as if there were no such key."""
+        values = dump(self)
+        if self.contrast is None:
+            values.pop("contrast", None)
+        return values
 
     @model_validator(mode="after")
     def _possible(self) -> Decoding:
+        if self.contrast and self.num_beams > 1:
+            raise ValueError(
+                f"contrast does not work with beams; set num_beams from {self.num_beams} to 1, or "
+                "leave contrast out"
+            )
         if 0 < self.temperature < 0.01:  # logits divided by less leave float32
             raise ValueError(
                 f"temperature is {self.temperature}; give 0 for greedy, or at least 0.01"
@@ -288,6 +305,20 @@ class Evaluation(Settings):
         if self.judge == "openai" and not self.judge_model:
             raise ValueError("judge is openai, which needs judge_model; name the model")
         return self
+
+    def contrasted(self, contrast: Contrast) -> Evaluation:
+        """The same evaluation, decoded with this contrast.
+
+        Raises:
+            NapoError: when it decodes with beams.
+        """
+        if self.decoding.num_beams > 1:
+            raise NapoError(
+                f"evaluation.decoding.num_beams is {self.decoding.num_beams}, and a contrast does "
+                "not work with beams; set it to 1."
+            )
+        decoding = self.decoding.model_copy(update={"contrast": contrast})
+        return self.model_copy(update={"decoding": decoding})
 
 
 class Launch(Settings):

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any, ClassVar
 
+from napo.config.contrast import Contrast
 from napo.config.registry import Entry, Registry, register
 from napo.errors import NapoError, unknown
 
@@ -100,11 +101,12 @@ class Term:
 
 @dataclass(frozen=True)
 class Variant(Entry):
-    """A training objective (Eq. 14): a weighted sum of preference terms.
+    """A training objective (Eq. 14): a weighted sum of preference terms; or a way to decode.
 
     Attributes:
         name: its name in profiles, folders, tables and figures.
-        terms: the terms, in the order of the weights.
+        terms: the terms, in the order of the weights. Empty: nothing is trained, and the base model
+            is decoded with `contrast`.
         gamma: "margin" (Eq. 13), "mean-margin" (Eq. 13 with psi_mean), "tempered" (Eq. 13 with
             shares of margin^temper), "uniform" (1 / terms), "none" (a plain sum), "fixed", or
             "per-pair" (a plain sum in which each pair has a weight from its own margin).
@@ -115,6 +117,7 @@ class Variant(Entry):
             samples give a pair to be noise; terms without labels keep the profile's rule); empty:
             the profile's.
         pick_one: each optimiser step uses one of the terms, with weight 1 (Table 3's "random").
+        contrast: of a variant without terms: how the base model is decoded.
         sft: weight of a supervised term: minus the mean log-prob of the chosen response's tokens
             (as in RPO, Pang et al. 2024, Eq. 2).
         title: its name in words.
@@ -133,6 +136,7 @@ class Variant(Entry):
     temper: float = 0.5
     q_rule: str = ""
     pick_one: bool = False
+    contrast: Contrast | None = None
     sft: float = 0.0
     title: str = ""
     tables: tuple[int, ...] = ()
@@ -143,8 +147,13 @@ class Variant(Entry):
     def __post_init__(self) -> None:
         if self.name == "base" or self.name.endswith(("-lora", "-qlora")):
             raise NapoError(f"The name {self.name} is taken by other runs; choose another name.")
-        if not isinstance(self.terms, tuple) or not self.terms:
+        if not isinstance(self.terms, tuple) or not (self.terms or self.contrast):
             raise NapoError(f"The terms of {self.name} are no tuple; write (Term(...),).")
+        if self.terms and self.contrast:
+            raise NapoError(
+                f"{self.name} has terms and a contrast, which is for variants without training; "
+                "to decode all models with it, set evaluation.decoding.contrast in the profile."
+            )
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
             raise NapoError(f"Two terms of {self.name} have the same name; set Term.name.")
@@ -170,12 +179,30 @@ class Variant(Entry):
 
         The code of a function is not part of it.
         """
-        left_out = ["name", "title", "tables", "row", "baseline", "colour"]
+        left_out = ["name", "title", "tables", "row", "baseline", "colour", "contrast"]
         if self.gamma != "tempered":
             left_out.append("temper")
         fields = {key: value for key, value in asdict(self).items() if key not in left_out}
         losses = {term.loss: LOSSES[term.loss] for term in self.terms}
         return {**fields, "losses": {k: [v.function, v.margin] for k, v in losses.items()}}
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is trained; if not, it is the base model with another decoding."""
+        return bool(self.terms)
+
+    def require_terms(self) -> Variant:
+        """The variant itself, where something is to be trained.
+
+        Raises:
+            NapoError: if it has no terms.
+        """
+        if not self.trained:
+            raise NapoError(
+                f"{self.name} is not trained: it decodes the base model. Evaluate it with "
+                "notebooks/06_evaluate.ipynb."
+            )
+        return self
 
     @property
     def responses(self) -> tuple[str, ...]:
@@ -217,6 +244,10 @@ def _pair(biased: Term, loss: str = "napo", **changes: Any) -> tuple[Term, ...]:
 
 # Figures and the extra table keep this order.
 for _variant in (
+    Variant(
+        "vcd", (), contrast=Contrast(), title="VCD on the base model, without training",
+        tables=(1,), colour="#8B6BB1",
+    ),
     Variant(
         "dpo", (_REJECTED,), "none", title="DPO on RLAIF-V's pairs", tables=(1, 3), colour="#1a1a1a"
     ),

@@ -98,12 +98,15 @@ def objective(session: Session, variant: str) -> pd.DataFrame:
     Returns:
         Index `term` (its dispreferred response); columns `loss`, `q` (where the loss has one) and
         `weight`, texts.
+
+    Raises:
+        NapoError: for an unknown variant, or one that is not trained.
     """
     import pandas as pd
 
     from napo.config.variants import VARIANTS
 
-    entry = VARIANTS[variant]
+    entry = VARIANTS[variant].require_terms()
     weights = {
         "margin": "γ of Eq. 13",
         "mean-margin": "γ of Eq. 13, ψ_mean",

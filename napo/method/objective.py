@@ -59,6 +59,7 @@ class Objective:
     q_rule: str = "paper"
 
     def __post_init__(self) -> None:
+        self.variant.require_terms()
         if not 0 < self.beta < inf:
             raise NapoError(f"beta is {self.beta}; it must be positive and finite.")
         if self.q_rule not in Q_RULES:

@@ -1,5 +1,8 @@
 """A model with its decoding settings: answers to one batch of prompts.
 
+With a contrast (`napo.models.contrast`) the model reads each batch twice, with the pictures and
+with noised ones, into a cache each; both get the same chosen tokens.
+
 Prompts of one image begin alike. The model reads that beginning, up to the image's last token, once
 for all of them in a batch; the rest of each prompt continues from its keys and values.
 """
@@ -7,15 +10,16 @@ for all of them in a batch; the rest of each prompt continues from its keys and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import BatchFeature, DynamicCache
+from transformers import BatchFeature, DynamicCache, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
 from napo.models import families
+from napo.models.contrast import ContrastProcessor, NoisedReader, contrasted, noised_inputs
 from napo.models.decoding import decoding_record, neutral_config
 from napo.models.image_tokens import count_features, features_checked, require_equal
 from napo.models.load import has_axes, unwrap
@@ -23,7 +27,7 @@ from napo.models.prompts import PromptInputs, stack_pixels
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import ProcessorMixin
+    from transformers import LogitsProcessor, ProcessorMixin
 
     from napo.config.profile import Decoding
 
@@ -70,10 +74,18 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = (buffer[..., :length, :] for buffer in self.buffers)
 
 
+class Noised(NamedTuple):
+    """Prompts with noised images, and the features of these images, by the prompts' indices."""
+
+    inputs: Mapping[int, PromptInputs]
+    features: Mapping[int, Tensor]  # empty if the family cannot share them
+
+
 class Decoder:
     """A model with its decoding settings; answers one batch of prompts per call.
 
-    `seeds` holds the seed and the entropy of each prompt, by its index.
+    `seeds` holds the seed and the entropy of each prompt, by its index. `seed` is for the noise of
+    a contrast.
     """
 
     def __init__(
@@ -82,8 +94,9 @@ class Decoder:
         processor: ProcessorMixin,
         decoding: Decoding,
         seeds: Sequence[tuple[int, int]],
+        seed: int = 0,
     ) -> None:
-        self.model, self.decoding, self.seeds = model, decoding, seeds
+        self.model, self.decoding, self.seeds, self.seed = model, decoding, seeds, seed
         self.inner = unwrap(model)
         self.device = next(model.parameters()).device
         self.visual = processor.image_token_id
@@ -98,6 +111,14 @@ class Decoder:
             width = config.get_text_config().hidden_size * self.inner.dtype.itemsize
             tokens = getattr(config, "image_seq_length", 576)
             self.images_at_a_time = max(IMAGE_BATCH, FEATURE_BYTES // (tokens * width))
+
+    def noised(self, inputs: Mapping[int, PromptInputs]) -> Noised | None:
+        """The same prompts with noised images; None without a contrast, or without an image."""
+        contrast = self.decoding.contrast
+        if contrast is None or not any(prompt.pixels for prompt in inputs.values()):
+            return None
+        noised = noised_inputs(inputs, contrast, self.seed)
+        return Noised(noised, self.image_features(noised))
 
     def image_features(self, inputs: Mapping[int, PromptInputs]) -> dict[int, Tensor]:
         """Image features of each prompt, by index; empty if the family cannot share them."""
@@ -120,10 +141,16 @@ class Decoder:
         inputs: Mapping[int, PromptInputs],
         features: Mapping[int, Tensor],
         indices: Sequence[int],
+        noised: Noised | None = None,
     ) -> dict[int, list[int]]:
-        """Token ids of the answers to a batch, end token included, by the prompts' indices."""
+        """Token ids of the answers to a batch, end token included, by the prompts' indices.
+
+        `inputs`, their `features` and the `noised` prompts may be those of more than the batch.
+        """
+        if not any(inputs[index].pixels for index in indices):
+            noised = None
         if self.shares and self.decoding.num_beams == 1:
-            return self.decode(inputs, features, indices)
+            return self.decode(inputs, features, indices, noised)
         ids, mask = self.padded([inputs[index].ids for index in indices])
         if self.shares:
             images = [features[index] for index in indices if index in features]
@@ -133,7 +160,18 @@ class Decoder:
             model_inputs |= self._on_device([inputs[index].pixels for index in indices])
             if has_axes(self.inner):  # it computes its positions from these only
                 model_inputs["mm_token_type_ids"] = (ids == self.visual).int()
-        return self.search({**model_inputs, "attention_mask": mask}, indices)
+        model_inputs["attention_mask"] = mask
+        processors = []
+        if noised:
+            pixels = self._on_device([noised.inputs[index].pixels for index in indices])
+            reader = NoisedReader(self.model, self.inner, {**model_inputs, **pixels})
+            seeing = self.seeing(inputs, indices)
+            processors.append(ContrastProcessor(reader, seeing, self.decoding.contrast))
+        return self.search(model_inputs, indices, processors)
+
+    def seeing(self, inputs: Mapping[int, PromptInputs], indices: Sequence[int]) -> Tensor:
+        """Which prompts of a batch have an image, shape (batch,)."""
+        return torch.tensor([bool(inputs[index].pixels) for index in indices], device=self.device)
 
     def padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Token ids padded on the left, and 0 for padding, both of shape (rows, longest row)."""
@@ -215,6 +253,7 @@ class Decoder:
         inputs: Mapping[int, PromptInputs],
         features: Mapping[int, Tensor],
         indices: Sequence[int],
+        noised: Noised | None = None,
     ) -> dict[int, list[int]]:
         """Greedy or sampled answers; a row leaves the batch when it ends."""
         decoding, alive, answers = self.decoding, list(indices), {n: [] for n in indices}
@@ -224,10 +263,16 @@ class Decoder:
             numbers = np.stack([each.random(decoding.max_new_tokens) for each in generators])
             draws = torch.tensor(numbers, dtype=torch.float32, device=self.device)
         logits, mask, cache = self.read_prompts(inputs, features, indices)
+        if noised:
+            seeing = self.seeing(inputs, indices)
+            of_noised, _, noised_cache = self.read_prompts(inputs, noised.features, indices)
         for step in range(decoding.max_new_tokens):
             logits[:, self.never] = -torch.inf
             if step < decoding.min_new_tokens:
                 logits[:, self.ends] = -torch.inf
+            if noised:
+                changed = contrasted(logits, of_noised, decoding.contrast)
+                logits = torch.where(seeing[:, None], changed, logits.float())
             chosen = logits.argmax(-1) if draws is None else self.sample(logits, draws[:, step])
             tokens = chosen.tolist()
             for index, token in zip(alive, tokens, strict=True):
@@ -239,11 +284,16 @@ class Decoder:
                 kept = torch.tensor(going, device=self.device)
                 cache.batch_select_indices(kept)
                 chosen, mask = chosen[kept], mask[kept]
+                if noised:
+                    noised_cache.batch_select_indices(kept)
+                    seeing = seeing[kept]
                 alive = [alive[row] for row in going]
                 draws = None if draws is None else draws[kept]
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
             embeddings = self.inner.get_input_embeddings()(chosen[:, None])
             logits = self.read(embeddings, mask, cache)
+            if noised:
+                of_noised = self.read(embeddings, mask, noised_cache)
         return answers
 
     def sample(self, logits: Tensor, draws: Tensor) -> Tensor:
@@ -257,7 +307,12 @@ class Decoder:
         last = (chances > 0).sum(-1, keepdim=True) - 1
         return tokens.gather(-1, picked.minimum(last)).squeeze(-1)
 
-    def search(self, inputs: dict[str, Tensor], indices: Sequence[int]) -> dict[int, list[int]]:
+    def search(
+        self,
+        inputs: dict[str, Tensor],
+        indices: Sequence[int],
+        processors: Sequence[LogitsProcessor] = (),
+    ) -> dict[int, list[int]]:
         """Answers by `model.generate`: beams, and families that cannot share image features."""
         seeds = [number for index in indices for number in self.seeds[index]]
         original = self.inner.generation_config
@@ -267,7 +322,9 @@ class Decoder:
             beams = self.decoding.num_beams
             with torch.random.fork_rng(), features_checked(self.inner, inputs, beams):
                 torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
-                output = self.model.generate(**inputs)
+                output = self.model.generate(
+                    **inputs, logits_processor=LogitsProcessorList(processors)
+                )
         finally:
             self.inner.generation_config = original
         if "input_ids" in inputs:

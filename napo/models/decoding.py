@@ -41,6 +41,7 @@ def neutral_config(record: Mapping[str, Any]) -> GenerationConfig:
     sampling = {"do_sample": record["temperature"] > 0}
     # Greedy search takes no temperature, and top_k is 50 unless it is switched off.
     sampling |= {"top_k": 0} if sampling["do_sample"] else {"temperature": None, "top_p": None}
+    values = {name: value for name, value in record.items() if name != "contrast"}  # napo's own
     return GenerationConfig(
-        **{**record, **sampling, "suppress_tokens": record["suppress_tokens"] or None}
+        **{**values, **sampling, "suppress_tokens": record["suppress_tokens"] or None}
     )

@@ -1,7 +1,7 @@
 """Batched generation: left-padded, sorted by length, an image computed once for its prompts.
 
 Greedy answers in float32 do not depend on the batch size. A sampled answer depends only on the seed
-and on the prompt's key (or its index).
+and on the prompt's key (or its index). The noise of a contrast depends on the seed and the image.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def generate(
         prompts: with and without images, mixed at will.
         decoding: beams with sampling draw per batch, so their answers depend on the batch size.
         batch_size: prompts in a batch; halved, with a warning, when memory runs out.
-        seed: for sampling.
+        seed: for sampling, and for the noise of a contrast.
         progress: a `napo.progress.Progress` to advance by each prompt.
 
     Raises:
@@ -94,12 +94,13 @@ def generate(
         return []
     model.eval()
     seeds = [(seed, prompt.entropy(index)) for index, prompt in enumerate(prompts)]
-    decoder = Decoder(model, processor, decoding, seeds)
+    decoder = Decoder(model, processor, decoding, seeds, seed)
     halving = Halving("prompts", "lower max_new_tokens, or use a larger GPU or a smaller dtype")
     ids: dict[int, list[int]] = {}
     with torch.inference_mode():
         for inputs in _windows(processor, prompts, decoder.images_at_a_time):
-            answer = partial(decoder, inputs, decoder.image_features(inputs))
+            features, noised = decoder.image_features(inputs), decoder.noised(inputs)
+            answer = partial(decoder, inputs, features, noised=noised)
             lengths = {index: len(prompt.ids) for index, prompt in inputs.items()}
             first = {id(p.pixels): index for index, p in reversed(inputs.items()) if p.pixels}
             images = {index: first.get(id(p.pixels), index) for index, p in inputs.items()}

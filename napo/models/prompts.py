@@ -124,7 +124,7 @@ def mask_image(image: Image.Image, mask: str | None) -> Image.Image | None:
     if mask in ("blank_white", "blank_black"):
         return Image.new("RGB", image.size, mask.removeprefix("blank_"))
     if mask == "noise":
-        rng = _generator("noise", image.tobytes())
+        rng = generator("noise", image.tobytes())
         pixels = rng.integers(0, 256, (image.height, image.width, 3), dtype=np.uint8)
         return Image.fromarray(pixels)
     return image
@@ -132,7 +132,7 @@ def mask_image(image: Image.Image, mask: str | None) -> Image.Image | None:
 
 def corrupt_image(image: Image.Image, key: str) -> Image.Image:
     """A random crop of 1 to 20 % of the image's area (mDPO); the key, a row's id, is its seed."""
-    rng = _generator("crop", key.encode())
+    rng = generator("crop", key.encode())
     scale = float(np.sqrt(rng.uniform(0.01, 0.20)))
     width = max(1, round(image.width * scale))
     height = max(1, round(image.height * scale))
@@ -141,7 +141,8 @@ def corrupt_image(image: Image.Image, key: str) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _generator(purpose: str, key: bytes) -> np.random.Generator:
+def generator(purpose: str, key: bytes) -> np.random.Generator:
+    """Random numbers that depend on a purpose and a key, such as a row's id, only."""
     digest = hashlib.sha256(purpose.encode() + b"\0" + key).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 

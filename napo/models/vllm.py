@@ -100,7 +100,7 @@ def answer(
     `positions` are those that a prompt and its answer have together.
 
     Raises:
-        NapoError: for beams, and as `vllm_requests`, before the engine is asked.
+        NapoError: for beams or a contrast, and as `vllm_requests`, before the engine is asked.
     """
     from vllm import SamplingParams
 
@@ -108,6 +108,11 @@ def answer(
         raise NapoError(
             f"masks.decoding.num_beams is {decoding.num_beams}, and the vLLM engine has no "
             "beams; set it to 1 or masks.engine to transformers."
+        )
+    if decoding.contrast:
+        raise NapoError(
+            "masks.decoding.contrast is set, and the vLLM engine has no contrast; leave it out, or "
+            "set masks.engine to transformers."
         )
     requests = vllm_requests(processor, prompts, positions - decoding.max_new_tokens)
     record = decoding_record(checkpoint, processor, decoding)

@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 
 from napo.benchmarks.intervals import percentile, resampled
 from napo.config.benchmarks import BENCHMARKS, Metric
+from napo.config.runs import result_name, seeds_of
 from napo.errors import NapoError
 from napo.workspace.files import check_shape, read_json
 from napo.workspace.folders import run_name
@@ -40,6 +41,13 @@ class TrainedRun(TypedDict):
     tune: str
     objective: dict[str, Any]
     data: dict[str, Any]
+
+
+class ContrastedRun(TypedDict):
+    """The part of the settings of a variant without training that tables read."""
+
+    variant: str
+    contrast: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class Results:
 
     Attributes:
         folder: the results folder.
-        runs: variant -> names of its finished runs; "base" has one.
+        runs: variant -> names of its finished runs; what is not trained, as "base", has one.
         settings: the settings that all of them had, see `shared_settings`.
         departures: settings that differ from the profile, by name, as (the runs', the profile's).
     """
@@ -202,7 +210,7 @@ def collect(
     """
     seeds, runs, settings = list(seeds), {}, {}
     for variant in dict.fromkeys(["base", *variants]):
-        names = ["base"] if variant == "base" else [run_name(variant, n, tune) for n in seeds]
+        names = [result_name(variant, seed, tune) for seed in seeds_of(variant, seeds)]
         finished = [run for run in names if complete(folder / run)]
         settings |= {run: require(folder / run)["settings"] for run in finished}
         for run in finished:
@@ -220,6 +228,8 @@ def name_in(settings: Mapping[str, Any]) -> str:
     if not (run := settings.get("run")):
         return "base"
     try:
+        if "contrast" in run:
+            return check_shape(run, "the run", ContrastedRun, "")["variant"]
         check_shape(run, "the run", TrainedRun, "")
     except NapoError:
         return "an unknown run"
@@ -237,7 +247,9 @@ def shared_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
     for run, own in settings.items():
         trained = own.get("run") or {}
         sections = {"evaluation": (own, ("evaluated", "run"))}
-        if trained:
+        if "contrast" in trained:
+            sections[f"{trained['variant']}'s"] = ({"contrast": trained["contrast"]}, ())
+        elif trained:
             sections |= {"training": (trained, (*OWN, "data")), "rows": (trained["data"], ())}
             sections[f"{trained['variant']}'s"] = (trained["objective"], ())
         for section, (values, left_out) in sections.items():

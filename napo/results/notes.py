@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from napo.config.benchmarks import BENCHMARKS, EXTRA, Benchmark, benchmarks_in
+from napo.config.variants import VARIANTS
 
 if TYPE_CHECKING:
     from napo.results.collect import Results
@@ -65,7 +66,26 @@ def notes(table: int | str, results: Results, scale: str = "tiny") -> list[str]:
         columns = [note for benchmark in benchmarks for note in benchmark.notes]
         general = [f"{OURS} {DIFFERENCE[scale]}", *columns]
     scored = [*scoring(results, benchmarks), *unreadable(results, benchmarks)]
-    return [*general, *TABLES[table], *scored, *departures_in_words(results)]
+    decoded = contrasts(results, table)
+    return [*general, *TABLES[table], *scored, *decoded, *departures_in_words(results)]
+
+
+def contrasts(results: Results, table: int | str) -> list[str]:
+    """How answers of this table were contrasted (VCD), with the variants; none if none were."""
+    variants_of: dict[str, list[str]] = {}
+    for variant in results.runs:
+        tables = VARIANTS[variant].tables if variant in VARIANTS else ()
+        if table not in (EXTRA, *tables) and variant != "base":
+            continue
+        runs = [(run, name) for name in BENCHMARKS for run in results.ran(variant, name)[:1]]
+        decodings = [results.result(*run)["settings"]["decoding"] for run in runs[:1]]
+        for contrast in [decoding["contrast"] for decoding in decodings if "contrast" in decoding]:
+            words = "α = {alpha:g}, β = {beta:g}, noise step {noise_step}".format(**contrast)
+            variants_of.setdefault(words, []).append(variant)
+    return [
+        f"Ours, decoded by visual contrast (VCD, Leng et al. 2024; {words}): {', '.join(variants)}."
+        for words, variants in variants_of.items()
+    ]
 
 
 def departures_in_words(results: Results) -> list[str]:

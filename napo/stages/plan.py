@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from napo.config.profile import Profile
+from napo.config.runs import contrast_of, result_name, seeds_of, trained
 from napo.config.settings import TUNES
 from napo.config.variants import VARIANTS
 from napo.errors import NapoError
@@ -48,15 +49,20 @@ Runs = Iterable[tuple[str, int, str]]  # each with its variant, seed and tune
 def runs_of(
     session: Session, variants: Iterable[str], seeds: str = "", tune: str = ""
 ) -> list[tuple[str, int, str]]:
-    """The runs of these variants in a pipeline."""
-    return [(name, seed, session.tune(tune)) for name in variants for seed in session.seeds(seeds)]
+    """The runs of these variants in a pipeline; a variant without training is one, of seed 0."""
+    every, tune = session.seeds(seeds), session.tune(tune)
+    return [(name, seed, tune) for name in variants for seed in seeds_of(name, every)]
 
 
 def existing_runs(session: Session) -> list[tuple[str, int, str]]:
     """The runs that have a folder of weights or of results, whatever their seed and tune."""
     runs = set()
-    for variant, tune, kind in product(VARIANTS, TUNES, ("runs", "results")):
-        folder = session.workspace.data / kind / run_name(variant, 0, tune)
+    data = session.workspace.data
+    for variant in VARIANTS:
+        if not trained(variant) and session.workspace.result(variant).is_dir():
+            runs.add((variant, 0, session.tune()))
+    for variant, tune, kind in product(filter(trained, VARIANTS), TUNES, ("runs", "results")):
+        folder = data / kind / run_name(variant, 0, tune)
         seeds = [path.name.removeprefix("seed-") for path in folder.parent.glob("seed-*")]
         runs |= {(variant, int(seed), tune) for seed in seeds if seed.isdecimal()}
     return sorted(runs)
@@ -108,6 +114,11 @@ def folders(session: Session, runs: Runs) -> Iterator[tuple[Path, settings.Setti
     yield workspace.result("base"), base
     reference = expected_reference(profile, model, rows)
     for variant, seed, tune in runs:
+        if contrast_of(variant):
+            run = settings.of_decoding(variant)
+            result = settings.of_result(profile, evaluated=model, run=run, **shared)
+            yield workspace.result(variant), result
+            continue
         folder = workspace.run(variant, seed, tune)
         run = settings.of_run(
             profile,
@@ -125,7 +136,7 @@ def folders(session: Session, runs: Runs) -> Iterator[tuple[Path, settings.Setti
         weights = folder / ("model" if tune == "full" else "adapter")
         evaluated = known(model_fingerprint, weights) if weights.is_dir() else GONE
         result = settings.of_result(profile, evaluated=evaluated, run=run, **shared)
-        yield workspace.result(run_name(variant, seed, tune)), result
+        yield workspace.result(result_name(variant, seed, tune)), result
 
 
 def known(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -208,13 +219,13 @@ def incomplete(
     folders = [workspace.result("base")]
     for run in runs_of(session, variants, seeds, tune):
         if not all_evaluated(session, [run]):
-            folders += [workspace.run(*run), workspace.result(run_name(*run))]
+            folders += [workspace.run(*run), workspace.result(result_name(*run))]
     return [folder for folder in folders if complete(folder) and missing_files(folder)]
 
 
 def all_evaluated(session: Session, runs: Runs) -> bool:
     """Whether all these runs have a finished result."""
-    results = (session.workspace.result(run_name(*run)) for run in runs)
+    results = (session.workspace.result(result_name(*run)) for run in runs)
     return all(complete(folder) and not missing_files(folder) for folder in results)
 
 

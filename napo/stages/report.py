@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo.config.benchmarks import BENCHMARKS, details, metrics
+from napo.config.runs import contrast_of, trained
 from napo.errors import NapoError
 from napo.stages.labels import (
     all_margins,
@@ -16,7 +17,7 @@ from napo.stages.labels import (
     outdated_figure,
 )
 from napo.stages.session import Session
-from napo.stages.settings import of_result, of_rows, of_run
+from napo.stages.settings import of_decoding, of_result, of_rows, of_run
 from napo.workspace import provenance
 from napo.workspace.files import json_value, write_text
 from napo.workspace.hashing import hash_files
@@ -45,7 +46,8 @@ def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
     names = (*profile.variants, *profile.baselines)
     results = collect(folder, names, session.seeds(seeds), session.tune(tune))
     request = f" of tune {tune or 'full'}, seeds {seeds or profile.seeds}" if seeds or tune else ""
-    if not results.runs or (request and profile.variants and set(results.runs) == {"base"}):
+    missing = any(map(trained, profile.variants)) and not any(map(trained, results.runs))
+    if not results.runs or (request and missing):
         raise NapoError(
             f"{folder} holds no finished results{request}; run notebooks/06_evaluate.ipynb first."
         )
@@ -63,12 +65,10 @@ def departures(session: Session, results: Results, tune: str = "") -> dict[str, 
     gone = {"model": GONE, "rows": GONE, "reference": GONE}
     data = of_rows(profile, GONE, GONE)
     for variant in results.runs:
-        trained = None
-        if variant != "base":
-            trained = of_run(
-                profile, variant, 0, session.tune(tune), data=data, processes=0, **gone
-            )
-        result = of_result(profile, model=GONE, evaluated=GONE, benchmarks=GONE, run=trained)
+        run = of_decoding(variant) if contrast_of(variant) else None
+        if trained(variant):
+            run = of_run(profile, variant, 0, session.tune(tune), data=data, processes=0, **gone)
+        result = of_result(profile, model=GONE, evaluated=GONE, benchmarks=GONE, run=run)
         expected = shared_settings({variant: json_value(result)})
         pairs |= differences({name: results.settings[name] for name in expected}, expected)
     return pairs
@@ -145,7 +145,7 @@ def report_content(
 
     profile, workspace = session.profile, session.workspace
     variants = [name for name in results.runs if name != "base"]
-    counts = sorted({len(results.runs[name]) for name in variants})  # of seeds
+    counts = sorted({len(results.runs[name]) for name in variants if trained(name)})  # of seeds
     count = " to ".join(map(str, dict.fromkeys((*counts[:1], *counts[-1:]))))
 
     drawn: dict[bool, list[Picture]] = {True: [], False: []}
@@ -188,7 +188,7 @@ def report_content(
         Section("Figures", words, drawn[False]),
         Section("Training", [], drawn[True]),
     ]  # fmt: skip
-    of_each = f", {count} seed{'' if count == '1' else 's'} each" if variants else ""
+    of_each = f", {count} seed{'' if count == '1' else 's'} each" if counts else ""
     return ReportContent(
         title="NaPO, reproduced",
         subtitle=profile.title or profile.name,
@@ -223,14 +223,14 @@ def captions(
     for variant, runs in results.runs.items():
         name = session.edition(f"training-{variant}-{tune}", seeds)
         inputs = provenance.figure_record(folder / f"{name}.{provenance.FILE}").get("inputs")
-        trained = {
+        runs_here = {
             run: {
                 "files": sealed(session.workspace.data / "runs" / run),
                 "settings": read_settings(results.folder / run)["run"],
             }
             for run in runs
         }
-        if inputs and not differences(inputs, trained):
+        if inputs and not differences(inputs, runs_here):
             names[name] = (f"{variant} over training", "")
     return names
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from napo.config.runs import contrast_of, result_name, seeds_of, trained
 from napo.config.variants import VARIANTS
+from napo.errors import NapoError
 from napo.models.fingerprint import model_fingerprint
 from napo.stages import launch
 from napo.stages.inputs import (
@@ -17,7 +19,7 @@ from napo.stages.inputs import (
 )
 from napo.stages.posterior import labels_fingerprint, needs_labels, rows_with_noise
 from napo.stages.session import Session
-from napo.stages.settings import of_result, of_run
+from napo.stages.settings import Settings, of_decoding, of_result, of_run
 from napo.workspace.folders import run_name
 from napo.workspace.locks import work_on
 from napo.workspace.manifests import GONE, manifest_fingerprint, read_settings, require, sealed
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from napo.benchmarks import Request
+    from napo.config.profile import Evaluation
 
 
 def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
@@ -34,9 +37,9 @@ def train(session: Session, variant: str, seed: int, tune: str = "") -> Path:
 
     Raises:
         NapoError: if inputs are missing (rows, reference, and labels for a variant whose q comes
-            from them), or the folder was made with other settings.
+            from them), the variant is not trained, or the folder was made with other settings.
     """
-    VARIANTS[variant]  # raises for an unknown name
+    VARIANTS[variant].require_terms()
     profile, workspace = session.profile, session.workspace
     tune = session.tune(tune)
     folder = workspace.run(variant, seed, tune)
@@ -137,16 +140,15 @@ def evaluate_all(
     model: str = "",
     dry_run: bool = False,
 ) -> list[Path]:
-    """Evaluate every seed of a variant; the base and a named model are one run each.
+    """Evaluate every seed of a variant; what is not trained here has one result.
 
     Raises:
         NothingSent: in a dry run, with the judge requests of all runs.
     """
     from napo.benchmarks.chat import NothingSent, Plan
 
-    one_run = bool(model) or variant == "base"
     folders, unsent = [], Plan()
-    for seed in [0] if one_run else session.seeds(seeds):
+    for seed in [0] if model else seeds_of(variant, session.seeds(seeds)):
         try:
             folders.append(evaluate(session, variant, seed, tune, model, dry_run))
         except NothingSent as planned:
@@ -154,6 +156,47 @@ def evaluate_all(
     if unsent.requests:
         raise NothingSent(unsent)
     return folders
+
+
+class Evaluated(NamedTuple):
+    """What answers the benchmarks.
+
+    `settings` are those of its run or of its decoding; None for the base and a named model.
+    """
+
+    name: str  # of its result
+    path: str | Path
+    adapter: Path | None
+    settings: Settings | None
+    evaluation: Evaluation
+
+
+def evaluated(session: Session, variant: str, seed: int, tune: str, model: str) -> Evaluated:
+    """The model that a call of `evaluate` means, and how it is decoded.
+
+    Raises:
+        NapoError: for an unknown variant or a run that is not finished; for a model and a variant
+            without training.
+    """
+    profile, workspace = session.profile, session.workspace
+    tune, evaluation, base = session.tune(tune), profile.evaluation, profile.model.location
+    name, contrast = result_name(variant, seed, tune), contrast_of(variant)
+    if contrast and model:
+        raise NapoError(
+            f"{variant} decodes the base model, and model names another one; leave variant out, "
+            "and set evaluation.decoding.contrast in a profile."
+        )
+    if model:
+        name = f"model-{Path(model).name}-{model_fingerprint(model)[:8]}"
+        return Evaluated(name, model, None, None, evaluation)
+    if contrast:
+        return Evaluated(name, base, None, of_decoding(variant), evaluation.contrasted(contrast))
+    if not trained(variant):
+        return Evaluated(name, base, None, None, evaluation)
+    run = workspace.run(variant, seed, tune)
+    settings = require(run)["settings"]
+    path, adapter = (run / "model", None) if tune == "full" else (base, run / "adapter")
+    return Evaluated(name, path, adapter, settings, evaluation)
 
 
 def evaluate(
@@ -166,43 +209,35 @@ def evaluate(
 ) -> Path:
     """Answer and score the benchmarks with a run, the base, or any model (a folder or hub id).
 
-    A dry run sends nothing to a judge's endpoint.
+    A variant without training is the base, decoded with the variant's contrast. A dry run sends
+    nothing to a judge's endpoint.
 
     Raises:
-        NapoError: if the run or a benchmark is missing.
+        NapoError: if the run or a benchmark is missing, or for a model and such a variant.
         NothingSent: in a dry run, with the judge's requests; the answers are kept.
     """
     from napo.benchmarks import runner
     from napo.benchmarks.chat import NothingSent
     from napo.models.load import load_model
 
-    profile, workspace = session.profile, session.workspace
-    path, adapter, name, trained = profile.model.location, None, "base", None
-    if model:
-        path, name = model, f"model-{Path(model).name}-{model_fingerprint(model)[:8]}"
-    elif variant != "base":
-        VARIANTS[variant]  # raises for an unknown name
-        tune = session.tune(tune)
-        run = workspace.run(variant, seed, tune)
-        trained = require(run)["settings"]
-        name = run_name(variant, seed, tune)
-        path, adapter = (run / "model", None) if tune == "full" else (path, run / "adapter")
-    folder = workspace.result(name)
+    profile = session.profile
+    source = evaluated(session, variant, seed, tune, model)
+    folder = session.workspace.result(source.name)
     settings = of_result(
         profile,
         model=base_fingerprint(profile),
-        evaluated=model_fingerprint(adapter or path),
+        evaluated=model_fingerprint(source.adapter or source.path),
         benchmarks=benchmarks_fingerprint(session),
-        run=trained,
+        run=source.settings,
     )
     with work_on(folder, settings) as todo:
         if not todo:
             return folder
         with launch.one_gpu(session) as device:
             loaded, processor = load_model(
-                path,
+                source.path,
                 **profile.model.loading,
-                adapter=adapter,
+                adapter=source.adapter,
                 device=device,
             )
             unsent = runner.evaluate_run(
@@ -210,8 +245,8 @@ def evaluate(
                 processor,
                 benchmarks_folder(session),
                 folder,
-                settings=profile.evaluation,
-                run=name,
+                settings=source.evaluation,
+                run=source.name,
                 seed=seed,
                 fingerprints={k: settings[k] for k in ("evaluated", "benchmarks_data")},
                 judge=profile.world.function("judge_by_truth"),

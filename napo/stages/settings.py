@@ -107,6 +107,11 @@ def of_run(
     }
 
 
+def of_decoding(variant: str) -> Settings:
+    """Settings of a variant without training, in place of a run's."""
+    return {"variant": variant, "contrast": VARIANTS[variant].contrast.model_dump()}
+
+
 def of_result(
     profile: Profile,
     *,
@@ -118,7 +123,8 @@ def of_result(
     """Settings of a result.
 
     `model`, `evaluated` and `benchmarks` are fingerprints: of the base model, of the model that
-    answers, of the benchmarks. `run` holds the settings of the evaluated run, if it is one.
+    answers, of the benchmarks. `run` holds the settings of the evaluated run (`of_run`) or of the
+    variant without training (`of_decoding`); none for the base and a named model.
     """
     return {
         **profile.evaluation.model_dump(exclude={"source"}),  # a place, whose files are hashed

@@ -10,6 +10,7 @@ from napo.commands import budget
 from napo.commands.check_inputs import Inputs
 from napo.commands.check_machine import Machine
 from napo.commands.check_needs import Needs, existing, gb
+from napo.config.runs import trained
 from napo.config.settings import Training
 from napo.stages.session import Session, open_session
 from napo.workspace.files import write_json
@@ -109,7 +110,7 @@ def disk(tmp_path, monkeypatch, free, **training):
 def test_disk_counts_every_run_and_both_checkpoints(tmp_path, monkeypatch, result):
     state, text = disk(tmp_path, monkeypatch, 69e9)
     row = budget.table(PAPER, 8).loc["full", "zero2"]
-    runs = len(open_session(PAPER, str(tmp_path)).profile.variants)
+    runs = sum(map(trained, open_session(PAPER, str(tmp_path)).profile.variants))
     total = float(re.match(r"([\d,]+) GB", text)[1].replace(",", ""))
     assert state == "fault" and f"weights and records of {runs} runs" in text
     assert total > runs * row.weights + row.disk

@@ -151,6 +151,17 @@ def test_the_pipeline_passes_every_parameter_of_every_notebook(tmp_path):
         assert texts == {each for each in passed if passed[each] == "-r"}, name
 
 
+def test_a_variant_without_training_is_evaluated_once_and_never_trained(tmp_path):
+    profile = tmp_path / "free.yaml"
+    profile.write_text("extends: smoke\nname: free\nvariants: [vcd, dpo]\nseeds: '0,1'")
+    assert reproduce(tmp_path, "-n", "--printshellcmds", profile=str(profile)) == 0
+    plan = (tmp_path / "data" / "free" / "pipeline.log").read_text()
+    commands = [line for line in plan.splitlines() if "papermill /" in line and " vcd " in line]
+    (command,) = commands
+    assert "06_evaluate-vcd.ipynb" in command and "05_train-vcd" not in plan
+    assert "05_train-dpo.ipynb" in plan and "results/vcd/manifest.json" in plan
+
+
 @pytest.mark.kind("A. Without labels everything else is made")
 def test_without_labels_the_plan_has_everything_but_fig4(tmp_path, capsys, result):
     profile = tmp_path / "byhand.yaml"

@@ -112,3 +112,37 @@ def test_reading_a_profile_imports_no_torch():
     program += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("decoding", "sentence"),
+    [
+        ("{contrast: {alpha: -1.0}}", r"evaluation\.decoding\.contrast\.alpha is -1.0"),
+        ("{contrast: {alpha: .nan}}", r"decoding\.contrast\.alpha is nan"),
+        ("{contrast: {beta: 1.1}}", r"decoding\.contrast\.beta is 1.1"),
+        ("{contrast: {noise_step: 1000}}", r"decoding\.contrast\.noise_step is 1000"),
+        ("{contrast: {noise_step: 0.5}}", r"decoding\.contrast\.noise_step is 0.5"),
+        ("{contrast: {alhpa: 1.0}}", "Unknown key of .*contrast .*'alhpa'. Did you mean 'alpha'"),
+        ("{contrast: 1}", r"decoding\.contrast is 1; it is a section of keys and values"),
+        ("{contrast: {}, num_beams: 3}", "contrast does not work with beams; set num_beams from 3"),
+    ],
+)
+def test_a_contrast_out_of_range_names_its_key(tmp_path, decoding, sentence):
+    with pytest.raises(NapoError, match=sentence):
+        load_profile(write(tmp_path, f"evaluation: {{decoding: {decoding}}}"))
+
+
+def test_beams_are_refused_if_a_variant_decodes_by_contrast(tmp_path):
+    beams = "evaluation: {decoding: {num_beams: 3}}"
+    with pytest.raises(NapoError, match=r"num_beams is 3, and a contrast does not work with beams"):
+        load_profile(write(tmp_path, f"variants: [dpo, vcd]\n{beams}"))
+    assert load_profile(write(tmp_path, f"variants: [dpo]\n{beams}"))
+
+
+def test_a_contrast_changes_the_settings_and_its_absence_leaves_them_as_they_were(tmp_path):
+    plain = load_profile(write(tmp_path, "")).evaluation.decoding.model_dump()
+    assert "contrast" not in plain
+    text = "evaluation: {decoding: {contrast: {alpha: 0.5}}}"
+    contrasted = load_profile(write(tmp_path, text)).evaluation.decoding.model_dump()
+    contrast = {"alpha": 0.5, "beta": 0.1, "noise_step": 500}
+    assert contrasted == {**plain, "contrast": contrast}

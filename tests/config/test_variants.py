@@ -1,5 +1,6 @@
 import pytest
 
+from napo.config.contrast import Contrast
 from napo.config.variants import LOSSES, VARIANTS, Loss, Term, Variant
 from napo.errors import NapoError
 
@@ -22,7 +23,7 @@ def test_a1_is_the_full_method_of_section_4():
 @pytest.mark.parametrize(
     ("table", "names"),
     [
-        (1, {"dpo", "mdpo", "A1"}),
+        (1, {"vcd", "dpo", "mdpo", "A1"}),
         (2, {"A1", "A2", "A3", "LB1", "LB2", "VB1", "VB2"}),
         (3, {"dpo", "A1", "random"}),
         (4, {"A1", "LB1", "LB-sum", "VB1", "VB-mean"}),
@@ -71,6 +72,11 @@ def test_a_term_takes_strength_from_its_loss_and_name_from_its_response():
         (lambda: Term("rejected", strength=0), "strength of dpo is 0; it must be positive"),
         (lambda: Variant("x", (Term("rejected"))), r"terms of x are no tuple; write \(Term"),
         (lambda: Variant("x", ()), "terms of x are no tuple"),
+        (
+            lambda: Variant("x", (Term("rejected"),), contrast=Contrast()),
+            r"x has terms and a contrast, .* set evaluation\.decoding\.contrast in the profile",
+        ),
+        (lambda: VARIANTS["vcd"].require_terms(), "vcd is not trained: it decodes the base model"),
         (lambda: Variant("x", (Term("rejected"),) * 2), "Two terms of x have the same name"),
         (lambda: Variant("x", (Term("rejected"),), "margins"), "Unknown gamma rule 'margins'"),
         (lambda: Variant("x", (Term("rejected"),), q_rule="new"), "Unknown q rule 'new'"),
@@ -95,3 +101,9 @@ def test_another_function_behind_a_loss_is_another_definition(monkeypatch):
 def test_a_name_of_other_runs_is_refused(name):
     with pytest.raises(NapoError, match="taken by other runs"):
         Variant(name, (Term("rejected"),))
+
+
+def test_vcd_has_the_values_of_its_paper_and_nothing_to_train():
+    vcd = VARIANTS["vcd"]
+    assert vcd.contrast.model_dump() == {"alpha": 1.0, "beta": 0.1, "noise_step": 500}
+    assert not vcd.trained and VARIANTS["A1"].trained

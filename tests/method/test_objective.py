@@ -132,7 +132,7 @@ def test_a_variants_own_q_rule_wins_over_the_profiles(policy, reference):
         assert torch.equal(released(policy, reference).records[name], value)
 
 
-@pytest.mark.parametrize("name", sorted(VARIANTS))
+@pytest.mark.parametrize("name", sorted(name for name in VARIANTS if VARIANTS[name].trained))
 def test_every_variant_gives_a_finite_gradient_and_moves_the_chosen_response_up(name, reference):
     start = replace(reference, sum=reference.sum.clone().requires_grad_())
     posterior = {biased: torch.full((4,), 0.3) for biased in BIASED}
@@ -374,3 +374,8 @@ def test_a_loss_without_one_value_for_each_pair_is_refused_by_name(policy, refer
     objective = Objective(Variant("one", (Term("rejected", "mean"),), "none"))
     with pytest.raises(NapoError, match="The loss mean does not return one value for each pair"):
         objective(policy, reference)
+
+
+def test_a_variant_without_terms_is_no_objective():
+    with pytest.raises(NapoError, match="vcd is not trained: it decodes the base model"):
+        Objective(VARIANTS["vcd"])

@@ -66,8 +66,8 @@ def test_the_13b_base_lies_within_the_authors_own_ratios_and_the_7b_base_does_no
     papers = [published(number) for number in ROWS]
     rows = pd.concat(papers)
     ratio = rows["ObjHal CHAIRs"] / rows["ObjHal CHAIRi"]
-    own = ratio[~rows["variant"].isin(["", "base"])]
-    borrowed = ratio[(rows["variant"] == "") & (rows["row"] != "LLaVA-v1.5-13B")].dropna()
+    own = ratio[~rows["variant"].isin(["", "base", "vcd"])]
+    borrowed = ratio[rows["variant"].isin(["", "vcd"]) & (rows["row"] != "LLaVA-v1.5-13B")].dropna()
     base = rows["variant"] == "base"
     assert (round(own.min(), 1), round(own.max(), 1)) == (3.3, 4.4)
     assert sorted(borrowed.round(1))[-2:] == [2.3, 3.6]  # the last one is MDPO-10K
@@ -131,6 +131,21 @@ def test_our_13b_runs_stand_beside_the_13b_rows_only(results):
     ours = table(1, results, model="13B").frame.xs("ours", axis=1, level=1)
     assert (ours.loc["7B"] == "–").all(axis=None)
     assert (ours.loc["13B"] != "–").all(axis=None)
+
+
+def test_a_variant_without_training_stands_in_its_row_beside_trained_ones(tmp_path):
+    folder = drawn(tmp_path, {"base": 0.3, "vcd": 0.4, "dpo": 0.5})
+    results = collect(folder, ["vcd", "dpo"], (0, 1, 2), tune="full")
+    assert results.runs["vcd"] == ["vcd"] and len(results.runs["dpo"]) == 3
+    first = table(1, results)
+    row = first.frame.loc[("other methods, 7B", slice(None)), (LP.title, "ours")]
+    (cell,) = row[row != "–"]
+    assert cell == f"{results.estimate('vcd', LP).value:.1f}"  # one run has no spread
+    assert first.long.set_index("row").loc["+ VCD", "variant"].eq("vcd").all()
+    notes = "\n".join(first.notes)
+    assert "(VCD, Leng et al. 2024; α = 1, β = 0.1, noise step 500): vcd." in notes
+    assert "NOT all scored" not in notes
+    assert "VCD" not in "\n".join(table(2, results).notes)
 
 
 @pytest.mark.parametrize(("number", "cell"), [(2, "31.4 †"), (4, "41.4 †")])

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from napo.config.contrast import Contrast
 from napo.config.profile import load_profile
+from napo.config.variants import VARIANTS as ENTRIES
 from napo.errors import NapoError
 from napo.results.collect import collect
 from napo.stages import plan, report
@@ -159,6 +162,26 @@ def test_the_settings_that_results_share_are_in_sections(root):
     assert results.settings["rows"]["image"] == "mask_token"
     assert "seed" in read_manifest(results.folder / "A1/seed-0")["settings"]["run"]
     assert "objective" not in results.settings["training"]
+
+
+@kind
+def test_a_variant_without_training_has_a_result_and_no_run(root, monkeypatch):
+    opened = session(root, "variants: [vcd, dpo]")
+    runs = plan.runs_of(opened, ["vcd"], "0,1,2")
+    assert runs == [("vcd", 0, "full")]
+    folder, settings = list(plan.folders(opened, runs))[-1]
+    assert folder == opened.workspace.result("vcd")
+    assert not [path for path, _ in plan.folders(opened, runs) if "runs" in path.parts]
+    begin(folder, settings)
+    finish(folder)
+    assert ("vcd", 0, "full") in plan.existing_runs(opened)
+    results = collect(opened.workspace.results, ["vcd", "dpo"], [0])
+    assert results.runs == {"base": ["base"], "vcd": ["vcd"], "dpo": ["dpo/seed-0"]}
+    assert results.settings["vcd's"]["contrast"]["alpha"] == 1.0
+    assert not report.departures(opened, results)
+    monkeypatch.setitem(ENTRIES, "vcd", replace(ENTRIES["vcd"], contrast=Contrast(alpha=0.5)))
+    assert dict(plan.refusals(opened, runs)) == {folder: "run.contrast.alpha: 1.0 there, 0.5 now"}
+    assert report.departures(opened, results) == {"vcd's.contrast.alpha": (1.0, 0.5)}
 
 
 @kind
