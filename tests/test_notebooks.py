@@ -280,3 +280,27 @@ def test_bad_input_gets_one_sentence_and_writes_nothing(tmp_path, parameter, sen
     assert done.returncode != 0
     assert sentence in done.stderr
     assert not list(work.rglob("*.json"))
+
+
+def test_the_noise_study_goes_on_after_a_kill_and_ends_with_figures_and_sentences(made):
+    workspace, _ = made
+    study = workspace.study
+    command = [sys.executable, "-m", "napo", "study", "--profile", "smoke",
+               "--workspace", str(workspace.root), "--cores", "1"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while not list(study.glob("long/*/*/seed-0/manifest.json")):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.kill()
+    before = {path: path.stat().st_mtime for path in study.glob("long/*/*/seed-0/manifest.json")}
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The study has 4 cells, " in done.stdout and "sentences.md" in done.stdout
+    assert {path: path.stat().st_mtime for path in before} == before
+    cells = pd.read_csv(study / "summary" / "cells.csv")
+    assert sorted(cells["loss"]) == ["dpo", "dpo", "napo", "napo"]
+    assert (study / "summary" / "sentences.md").read_text().count("- At 40 % flips") == 1
+    for name in ("study-accuracy", "study-differences", "study-memorised"):
+        assert (workspace.figures / f"{name}.pdf").stat().st_size > 1000
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert "Nothing to do" in again.stdout

@@ -93,10 +93,9 @@ def estimate(
             each = usual
         seconds += each * len(losses)
     count = sum(map(len, jobs.values()))
+    what = f"{count} cell{'s' * (count > 1)} in {len(jobs)} job{'s' * (len(jobs) > 1)}"
     if not means and scale != "tiny":
-        return f"{count} cells in {len(jobs)} jobs; the first finished cell gives an estimate."
-    basis = "finished cells" if means else "the usual time of a cell on one core"
-    return (
-        f"{count} cells in {len(jobs)} jobs take about {duration(seconds)} on one core, half of "
-        f"that on two (from {basis})."
-    )
+        return f"{what}; the first finished cell gives an estimate."
+    basis = "finished cells" if means else "the usual time of a cell"
+    one = "take" if count > 1 else "takes"
+    return f"{what} {one} about {duration(seconds)} one after another (from {basis})."

@@ -192,6 +192,22 @@ def sentences(groups: Mapping[Group, Values], metric: str = "accuracy") -> list[
     return found
 
 
+def budget_sentences(steps: Mapping[Cell, pd.DataFrame]) -> list[str]:
+    """The margin that DPO reaches without noise, a sentence for each budget.
+
+    It is the mean psi_sum of the training pairs in the last twelfth of the steps, over seeds.
+    """
+    ends: dict[str, list[float]] = {}
+    for cell, frame in steps.items():
+        if cell.loss == BASELINE and not cell.job.noise.rate:
+            last = frame["psi"].tail(max(1, len(frame) // 12))
+            ends.setdefault(cell.job.budget, []).append(float(last.mean()))
+    return [
+        f"Without noise, DPO ends at a mean psi_sum of {np.mean(values):.2f} nats ({budget})."
+        for budget, values in ends.items()
+    ]
+
+
 def q_sentences(steps: Mapping[Cell, pd.DataFrame]) -> list[str]:
     """The range of q over all steps and runs, a sentence for each loss whose q follows a rule."""
     ranges: dict[tuple[str, str], list[float]] = {}

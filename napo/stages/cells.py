@@ -199,15 +199,15 @@ def run_job(session: Session, job: Job, losses: Sequence[str]) -> None:
     Raises:
         NapoError: if the pairs or VLind-Bench are missing, or a cell has other settings.
     """
-    todo = [Cell(job, loss) for loss in losses]
-    todo = [cell for cell in todo if not is_finished(cell_folder(session, cell))]
     require_one_process(session)
-    check_cells(session, todo)
+    wanted = [Cell(job, loss) for loss in losses]
+    check_cells(session, wanted)
+    todo = [cell for cell in wanted if not is_finished(cell_folder(session, cell))]
     data, settings = JobData(session, job), cell_settings(session)
     with Progress(len(todo), f"study {job.name}", "cells") as progress:
         for cell in todo:
-            with work_on(cell_folder(session, cell), settings(cell), remake=True) as wanted:
-                if wanted:
+            with work_on(cell_folder(session, cell), settings(cell), remake=True) as unfinished:
+                if unfinished:
                     run_cell(data, cell)
             progress.advance()
     write_json(session.workspace.study_job(job.name), {"losses": list(losses)})

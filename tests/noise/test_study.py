@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pandas as pd
 import pytest
 
@@ -23,7 +25,7 @@ def chosen_ids(rate, seed=0):
 def test_the_noisy_rows_of_a_rate_contain_those_of_the_lower_rates():
     sets = [chosen_ids(rate) for rate in (0, 0.1, 0.2, 0.5, 1)]
     assert [len(part) for part in sets] == [0, 5, 10, 25, 50]
-    assert all(low < high for low, high in zip(sets, sets[1:], strict=False))
+    assert all(low < high for low, high in pairwise(sets))
 
 
 def test_another_seed_draws_other_rows_and_the_order_of_rows_draws_none():
