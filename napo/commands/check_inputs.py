@@ -35,6 +35,7 @@ from napo.models.prompts import (
 )
 from napo.noise.labels import ORACLE
 from napo.progress import Progress
+from napo.stages.posterior import needs_labels
 from napo.stages.session import Session
 from napo.training.run import lora_config
 from napo.workspace.files import finished_files, read_json
@@ -215,10 +216,13 @@ class Inputs:
         if names:
             yield "ok", f"The samples were labelled by {', '.join(names)}."
             return
+        waiting = ["Fig. 4", *filter(needs_labels, self.profile.variants)]
+        verb = "waits" if len(waiting) == 1 else "wait"
         yield (
             "note",
-            f"Fig. 4 waits until somebody has labelled {annotation.samples} samples, in JupyterLab "
-            "once notebook 01 has run (notebooks/02_annotate_noise.ipynb); everything else runs.",
+            f"{' and '.join(waiting)} {verb} until somebody has labelled {annotation.samples} "
+            "samples, in JupyterLab once notebook 01 has run (notebooks/02_annotate_noise.ipynb); "
+            "everything else runs.",
         )
 
     def adapter(self) -> Iterator[Remark]:

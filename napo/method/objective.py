@@ -129,33 +129,30 @@ class Objective:
             "sum": mean_psi_sums.masked_fill(is_noise, 0.0),
             "mean": mean_psi_means.masked_fill(is_noise, 0.0),
         }
-        by_pair = self.spreads(psi_sums, spreads) if self.reads_pairs else [None] * len(terms)
+        used_spreads = self.spreads(psi_sums, spreads) if self.reads_pairs else [None] * len(terms)
+        ramp = min(1.0, progress / losses.RAMP)
         records = {f"{name}_logp": policy.of(name)[0].detach() for name in self.responses}
         total = torch.zeros_like(psi_sums[0])
         for index, (term, psi, psi_mean) in enumerate(zip(terms, psi_sums, psi_means, strict=True)):
-            per_token = LOSSES[term.loss].margin == "mean_log_ratio"
-            certain = psi.detach().masked_fill(psi.detach().abs() <= noise, 0.0)
-            q = None
-            if "q" in loss_function(LOSSES[term.loss])[1]:
+            entry, spread, weight, q = LOSSES[term.loss], used_spreads[index], gammas[index], None
+            own = psi.detach().masked_fill(psi.detach().abs() <= noise, 0.0)
+            if "q" in loss_function(entry)[1]:
                 average = averages[term.average][index]
-                q = self.coefficient(term, average, certain, by_pair[index], posterior)
-            value = self.term_loss(term, psi_mean if per_token else psi, q)
-            weight = gammas[index]
+                q = self.coefficient(term, average, own, spread, posterior)
+            value = self.term_loss(term, psi_mean if entry.margin == "mean_log_ratio" else psi, q)
             records |= {
                 f"{term.name}_psi_sum": psi.detach(),
                 f"{term.name}_psi_mean": psi_mean.detach(),
                 f"{term.name}_loss": value.detach(),
-                f"{term.name}_gamma": gammas[index],
+                f"{term.name}_gamma": weight,
             }
             if q is not None:
                 records[f"{term.name}_q"] = q
             if self.reads_pairs:
-                records[f"{term.name}_spread"] = by_pair[index]
+                records[f"{term.name}_spread"] = spread
             if self.variant.gamma == "per-pair":
-                ramp = min(1.0, progress / losses.RAMP)
-                pair_weights = losses.pair_weights(certain, by_pair[index], ramp)
-                records[f"{term.name}_weight"] = pair_weights
-                weight = weight * pair_weights
+                records[f"{term.name}_weight"] = losses.pair_weights(own, spread, ramp)
+                weight = weight * records[f"{term.name}_weight"]
             total = total + weight * value
         if self.variant.sft:
             likelihood_loss = -policy.of("chosen")[1]

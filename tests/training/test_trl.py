@@ -122,6 +122,13 @@ def test_napo_in_trl_is_ours_in_loss_and_gradients(setting, average, alpha):
     same(ours_on(setting, objective), theirs)
 
 
+def test_a_q_for_each_pair_in_trl_takes_the_spread_of_its_batch(setting):
+    terms = (Term("rejected", "napo"),)
+    objective = Objective(Variant("one", terms, "none", q_rule="per-pair"))
+    theirs = step(trainer_on(setting, ObjectiveDPOTrainer, objective=objective))
+    same(ours_on(setting, objective), theirs)
+
+
 NAPO_MEAN = Objective(Variant("one", (Term("rejected", "napo", "mean", 0.5),), "none"))
 
 
