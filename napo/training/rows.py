@@ -178,12 +178,14 @@ class EncodedRows(Dataset):
         )
 
     def noise_columns(self) -> list[list[float]]:
-        """The probabilities of noise of the biased responses, a list for each response.
+        """The probabilities of noise, a list for each response: biased ones, and others with any.
 
         Raises:
             NapoError: for a row without a probability, or one outside [0, 1].
         """
-        names = [f"{name}_noise" for name in self.responses if name in BIASED]
+        needed = [f"{name}_noise" for name in self.responses if name in BIASED]
+        names = [f"{name}_noise" for name in self.responses]
+        names = [name for name in names if name in needed or name in self.texts[0]]
         columns: list[list[float]] = [[] for _ in names]
         for index, row in enumerate(self.texts):
             for name, column in zip(names, columns, strict=True):

@@ -142,6 +142,8 @@ def test_probabilities_of_noise_are_carried_beside_the_reference(base, rows):
     assert batch.posterior["vision_biased"].tolist() == pytest.approx([0.03, 0.01])
     assert batch.posterior["language_biased"].tolist() == [0.25, 0.25]
     assert data.digest != EncodedRows(with_noise(rows), processor, responses, posterior=True).digest
+    more = [row | {"rejected_noise": 0.5} for row in noisy]
+    assert data.digest != EncodedRows(more, processor, responses, posterior=True).digest
     assert (
         EncodedRows(rows, processor, responses).digest
         == EncodedRows(noisy, processor, responses).digest
