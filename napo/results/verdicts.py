@@ -70,10 +70,13 @@ def place(group: Group) -> tuple[str, str, float, int]:
 
 
 def resampled(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """The mean of the values in each bootstrap sample of seeds and of items: (draws,).
+    """The mean of the values in each bootstrap sample: (draws,).
 
-    Seeds and items are drawn independently, and a seed brings all its items with it. Of n seeds
-    n - 1 are drawn: the variance over so few seeds would else be too small by 1 / n.
+    Items and seeds are drawn independently, and a seed brings all its items with it. Two things
+    are corrected, so that a 95 % interval holds the truth in 92 to 97 % of simulations with five
+    seeds. Of n seeds n - 1 are drawn and their part is widened as Student's t asks: so few seeds
+    would else seem to agree too well. And what belongs to single values is counted once: both
+    drawings contain it.
 
     Args:
         values: shape (seeds, items); nan where a seed lacks an item.
@@ -81,16 +84,43 @@ def resampled(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarr
         seed: of the draws.
     """
     known = np.isfinite(values)
-    number = len(values)
-    rng = np.random.default_rng([seed, number])
-    seeds = np.ones((draws, 1))
-    if number > 1:
-        seeds = rng.multinomial(number - 1, np.full(number, 1 / number), size=draws)
+    sums, number = np.where(known, values, 0.0), len(values)
+    mean = sums.sum() / known.sum()
     items = weights(values.shape[1], draws, seed)
-    top = ((seeds @ np.where(known, values, 0.0)) * items).sum(axis=1)
-    bottom = ((seeds @ known) * items).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return top / bottom
+        by_items = (items @ sums.sum(0)) / (items @ known.sum(0)) - mean
+        if number == 1:
+            return mean + by_items
+        rng = np.random.default_rng([seed, number])
+        seeds = rng.multinomial(number - 1, np.full(number, 1 / number), size=draws)
+        by_seeds = (seeds @ sums.sum(1)) / (seeds @ known.sum(1)) - mean
+        both = by_items + widening(number) * by_seeds
+    variance = np.nanvar(both)
+    kept = 1 - single_variance(sums, known, mean) / variance if variance else 1.0
+    return mean + both * np.sqrt(max(0.0, kept))
+
+
+def widening(seeds: int) -> float:
+    """How much wider an interval from few seeds is under Student's t than under the normal."""
+    from scipy.stats import norm, t
+
+    return float(t.ppf(0.975, seeds - 1) / norm.ppf(0.975))
+
+
+def single_variance(sums: np.ndarray, known: np.ndarray, mean: float) -> float:
+    """The variance of the mean from what neither its item nor its seed explains in a value.
+
+    Args:
+        sums: values, 0 where unknown; shape (seeds, items).
+        known: where there is a value, same shape.
+        mean: of all values.
+    """
+    measured, count = known.any(0), known.sum()
+    sums, known = sums[:, measured], known[:, measured]
+    of_items, of_seeds = sums.sum(0) / known.sum(0), sums.sum(1) / known.sum(1)
+    residuals = np.where(known, sums - of_items - of_seeds[:, None] + mean, 0.0)
+    freedom = count - measured.sum() - len(sums) + 1
+    return float((residuals**2).sum() / freedom / count) if freedom > 0 else 0.0
 
 
 def estimate(values: np.ndarray) -> tuple[float, float, float]:

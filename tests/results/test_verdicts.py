@@ -52,10 +52,28 @@ def test_seeds_that_disagree_widen_the_interval():
     assert frame.loc["pair", "verdict"] == "not decided"
 
 
-def test_the_bootstraps_variance_over_seeds_is_unbiased():
+def test_few_seeds_widen_the_interval_as_students_t_does():
     # Three seeds without variance between items: the mean of 0, 3 and 6 has the variance 9 / 3.
     values = np.repeat([[0.0], [3.0], [6.0]], 200, axis=1)
-    assert verdicts.resampled(values, draws=20000).var() == pytest.approx(3.0, rel=0.05)
+    deviation = verdicts.resampled(values, draws=20000).std()
+    assert deviation == pytest.approx(np.sqrt(3) * 4.303 / 1.960, rel=0.03)
+
+
+def test_the_variance_of_single_values_is_that_of_an_analysis_of_variance():
+    # Residuals of rows and columns are +-1 with (2 - 1) (2 - 1) degrees of freedom: 4 / 1 / 4.
+    values = np.array([[3.0, 1.0], [5.0, 7.0]])
+    assert verdicts.single_variance(values, np.isfinite(values), 4.0) == 1.0
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(80):
+        seeds, items = rng.normal(0, 2, (5, 1)), rng.normal(0, 10, (1, 200))
+        values = seeds + items + rng.choice([-100, 0, 100], p=[0.05, 0.9, 0.05], size=(5, 200))
+        _, low, high = verdicts.estimate(values)
+        held += low <= 0 <= high
+    assert 72 <= held <= 80
 
 
 def test_items_that_a_seed_lacks_do_not_count():
