@@ -161,17 +161,16 @@ def study_job(
     losses: Annotated[str, typer.Option(metavar="dpo,napo,...", help="What to train.")],
     profile: ProfileOption,
     workspace: WorkspaceOption = "",
-) -> None:
+) -> int:
     """Train the cells of one noise and seed of the noise study: a job of `napo study`.
 
     Example: napo study-job long/flip-0.4/seed-0 --losses dpo,napo --profile tiny
     """
     load_profile(profile)
-    from napo.noise.study import Job
-    from napo.stages.cells import run_job
+    from napo.commands.study import train_job
     from napo.stages.session import open_session
 
-    run_job(open_session(profile, workspace), Job.read(job), losses.split(","))
+    return train_job(open_session(profile, workspace), job, losses)
 
 
 @app.command()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,3 +102,28 @@ def estimate(
     basis = "finished cells" if means else "the usual time of a cell"
     one = "take" if count > 1 else "takes"
     return f"{what} {one} about {duration(seconds)} one after another (from {basis})."
+
+
+def train_job(session: Session, job: str, losses: str) -> int:
+    """Train the cells of a job. Where this machine has several GPUs, a process with one does it.
+
+    Returns:
+        0, or the exit code of that process.
+
+    Raises:
+        NapoError: as `napo.stages.cells.run_job`.
+    """
+    from napo.stages import launch
+    from napo.stages.cells import run_job
+
+    with launch.one_gpu(session) as device:
+        if device is None:
+            run_job(session, Job.read(job), losses.split(","))
+            return 0
+        command = [sys.executable, "-P", "-m", "napo", "study-job", job, "--losses", losses]
+        command += ["--profile", session.profile.argument]
+        command += ["--workspace", str(session.workspace.root)]
+        visible = list(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))
+        index = int(device.partition(":")[2])
+        gpu = {"CUDA_VISIBLE_DEVICES": visible[index] if visible else str(index)}
+        return subprocess.run(command, env={**os.environ, **gpu}).returncode

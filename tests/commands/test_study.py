@@ -1,10 +1,16 @@
+import subprocess
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 
 from napo.commands import pipeline
 from napo.commands.cli import main
-from napo.commands.study import USUAL_CELL, USUAL_PAIR, estimate
+from napo.commands.study import USUAL_CELL, USUAL_PAIR, estimate, train_job
 from napo.config.study import Study
 from napo.noise.study import Job
+from napo.stages import launch
+from napo.stages.session import open_session
 
 LONG, SHORT = Job.read("long/flip-0.4/seed-0"), Job.read("short/flip-0.4/seed-0")
 
@@ -47,6 +53,23 @@ def test_unbiased_noise_is_left_out_where_the_world_does_not_reword(tmp_path, ca
 def test_an_unknown_grid_is_refused(tmp_path, capsys):
     assert study(tmp_path, "--grid", "fulll") == 1
     assert "Unknown grid 'fulll'. Did you mean 'full'?" in capsys.readouterr().err
+
+
+def test_a_job_on_a_machine_of_several_gpus_gets_one_of_the_visible_ones(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr(launch, "one_gpu", lambda session: nullcontext("cuda:1"))
+    session = open_session("smoke", str(tmp_path))
+
+    def run(call, env):
+        calls.append((call, env))
+        return SimpleNamespace(returncode=3)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert train_job(session, "long/flip-0.4/seed-0", "dpo") == 3
+    ((call, environment),) = calls
+    assert environment["CUDA_VISIBLE_DEVICES"] == "6"
+    assert "long/flip-0.4/seed-0" in call and str(session.workspace.root) in call
 
 
 @pytest.mark.parametrize(
