@@ -11,7 +11,7 @@ from napo.errors import NapoError
 from napo.noise.study import METRICS, corrupted
 from napo.results.verdicts import noise_in_words
 from napo.stages.session import Session
-from napo.stages.study import study_grid
+from napo.stages.study import TRAIN, places, study_grid
 from napo.workspace.manifests import complete
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def losses(session: Session, grid: str = "") -> pd.DataFrame:
 
 
 def noise_example(session: Session, grid: str = "", row: int = 0) -> pd.DataFrame:
-    """One training pair, clean and under each kind of noise of a grid.
+    """A training pair, the `row`-th, clean and under each kind of noise of a grid.
 
     Raises:
         NapoError: if the pairs have not been made.
@@ -58,7 +58,8 @@ def noise_example(session: Session, grid: str = "", row: int = 0) -> pd.DataFram
         raise NapoError(
             f"{folder} is missing; run make study PROFILE={session.profile.argument} first."
         )
-    pair = load_rows(folder / "rows")[row]
+    pairs = load_rows(folder / "rows")
+    pair = pairs[places(pairs, TRAIN)[row]]
     kinds = dict.fromkeys(job.noise.kind for job in study_grid(session, grid, "0"))
     shown = {"clean": pair, **{kind: corrupted(pair, kind) for kind in kinds}}
     names = ["question", "chosen", "rejected"]

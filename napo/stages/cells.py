@@ -40,6 +40,7 @@ from napo.stages.study import (
     check_cells,
     is_finished,
     measures_vlind,
+    places,
 )
 from napo.training import checkpoints
 from napo.training.records import read_records
@@ -153,11 +154,6 @@ class JobData:
         return Pairs(rows, encoded, pad, training.beta, training.logits_mb)
 
 
-def places(data: Any, split: str) -> list[int]:
-    """Where the rows of a split are."""
-    return [place for place, value in enumerate(data["split"]) if value == split]
-
-
 class HeldOut(TrainerCallback):
     """Measures held-out pairs after each epoch; a resumed run keeps the earlier epochs.
 
@@ -210,7 +206,7 @@ def run_job(session: Session, job: Job, losses: Sequence[str]) -> None:
                 if unfinished:
                     run_cell(data, cell)
             progress.advance()
-    write_json(session.workspace.study_job(job.name), {"losses": list(losses)})
+    write_json(session.workspace.study_job(job.name), {"ended": job.name})
 
 
 def require_one_process(session: Session) -> None:

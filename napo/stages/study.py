@@ -115,6 +115,11 @@ def reference_scores(
     )
 
 
+def places(data: Any, split: str) -> list[int]:
+    """Where the rows of a split are."""
+    return [place for place, value in enumerate(data["split"]) if value == split]
+
+
 def study_grid(session: Session, name: str = "", seeds: str = "") -> dict[Job, tuple[str, ...]]:
     """The jobs of the study and their losses; other `name` and `seeds` than the profile's."""
     study, reworded = session.profile.study, bool(session.profile.world.reword)
