@@ -140,7 +140,8 @@ def of_study_pairs(profile: Profile, model: str, source: str) -> Settings:
     """Settings of the noise study's pairs; `source` is the fingerprint of downloaded rows."""
     world, study = profile.world, profile.study
     return {
-        **study.model_dump(include={"rows", "held_out", "seed"}),
+        "training_pairs": study.rows,  # `rows` names a folder of rows, see `napo verify`
+        **study.model_dump(include={"held_out", "seed"}),
         "p_typical": profile.data.p_typical,
         "made_by": world.make_rows,
         "reworded_by": world.reword,

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from napo import stages
+from napo.commands.verify import verify
 from napo.data.rows import load_rows
 from napo.errors import NapoError
 from napo.noise.study import Cell, Job
@@ -77,6 +78,10 @@ def test_held_out_pairs_are_clean_and_noisy_ones_are_measured_on_both_sides(sess
     assert (unbiased["trained_psi"] != -unbiased["psi"]).all()
 
 
+def test_verify_finds_the_study_as_it_was_written(session):
+    assert verify(session.workspace.data)[1] == []
+
+
 def test_a_finished_cell_is_not_trained_again(session, monkeypatch):
     monkeypatch.setattr(cells, "fit", None)
     cells.run_job(session, FLIPS, ["dpo"])
@@ -120,3 +125,30 @@ def test_a_profile_of_several_processes_is_refused(session, profile, tmp_path):
     several = open_session(str(other), str(session.workspace.root))
     with pytest.raises(NapoError, match=r"launch\.processes is 2"):
         cells.run_job(several, Job.read("long/flip-0.4/seed-1"), ["dpo"])
+
+
+def downloaded(session, tmp_path, count):
+    """A session that has the pairs of another one as downloaded rows."""
+    file, source = tmp_path / "real.yaml", session.workspace.study_pairs / "rows"
+    file.write_text(
+        f"extends: smoke\nname: real\nworld: {{make_rows: '', make_benchmarks: ''}}\n"
+        f"data: {{source: {source}}}\nstudy: {{rows: {count}, held_out: 10}}\n"
+    )
+    return open_session(str(file), str(tmp_path))
+
+
+def test_of_downloaded_rows_the_first_are_trained_on_and_the_last_are_held_out(session, tmp_path):
+    source = load_rows(session.workspace.study_pairs / "rows")["id"]
+    real = downloaded(session, tmp_path, 30)
+    study.make_pairs(real)
+    pairs = load_rows(real.workspace.study_pairs / "rows")
+    by_split = {name: [r["id"] for r in pairs if r["split"] == name] for name in pairs["split"]}
+    assert by_split == {"train": source[:30], "held_out": source[-10:]}
+    assert study.study_grid(real, "full").keys() == {
+        job for job in study.study_grid(session, "full", "0") if job.noise.kind == "flip"
+    }
+
+
+def test_too_few_downloaded_rows_are_refused(session, tmp_path):
+    with pytest.raises(NapoError, match=r"has 48 rows, and the study takes 40 for training and 10"):
+        study.make_pairs(downloaded(session, tmp_path, 40))
