@@ -52,6 +52,8 @@ def accuracy_by_rate(summary: pd.DataFrame) -> Figure:
                 ax.plot(rates, line["value"], **look(loss, losses), markersize=3)
             _frame(ax, f"{KINDS[kind]} ({budget})")
             ax.set_xlabel("noisy training pairs (%)")
+            ax.set_xticks(sorted(100 * shown["rate"].unique()))
+            ax.set_xlim(-2, 100 * shown["rate"].max() + 2)
         panels[0].set_ylabel("held-out pairs preferred rightly (%)")
         _legend(figure, losses)
         return settle(figure)
