@@ -15,32 +15,41 @@ from napo.config.variants import BIASED, RESPONSES, Term
 from napo.data import sources
 from napo.stages.session import Session
 from napo.workspace.files import finished_files, read_json
-from napo.workspace.manifests import require
+from napo.workspace.manifests import complete, require
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
     from PIL import Image
 
     from napo.results.collect import Results
 
 
-def pretraining(session: Session, pretrained: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The base model's training log and its scores; if `pretrained`, beside the package's scores.
+def pretraining(
+    session: Session, pretrained: bool
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The base model's training log, scores and targets; of a new one if it was `pretrained`.
 
     Returns:
         log: stage, step, loss.
-        scores: accuracy per kind of question, on typical and counterfactual scenes.
+        scores: accuracy per kind of question, on typical and counterfactual scenes; for a new
+            model beside the package's.
+        targets: what was measured of the world and its range; for a new model beside the package's.
     """
     import pandas as pd
 
     package = Path(Model().location)  # also where the profile names another model
     folder = session.workspace.data / "base-model" if pretrained else package
     log = pd.read_csv(folder / "training_log.csv")
-    scores = pd.read_csv(folder / "scores.csv").set_index("kind")
-    if pretrained:
-        shipped = pd.read_csv(package / "scores.csv").set_index("kind")
-        scores = scores.join(shipped, rsuffix=" (package)")
-    return log, scores
+    tables = []
+    for name, key in (("scores", "kind"), ("targets", "target")):
+        table = pd.read_csv(folder / f"{name}.csv").set_index(key)
+        if pretrained:
+            shipped = pd.read_csv(package / f"{name}.csv").set_index(key)
+            table = table.join(shipped.drop(columns=["low", "high"], errors="ignore"),
+                               rsuffix=" (package)")  # fmt: skip
+        tables.append(table)
+    return log, *tables
 
 
 def source(session: Session) -> pd.DataFrame:
@@ -164,6 +173,34 @@ def training_summary(records: pd.DataFrame) -> pd.DataFrame:
             row["accuracy"] = (part[f"{term}_psi_sum"] > 0).mean()
             rows.append(row)
     return pd.DataFrame(rows).set_index(["step", "term"])
+
+
+def gamma_collapse(session: Session, seeds: str = "", tune: str = "") -> Figure | str:
+    """Lengths, margins and gamma of all finished variants whose gamma follows margins.
+
+    A sentence in place of the figure if none is finished.
+    """
+    import pandas as pd
+
+    from napo.config.variants import VARIANTS
+    from napo.results import figures
+
+    rules = {
+        name: entry.gamma
+        for name, entry in VARIANTS.items()
+        if entry.gamma in figures.READ
+        and not entry.pick_one
+        and all(
+            complete(session.workspace.run(name, seed, session.tune(tune)))
+            for seed in session.seeds(seeds)
+        )
+    }
+    if not rules:
+        return "No variant with weights of Eq. 13 was trained here."
+    records = pd.concat([stages.records(session, name, seeds, tune) for name in rules])
+    rows = stages.biased_rows(session)
+    tokens = {name: sum(rows[f"{name}_tokens"]) / len(rows) for name in RESPONSES}
+    return figures.gamma_collapse(records, tokens, rules)
 
 
 def settings(results: Results) -> pd.DataFrame:

@@ -6,6 +6,7 @@ differ.
 """
 
 from napo.results.figures.calibration import calibration
+from napo.results.figures.collapse import READ, gamma_collapse
 from napo.results.figures.losses import PAPERS_QS, fig3, fig3_name, loss_curves
 from napo.results.figures.margins import fig4
 from napo.results.figures.pairs import (
@@ -20,8 +21,8 @@ from napo.results.figures.style import COLUMN, PAGE, save, style, variant_colour
 from napo.results.figures.training import per_step, pretraining, training_curves
 
 __all__ = [
-    "COLUMN", "PAGE", "PAPERS_QS", "accuracy_by_rate", "calibration", "comparison", "differences",
-    "fig3", "fig3_name", "fig4", "loss_curves", "memorised_by_part", "pair_curves",
-    "pair_quantiles", "pair_readings", "pairs_over_training", "per_step", "pretraining", "save",
-    "style", "training_curves", "variant_colour",
+    "COLUMN", "PAGE", "PAPERS_QS", "READ", "accuracy_by_rate", "calibration", "comparison",
+    "differences", "fig3", "fig3_name", "fig4", "gamma_collapse", "loss_curves",
+    "memorised_by_part", "pair_curves", "pair_quantiles", "pair_readings", "pairs_over_training",
+    "per_step", "pretraining", "save", "style", "training_curves", "variant_colour",
 ]  # fmt: skip

@@ -45,8 +45,8 @@ def training_curves(records: pd.DataFrame) -> Figure:
     """
     steps = per_step(records)
     variants = sort_variants(steps["variant"].unique()) if "variant" in steps else [""]
-    shown = [suffix for suffix in QUANTITIES if _terms(steps, suffix)]
-    if len(_terms(steps, "gamma")) == 1:
+    shown = [suffix for suffix in QUANTITIES if terms_of(steps, suffix)]
+    if len(terms_of(steps, "gamma")) == 1:
         shown.remove("gamma")
     drawn: dict[str, None] = {}
     with style():
@@ -63,7 +63,7 @@ def training_curves(records: pd.DataFrame) -> Figure:
         size = -(-part["step"].nunique() // BLOCKS)
         for ax in panels[-1]:
             ax.set_xlabel("optimiser step" if size <= 1 else f"step (means of up to {size})")
-        handles = [Line2D([], [], **_look(term), label=_words(term)) for term in drawn]
+        handles = [Line2D([], [], **look(term), label=words_of(term)) for term in drawn]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
         return settle(figure)
 
@@ -85,7 +85,7 @@ def pretraining(log: pd.DataFrame) -> Figure:
 
 def _draw(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
     """Draw one quantity of one variant; returns the terms that were drawn."""
-    terms, limits = _terms(steps, suffix), QUANTITIES[suffix][1]
+    terms, limits = terms_of(steps, suffix), QUANTITIES[suffix][1]
     weights = steps[[f"{term}_gamma" for term in terms]] if suffix == "gamma" else pd.DataFrame()
     # Weights of 0 and 1 only say which term was drawn, as in the variant "random".
     picked = len(weights.columns) > 1 and bool(
@@ -105,9 +105,9 @@ def _draw(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
             block = np.arange(len(line)) * BLOCKS // len(line)
             middle = pd.Series(line.index, index=line.index).groupby(block).mean()
             line = line.groupby(block).mean().set_index(pd.Index(middle, name="step"))
-        ax.plot(line.index, line.mean(axis=1), **_look(term), label=_words(term))
+        ax.plot(line.index, line.mean(axis=1), **look(term), label=words_of(term))
         if line.shape[1] > 1:
-            low, high, colour = line.min(axis=1), line.max(axis=1), _look(term)["color"]
+            low, high, colour = line.min(axis=1), line.max(axis=1), look(term)["color"]
             ax.fill_between(line.index, low, high, color=colour, alpha=0.15, linewidth=0)
     if limits is None:
         ax.axhline(0, color=INK, linewidth=0.5, alpha=0.4, zorder=0)
@@ -117,7 +117,7 @@ def _draw(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
     return terms
 
 
-def _terms(steps: pd.DataFrame, suffix: str) -> list[str]:
+def terms_of(steps: pd.DataFrame, suffix: str) -> list[str]:
     """The terms that have a quantity; the paper's terms first, in its order."""
     end = f"_{suffix}"
     columns = [name for name in steps.columns if name.endswith(end) and steps[name].notna().any()]
@@ -125,12 +125,12 @@ def _terms(steps: pd.DataFrame, suffix: str) -> list[str]:
     return sorted(terms, key=lambda term: order.index(term) if term in order else len(order))
 
 
-def _look(term: str) -> dict[str, object]:
+def look(term: str) -> dict[str, object]:
     """Colour and line style of a term."""
     colour, line = TERM_LOOKS.get(term, (INK, "-"))
     return {"color": colour, "linestyle": line}
 
 
-def _words(term: str) -> str:
+def words_of(term: str) -> str:
     """A term's name in the legend, such as "language-biased"."""
     return term.replace("_biased", "-biased").replace("_", " ")
