@@ -118,6 +118,7 @@ def run(
     workspace = Workspace.open(root, settings.name)
     remember_in(workspace.hashes)
     session = Session(settings, workspace)
+    page = goal.page(session)  # refuses wrong options before anything is written
     data, began = workspace.data, time.monotonic()
     place, queue = slurm.place(on, data, partition, account, hours)
     jobs = Jobs(queue.slots or cores, queue.partition)
@@ -173,7 +174,6 @@ def run(
         return 0
     nothing = "Nothing to do for this request" if extra or problems else UP_TO_DATE
     end = f"All done in {duration(time.monotonic() - began)}" if jobs.planned else nothing
-    page = goal.page(session)
     print(f"{end}: {page}" if page.is_file() else f"{end}.", flush=True)
     return 0
 

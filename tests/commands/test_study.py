@@ -15,8 +15,8 @@ from napo.stages.session import open_session
 LONG, SHORT = Job.read("long/flip-0.4/seed-0"), Job.read("short/flip-0.4/seed-0")
 
 
-def study(root, *options):
-    return main(["study", "--profile", "smoke", "--workspace", str(root), "-n", *options])
+def study(root, *options, profile="smoke"):
+    return main(["study", "--profile", profile, "--workspace", str(root), "-n", *options])
 
 
 def test_the_first_estimate_is_the_usual_time_of_the_tiny_scale():
@@ -45,7 +45,9 @@ def test_a_dry_run_says_what_the_study_would_do_and_runs_nothing(tmp_path, capsy
 
 
 def test_unbiased_noise_is_left_out_where_the_world_does_not_reword(tmp_path, capsys):
-    assert study(tmp_path, "--grid", "full", "--seeds", "0,1") == 0
+    mute = tmp_path / "mute.yaml"
+    mute.write_text("extends: smoke\nworld: {reword: ''}\n")
+    assert study(tmp_path, "--grid", "full", "--seeds", "0,1", profile=str(mute)) == 0
     output = capsys.readouterr().out
     assert "Unbiased noise is left out" in output and "in 12 jobs" in output
 

@@ -131,7 +131,7 @@ def downloaded(session, tmp_path, count):
     """A session that has the pairs of another one as downloaded rows."""
     file, source = tmp_path / "real.yaml", session.workspace.study_pairs / "rows"
     file.write_text(
-        f"extends: smoke\nname: real\nworld: {{make_rows: '', make_benchmarks: ''}}\n"
+        f"extends: smoke\nname: real\nworld: {{make_rows: '', make_benchmarks: '', reword: ''}}\n"
         f"data: {{source: {source}}}\nstudy: {{rows: {count}, held_out: 10}}\n"
     )
     return open_session(str(file), str(tmp_path))

@@ -98,7 +98,7 @@ def test_bfloat16_training_keeps_trained_weights_in_float32(base, rows, tmp_path
     psi = first[[f"{name}_psi_sum" for name in RESPONSES[1:]]]
     assert noise == pytest.approx(max(ROUNDING, psi.abs().mean().sum()), rel=1e-2)
     # LoRA's reference was computed in bfloat16 too, only packed with other rows.
-    assert (noise > 1e-3) is (tune == "full")
+    assert (noise > 5e-3) is (tune == "full")
 
 
 def assert_starts_at_margin_zero(first):
