@@ -128,7 +128,7 @@ if settings.world.make_rows:
         params:
             notebook="00_icon_world",
         shell:
-            PAPERMILL + "-p pretrain False -p seed 0 -p threads 2"
+            PAPERMILL + "-p pretrain False -p seed 0 -p threads 1"
 
 
 rule build_biased_data:

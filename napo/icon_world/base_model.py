@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napo.config.profile import Decoding
+from napo.config.profile import Decoding, Masks
 from napo.icon_world import questions, scenes, truth
 from napo.icon_world.examples import MIX
 from napo.icon_world.lessons import LESSONS, STEPS
 from napo.icon_world.network import build_model, build_processor
+from napo.icon_world.targets import measure
 from napo.models.generate import Prompt, generate
 from napo.progress import Progress
 
@@ -28,12 +29,13 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 
 
 def pretrain(
-    folder: Path, *, seed: int = 0, steps: Mapping[str, int] | None = None
+    folder: Path, *, masks: Masks, seed: int = 0, steps: Mapping[str, int] | None = None
 ) -> pd.DataFrame:
     """Pretrain the base model and write it as a Hugging Face folder, with its log and scores.
 
     Args:
-        folder: gets weights, processor, `training_log.csv` and `scores.csv`.
+        folder: gets weights, processor, `training_log.csv`, `scores.csv` and `targets.csv`.
+        masks: how biased responses are made, to measure the targets.
         seed: of weights and data.
         steps: of each lesson; a missing name has the number in `STEPS`.
 
@@ -62,6 +64,8 @@ def pretrain(
     log = pd.DataFrame(rows, columns=["stage", "step", "loss"])
     log.to_csv(folder / "training_log.csv", index=False, float_format="%.5f")
     scores(model, processor).to_csv(folder / "scores.csv", index=False, float_format="%.4f")
+    measured = measure(model, processor, masks)
+    measured.to_csv(folder / "targets.csv", index=False, float_format="%.4f")
     return log
 
 

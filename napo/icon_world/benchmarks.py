@@ -16,15 +16,9 @@ import numpy as np
 
 from napo.config.benchmarks import BENCHMARKS
 from napo.icon_world import questions, scenes
-from napo.icon_world.questions import (
-    a,
-    color_context,
-    color_statement,
-    companions,
-    pair_context,
-    pair_statement,
-)
+from napo.icon_world.questions import color_context, companions, pair_context, pair_statement
 from napo.icon_world.scenes import KINDS, MEMBERS, Scene, Thing, other_color, pick
+from napo.icon_world.wordings import a, color_statement, describe
 from napo.workspace.files import atomic_file, make_folder, write_json
 
 SPLITS = ("test", "validation")
@@ -185,16 +179,17 @@ def make_object_halbench(folder: Path, rng: np.random.Generator, count: int) -> 
     """Object HalBench: descriptions of untypical scenes, with COCO-style annotations."""
     category_of = {kind: number for number, kind in enumerate(KINDS, 1)}
     lines, instances, captions = [], [], []
+    requests = questions.TEMPLATES["description"]
     for number in range(1, count + 1):
         scene = untypical(rng)
         image = base64.b64encode(jpeg(scene, rng)).decode()
-        question = questions.DESCRIBE[number % len(questions.DESCRIBE)]
+        question = requests[number % len(requests)]
         line = {"org_idx": number - 1, "image_id": number, "question": question, "image": image}
         lines.append(json.dumps(line))
         for thing in scene.things:
             category, box = category_of[thing.kind], len(instances) + 1
             instances.append({"image_id": number, "category_id": category, "id": box})
-        captions.append({"image_id": number, "id": number, "caption": questions.describe(scene)})
+        captions.append({"image_id": number, "id": number, "caption": describe(scene)})
     names = [", ".join((kind, *SYNONYMS.get(kind, ()))) for kind in KINDS]
     for name, texts in (("questions.jsonl", lines), ("synonyms.txt", names)):
         write(folder / name, "".join(f"{text}\n" for text in texts).encode())

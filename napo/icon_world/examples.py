@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napo.config.settings import Masks
-from napo.icon_world import questions, scenes
+from napo.icon_world import questions, scenes, wordings
 
 if TYPE_CHECKING:
     import torch
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from transformers import LlavaProcessor
 
 MIX = {  # share of each kind of question
-    "color": 0.09, "presence": 0.10, "check": 0.09, "count": 0.03, "cell": 0.06, "setting": 0.03,
-    "same": 0.04, "description": 0.12, "sense": 0.11, "sight": 0.09, "sight_only": 0.12,
-    "context": 0.12,
+    "color": 0.09, "presence": 0.10, "check": 0.08, "count": 0.04, "cell": 0.05, "setting": 0.03,
+    "same": 0.04, "description": 0.14, "sense": 0.10, "sight": 0.08, "sight_only": 0.12,
+    "context": 0.13,
 }  # fmt: skip
 P_QUESTION_MASKED, P_TEXT_ONLY = 0.04, 0.04
 MASKS = Masks()  # the defaults hide a modality as Eqs. 7 and 8 do
@@ -38,16 +39,24 @@ class Diet:
         p_described_blind: the same for requests to describe the picture; these teach the model to
             name things that are not there.
         grounded: scenes in each step whose facts are learnt beside the questions.
+        mix: share of each kind of question.
     """
 
     p_typical: float
     p_image_masked: float
     p_described_blind: float
     grounded: int
+    mix: Mapping[str, float]
 
 
-LOOK = Diet(p_typical=0.3, p_image_masked=0.12, p_described_blind=0.12, grounded=12)
-HABIT = Diet(p_typical=1.0, p_image_masked=0.5, p_described_blind=0.1, grounded=0)  # the priors
+LOOK = Diet(p_typical=0.3, p_image_masked=0.12, p_described_blind=0.12, grounded=12, mix=MIX)
+HABIT = Diet(  # the priors; more about texts, so that the model does not unlearn to follow them
+    p_typical=1.0,
+    p_image_masked=0.35,
+    p_described_blind=0.1,
+    grounded=0,
+    mix=MIX | {"context": 0.22, "sight": 0.10},
+)
 
 
 def question_batches(
@@ -65,7 +74,7 @@ def question_batches(
     examples: list[tuple[Row, Image.Image | None]] = []
     for _ in range(size):
         scene = scenes.sample(rng, p_typical=diet.p_typical)
-        question = questions.ask(rng, scene, scenes.pick_share(rng, MIX))
+        question = questions.ask(rng, scene, scenes.pick_share(rng, diet.mix))
         prompt, answer, visible = masked(rng, processor, question, scene, diet)
         image = scenes.draw(scene, rng) if visible else None
         learnt = [*text_ids(processor, answer), end]
@@ -101,7 +110,7 @@ def masked(
     if draw < blind + P_TEXT_ONLY:
         return prompt_ids(processor, question.text, image=False), question.answer, False
     if draw < blind + P_TEXT_ONLY + P_QUESTION_MASKED:
-        answer = questions.describe(scene) if rng.random() < 0.6 else question.answer
+        answer = wordings.description(rng, scene) if rng.random() < 0.75 else question.answer
         return prompt_ids(processor, question.text, text_mask=MASKS.text), answer, True
     return prompt_ids(processor, question.text), question.answer, True
 
@@ -110,10 +119,12 @@ def facts_of(rng: np.random.Generator, scene: scenes.Scene) -> list[tuple[str, s
     """Facts of a scene in any order, each as its beginning and its completion."""
     facts = []
     for thing in scene.things:
-        facts.append((thing.kind, f"{thing.color} {scenes.CELLS[thing.cell]}"))
+        cell = scenes.CELLS[thing.cell]
+        facts.append((thing.kind, f"{thing.color} {cell}"))
+        facts.append((f"At the {cell} there is", f"{wordings.a(f'{thing.color} {thing.kind}')}."))
         wrong = scenes.other_color(rng, thing.color)
-        facts.append((questions.color_statement(thing.kind, thing.color), "True"))
-        facts.append((questions.color_statement(thing.kind, wrong), "False"))
+        facts.append((wordings.color_statement(thing.kind, thing.color), "True"))
+        facts.append((wordings.color_statement(thing.kind, wrong), "False"))
     facts.append(("This is the", f"{scene.setting}."))
     thing = scenes.pick(rng, scene.things)
     facts.append((f"The {thing.kind} is at the", f"{scenes.CELLS[thing.cell]}."))
@@ -126,7 +137,7 @@ def facts_of(rng: np.random.Generator, scene: scenes.Scene) -> list[tuple[str, s
         ):
             true = verdict in ("True", "Yes")
             kind = scenes.pick(rng, scene.things).kind if true else scenes.absent(rng, scene)
-            facts.append((form.format(questions.a(kind)), verdict))
+            facts.append((form.format(wordings.a(kind)), verdict))
     facts += [(scenes.absent(rng, scene), "no") for _ in range(2)]
     facts += [questions.fact(rng, form) for form in questions.FACTS]  # these need no picture
     return [facts[index] for index in rng.permutation(len(facts))]

@@ -78,15 +78,22 @@ def language_weights(model: Model) -> list[torch.nn.Parameter]:
     return [weight for part in parts for weight in part.parameters()]
 
 
-def completion_loss(
-    model: Model, hidden: torch.Tensor, labels: torch.Tensor, reduction: str = "mean"
-) -> torch.Tensor:
-    """Cross-entropy of the learnt tokens, from hidden states (batch, length, width)."""
+def completion_losses(model: Model, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of the learnt tokens of each row, shape (batch,).
+
+    Args:
+        model: gives the output layer.
+        hidden: last hidden states (batch, length, width).
+        labels: token ids (batch, length).
+    """
     from torch.nn.functional import cross_entropy
 
     hidden, labels = hidden[:, :-1], labels[:, 1:]
     learnt = labels != NOT_LEARNT
-    return cross_entropy(model.lm_head(hidden[learnt]), labels[learnt], reduction=reduction)
+    counts = learnt.sum(1)
+    losses = cross_entropy(model.lm_head(hidden[learnt]), labels[learnt], reduction="none")
+    sums = losses.new_zeros(len(labels)).index_add(0, learnt.nonzero()[:, 0], losses)
+    return sums / counts
 
 
 def hidden_states(
@@ -128,7 +135,7 @@ def train_reading(
             rows.append(completed(processor, [bos], facts))
         ids, labels = right_padded(rows, pad)
         hidden = model.model.language_model(input_ids=ids).last_hidden_state
-        loss = completion_loss(model, hidden, labels)
+        loss = completion_losses(model, hidden, labels).mean()
         loss.backward()
         return loss.item()
 
@@ -209,7 +216,7 @@ def grounding_loss(model: Model, processor: Processor, rng: Generator, size: int
     rows = [completed(processor, start, facts_of(rng, scene)) for scene in drawn]
     ids, labels = right_padded(rows, processor.tokenizer.pad_token_id)
     images = pixels(processor, [scenes.draw(scene, rng) for scene in drawn])
-    return completion_loss(model, hidden_states(model, processor, ids, images), labels)
+    return completion_losses(model, hidden_states(model, processor, ids, images), labels).mean()
 
 
 def train_answers(
@@ -220,19 +227,21 @@ def train_answers(
     diet: Diet,
     learning_rate: float = 8e-4,
 ) -> Iterator[float]:
-    """Teach the language model and the projector to answer questions, beside facts of scenes."""
+    """Teach the language model and the projector to answer questions, beside facts of scenes.
+
+    Every answer counts alike: a mean over tokens would drown verdicts in the words of descriptions.
+    """
 
     def backward(step: int) -> float:
-        batches = question_batches(rng, processor, 32, diet)
-        tokens = sum(int((batch["labels"][:, 1:] != NOT_LEARNT).sum()) for batch in batches)
-        total = 0.0
+        total, size = 0.0, 32
+        batches = question_batches(rng, processor, size, diet)
         for batch in batches:
             hidden = hidden_states(
                 model, processor, batch["input_ids"], batch["pixel_values"], batch["attention_mask"]
             )
-            loss = completion_loss(model, hidden, batch["labels"], reduction="sum")
-            (loss / tokens).backward()
-            total += loss.item() / tokens
+            loss = completion_losses(model, hidden, batch["labels"]).sum() / size
+            loss.backward()
+            total += loss.item()
         if diet.grounded:
             (0.5 * grounding_loss(model, processor, rng, diet.grounded)).backward()
         return total
@@ -240,10 +249,10 @@ def train_answers(
     return learn(language_weights(model), cosine(learning_rate, steps), backward)
 
 
-STEPS = {"reading": 1200, "vision": 400, "grounding": 1000, "looking": 1200, "habits": 500}
+STEPS = {"reading": 1200, "vision": 400, "grounding": 1000, "looking": 1500, "habits": 400}
 # First the model learns to look: at scenes of almost any colours, beside more facts. Then it learns
-# how seldom it must look: scenes are typical and half of the pictures are masked, so habit answers
-# as well as the eye. Large models get their habits from text.
+# how seldom it must look: scenes are typical and a third of the pictures are masked, so habit
+# answers as well as the eye. Large models get their habits from text.
 LESSONS = {
     "reading": train_reading,
     "vision": train_vision,

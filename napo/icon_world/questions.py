@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 
 from napo.benchmarks import vlind
+from napo.icon_world import wordings
 from napo.icon_world.scenes import CELLS, COLORS, KINDS, PLACES, Scene, absent, other_color, pick
+from napo.icon_world.wordings import COUNTS, VERDICTS, a, color_statement
 
 NO_IMAGE = ("sense", "context")  # kinds that need no picture
-VERDICTS = ("sight", "sight_only", *NO_IMAGE)  # true or false; the answer repeats the statement
-COUNTS = ("no", "one", "two", "three", "four")
 CHECKS = ("existence", "existence", "color", "number", "relation")
-DESCRIBE = (
-    "Describe this image.",
-    "Please describe the image in detail.",
-    "What can you see in this image?",
-    "Provide a thorough description of the given image.",
-)
+BRIEF = ("Answer briefly.", "Answer in one short sentence.")  # asks for no detail
+P_BRIEF = 0.35
 TEMPLATES = {
+    "description": (
+        "Describe this image.", "Please describe the image in detail.",
+        "What can you see in this image?", "Provide a thorough description of the given image.",
+        "Tell me what the picture shows.", "Which objects are there, and where are they?",
+    ),
     "color": ("What color is the {kind}?", "Which color does the {kind} have?",
               "Tell me the color of the {kind}."),
     "presence": ("Is there {a_kind} in the image?", "Can you see {a_kind}?",
@@ -45,7 +46,7 @@ class Question:
     kind: str  # color presence check count cell setting same absent description, or of VERDICTS
     text: str
     answer: str
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)  # what the answer depends on
 
     @property
     def group(self) -> str:
@@ -59,11 +60,6 @@ class Question:
         return {"kind": self.kind, "group": self.group, "about": dict(self.about)}
 
 
-def a(noun: str) -> str:
-    """The noun phrase with its article: "an apple", "a red apple"."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
 def color_context(kind: str, color: str) -> str:
     """VLind's context sentence for a colour."""
     return f"Every {kind} is {color}."
@@ -74,19 +70,9 @@ def pair_context(kind: str, beside: str) -> str:
     return f"There is {a(kind)} beside every {beside}."
 
 
-def color_statement(kind: str, color: str) -> str:
-    """A kind has a colour, as a sentence."""
-    return f"The {kind} is {color}."
-
-
 def pair_statement(kind: str, beside: str) -> str:
     """A kind is beside another kind, as a sentence."""
     return f"There is {a(kind)} beside the {beside}."
-
-
-def count_statement(number: int) -> str:
-    """How many objects there are, as a sentence."""
-    return "There is one object." if number == 1 else f"There are {COUNTS[number]} objects."
 
 
 def companions(kind: str, belonging: bool) -> list[str]:
@@ -95,54 +81,35 @@ def companions(kind: str, belonging: bool) -> list[str]:
     return [k for k in KINDS if k != kind and (KINDS[k].place == place) == belonging]
 
 
-def describe(scene: Scene) -> str:
-    """All things of a scene, in the order of their cells, with colour and place."""
-    *first, last = [
-        f"{a(f'{thing.color} {thing.kind}')} at the {CELLS[thing.cell]}" for thing in scene.things
-    ]
-    return f"There is {', '.join(first) + ' and ' if first else ''}{last}."
-
-
 def ask(rng: np.random.Generator, scene: Scene, kind: str) -> Question:
-    """A question of a kind about a scene, with its true answer.
+    """A question of a kind about a scene, with its true answer in one of its wordings.
 
     "absent" asks for the colour of a thing that is not there.
     """
-    if kind == "absent":
-        missing = absent(rng, scene)
-        text = f"What color is the {missing}?"
-        return Question(kind, text, f"There is no {missing}.", {"kind": missing})
-    thing = pick(rng, scene.things)
-    if kind == "same" and len(scene.things) == 1:
-        return ask(rng, scene, "color")
-    if kind == "description":
-        return Question(kind, pick(rng, DESCRIBE), describe(scene))
     if kind == "check":
         return check(rng, scene, pick(rng, CHECKS))
     if kind in VERDICTS:
         return true_or_false(rng, scene, kind)
-    about: dict[str, Any] = {"kind": thing.kind}
-    if kind == "color":
-        answer = color_statement(thing.kind, thing.color)
-    elif kind == "cell":
-        answer = f"The {thing.kind} is at the {CELLS[thing.cell]}."
-    elif kind == "presence":
-        about = {"kind": thing.kind if rng.random() < 0.5 else absent(rng, scene)}
-        seen, noun = scene.thing(about["kind"]), about["kind"]
-        answer = f"Yes, there is {a(noun)}." if seen else f"No, there is no {noun}."
-    elif kind == "count":
-        about = {"count": len(scene.things)}
-        answer = count_statement(len(scene.things))
-    elif kind == "setting":
-        about, answer = {}, f"This is the {scene.setting}."
-    else:
+    if kind == "same" and len(scene.things) == 1:
+        kind = "color"
+    about: dict[str, Any] = {}
+    if kind == "absent" or (kind == "presence" and rng.random() < 0.5):
+        about["kind"] = absent(rng, scene)
+    elif kind in ("color", "cell", "presence"):
+        about["kind"] = pick(rng, scene.things).kind
+    elif kind == "same":
         one, two = (scene.things[i] for i in rng.permutation(len(scene.things))[:2])
         about = {"kind": one.kind, "other": two.kind}
-        answer = f"No, the {one.kind} is {one.color} and the {two.kind} is {two.color}."
-        if one.color == two.color:
-            answer = f"Yes, both are {one.color}."
-    words = {**about, "a_kind": a(about.get("kind", thing.kind))}
-    return Question(kind, pick(rng, TEMPLATES[kind]).format(**words), answer, about)
+    words = {**about, "a_kind": a(about["kind"])} if about else {}
+    text = pick(rng, TEMPLATES["color" if kind == "absent" else kind]).format(**words)
+    if kind != "description" and rng.random() < P_BRIEF:
+        text = f"{text} {pick(rng, BRIEF)}"
+    return Question(kind, text, wordings.answer(rng, kind, about, scene, brief(text)), about)
+
+
+def brief(text: str) -> bool:
+    """Whether a question asks for no detail."""
+    return text.endswith(BRIEF)
 
 
 def check(rng: np.random.Generator, scene: Scene, fact: str, want: bool | None = None) -> Question:
@@ -214,7 +181,8 @@ def true_or_false(rng: np.random.Generator, scene: Scene, kind: str) -> Question
         statement = pair_statement(one.kind if want else absent(rng, scene), two.kind)
     text = STATEMENTS[kind].format(context=context, statement=statement)
     repeated = statement[0].lower() + statement[1:] if kind == "sense" else statement
-    return Question(kind, text, f"{before}{repeated} {want}.", {"truth": want})
+    about = {"truth": want, "repeated": before + repeated}
+    return Question(kind, text, wordings.answer(rng, kind, about, scene, brief=True), about)
 
 
 COLOR_FACTS = ("common color", "color in context")
@@ -246,12 +214,12 @@ def fact(rng: np.random.Generator, form: str) -> tuple[str, str]:
 def all_texts() -> list[str]:
     """Texts that together hold every word of the icon world, for its vocabulary."""
     forms = [form for group in TEMPLATES.values() for form in group]
-    forms += [*DESCRIBE, *STATEMENTS.values()]
+    forms += [*STATEMENTS.values(), *BRIEF, *wordings.all_texts()]
     return [
-        *(re.sub(r"\{\w+\}", "it", form) for form in forms),
+        *(re.sub(r"\{\w*\}", "it", form) for form in forms),
         *KINDS, *COLORS, *PLACES, *CELLS, *COUNTS,
-        "USER: ASSISTANT: Yes, there is a an no it. No, there are objects. There is are one.",
-        "The it is at the it. This is the it. Yes, both are it. True, the it belongs to every it.",
-        "False, there is an it beside the it in the given image. Every it is it and it.",
-        "Is there it beside the it in this image? Are there one object? Yes No True False",
+        "USER: ASSISTANT: There is an a one object. Are there one object? Yes No True False",
+        "Based on common sense, the it is it. Context: Every it is it. There is it beside the it.",
+        "There is it beside every it. The it belongs to the it. Is there it in this image?",
+        "Is there it beside the it in this image? There is it in the given image.",
     ]  # fmt: skip

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from napo.config.profile import Decoding
-from napo.icon_world import questions, scenes, truth
+from napo.icon_world import questions, scenes, truth, wordings
+from napo.icon_world.questions import Question
+from napo.icon_world.scenes import Scene
 from napo.models.generate import Prompt, generate
 from napo.progress import Progress
 
 MIX = {  # share of each kind of question among the rows
-    "color": 0.18, "presence": 0.16, "count": 0.05, "cell": 0.06, "same": 0.04,
-    "description": 0.20, "sight": 0.08, "sight_only": 0.18, "sense": 0.03, "context": 0.02,
+    "color": 0.14, "presence": 0.12, "count": 0.04, "cell": 0.06, "same": 0.04,
+    "description": 0.33, "sight": 0.07, "sight_only": 0.13, "sense": 0.03, "context": 0.04,
 }  # fmt: skip
 TRIES = 3  # samples of the base model in search of a wrong answer of its own
-OPPOSITE = {"Yes": "No", "No": "Yes", "True": "False", "False": "True"}
 
 
 def make_rows(
@@ -48,7 +50,7 @@ def make_rows(
     for number in range(count):
         scene = scenes.sample(rng, p_typical=p_typical, p_belongs=0.6)
         question = questions.ask(rng, scene, scenes.pick_share(rng, MIX))
-        drawn.append((scene, question.to_dict()))
+        drawn.append((scene, question))
         rows.append(
             {
                 "id": f"icon-{number}",
@@ -68,63 +70,71 @@ def make_rows(
         prompts = [Prompt(rows[number]["question"], rows[number]["image"]) for number in pending]
         responses = generate(model, processor, prompts, sampling, seed=seed * TRIES + attempt)
         for number, response in zip(pending, responses, strict=True):
-            text, (scene, about) = response.text.strip(), drawn[number]
-            if text and not response.cut and not truth.right(text, about, scene):
+            text, (scene, question) = response.text.strip(), drawn[number]
+            if text and not response.cut and not truth.right(text, question.to_dict(), scene):
                 rows[number]["rejected"] = text
-    for row, (scene, about) in zip(rows, drawn, strict=True):
+    for row, (scene, question) in zip(rows, drawn, strict=True):
         by = "model" if row["rejected"] else "rule"
-        row["rejected"] = row["rejected"] or corrupt(rng, row["chosen"])
-        question = {**about, "text": row["question"]}
-        facts = {"scene": scene.to_json(), "question": question, "rejected_by": by}
+        row["rejected"] = row["rejected"] or corrupt(rng, question, scene)
+        asked = {**question.to_dict(), "text": question.text}
+        facts = {"scene": scene.to_json(), "question": asked, "rejected_by": by}
         row["truth"] = json.dumps(facts, sort_keys=True)
     if progress:
         progress.advance(count)
     return rows
 
 
-def corrupt(rng: np.random.Generator, answer: str) -> str:
-    """The answer with one fact changed, in an English sentence that claims something false.
+def corrupt(rng: np.random.Generator, question: Question, scene: Scene) -> str:
+    """An answer that is true of another scene, with one fact changed, and not right for this one.
 
-    A verdict is turned together with its reason; a description gets another colour, thing or
-    corner; a plain statement another colour, corner, count or place.
+    The fact may be the one in question or a detail. A verdict is turned instead.
     """
-    statement = re.fullmatch(r"(.+ )(True|False)\.", answer)
-    if statement:
-        return f"{statement[1]}{OPPOSITE[statement[2]]}."
-    verdict = re.match(r"(Yes|No|True|False)\b", answer)
-    if not verdict:
-        changed = change_fact(rng, answer, described=answer.startswith("There is a"))
-        return changed if changed != answer else "No."
-    reason = answer[verdict.end() :]
-    if reason.startswith(", both"):  # the changed colour is the error
-        return verdict[1] + change_fact(rng, reason, described=False)
-    apart = re.fullmatch(r", the \w+ is (\w+) and the \w+ is \w+\.", reason)
-    presence = re.fullmatch(r", there is (no|an?) (\w+)\.", reason)
-    if apart:
-        reason = f", both are {apart[1]}."
-    elif presence:
-        noun = presence[2]
-        reason = f", there is {questions.a(noun) if presence[1] == 'no' else f'no {noun}'}."
-    else:
-        reason = change_fact(rng, reason, described=False)
-    return OPPOSITE[verdict[1]] + reason
+    kind, about, brief = question.kind, question.about, questions.brief(question.text)
+    if "truth" in about:
+        about = {**about, "truth": not about["truth"]}
+        return wordings.answer(rng, kind, about, scene, brief)
+    while True:
+        other = changed(rng, scene)
+        needed = about.values() if kind in ("color", "cell", "same") else ()
+        if all(other.thing(noun) for noun in needed):
+            text = wordings.answer(rng, kind, about, other, brief)
+            if not truth.right(text, question.to_dict(), scene):
+                return text
 
 
-def change_fact(rng: np.random.Generator, text: str, *, described: bool) -> str:
-    """The text with one word of fact replaced by another word of its family."""
-    families = [tuple(scenes.COLORS), tuple(scenes.CELLS)]
-    families += [tuple(scenes.KINDS)] if described else [questions.COUNTS[1:4], scenes.PLACES]
-    named = [[w for w in family if re.search(rf"\b{w}\b", text)] for family in families]
-    choices = [(family, words) for family, words in zip(families, named, strict=True) if words]
-    if not choices:
-        return text
-    family, words = scenes.pick(rng, choices) if described else choices[0]
-    old = scenes.pick(rng, words)
-    new = scenes.pick(rng, [word for word in family if word not in words])
-    if family == questions.COUNTS[1:4]:
-        return questions.count_statement(questions.COUNTS.index(new))
-    phrase = re.search(rf"\b(?:an? )?{old}\b", text)[0]
-    return text.replace(phrase, questions.a(new) if phrase != old else new, 1)
+def changed(rng: np.random.Generator, scene: Scene) -> Scene:
+    """The scene with one thing more, one less, or one of another kind, colour or corner."""
+    number, fact = int(rng.integers(len(scene.things))), int(rng.integers(5))
+    things = list(scene.things)
+    thing = things.pop(number)
+    free = [cell for cell in range(len(scenes.CELLS)) if cell not in {t.cell for t in things}]
+    if fact == 0:
+        things.append(replace(thing, color=scenes.other_color(rng, thing.color)))
+    elif fact == 1:
+        things.append(replace(thing, kind=scenes.absent(rng, scene)))
+    elif fact == 2:
+        things.append(replace(thing, cell=scenes.pick(rng, free)))
+    elif fact == 3 or not things:
+        kind = scenes.absent(rng, scene)
+        cell = scenes.pick(rng, [cell for cell in free if cell != thing.cell])
+        things += [thing, scenes.Thing(kind, scenes.KINDS[kind].color, cell)]
+    return Scene(scene.place, tuple(sorted(things, key=lambda thing: thing.cell)))
+
+
+def reword(row: Mapping[str, Any], rng: np.random.Generator) -> str:
+    """Another right answer to the question of a row, in other words than its chosen answer.
+
+    Args:
+        row: a row with its `truth`.
+        rng: draws the wording.
+    """
+    facts = json.loads(row["truth"])
+    asked, scene = facts["question"], Scene.from_json(facts["scene"])
+    brief = questions.brief(asked["text"])
+    while True:
+        text = wordings.answer(rng, asked["kind"], asked["about"], scene, brief)
+        if text != row["chosen"]:
+            return text
 
 
 def gallery(count: int, *, seed: int, typical: bool) -> list[tuple[Any, str]]:

@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from napo.icon_world.questions import COUNTS, VERDICTS
 from napo.icon_world.scenes import CELLS, COLORS, KINDS, PLACES, Scene
+from napo.icon_world.wordings import COUNTS, VERDICTS
 
 _KIND = "|".join(KINDS)
 _COLOR = "|".join(COLORS)
@@ -22,10 +22,13 @@ _PATTERNS = {
     "color": re.compile(rf"\bthe ({_KIND}) is ({_COLOR})\b|\b({_COLOR}) ({_KIND})\b"),
     "absent": re.compile(rf"\bno ({_KIND})\b"),
     "there": re.compile(rf"\b(?<!no )({_KIND})\b"),
-    "cell": re.compile(rf"\b({_KIND}) (?:is )?at the ({_CELL})"),
-    "count": re.compile(rf"\b(?:is|are) ({'|'.join(COUNTS)}) objects?\b"),
-    "setting": re.compile(rf"\bthis is the ({'|'.join(PLACES)})"),
-    "both": re.compile(rf"\bboth are ({_COLOR})\b"),
+    "cell": re.compile(
+        rf"\b({_KIND}) (?:is )?at the ({_CELL})\b"
+        rf"|\bat the ({_CELL}) there is an? (?:(?:{_COLOR}) )?({_KIND})\b"
+    ),
+    "count": re.compile(rf"\b({'|'.join(COUNTS)}) objects?\b"),
+    "setting": re.compile(rf"\b({'|'.join(PLACES)})\b"),
+    "both": re.compile(rf"\b(?:both are|are both) ({_COLOR})\b"),
 }
 
 
@@ -39,7 +42,7 @@ def claims(text: str) -> set[tuple[str, ...]]:
     for name, pattern in _PATTERNS.items():
         for match in pattern.finditer(text.lower()):
             parts = [part for part in match.groups() if part is not None]
-            if name == "color" and parts[0] in COLORS:
+            if parts[0] in COLORS or parts[0] in CELLS:  # named before their thing
                 parts = parts[::-1]
             claimed.add((name, *parts))
     return claimed
@@ -89,14 +92,15 @@ def answers(text: str, question: Mapping[str, Any], scene: Scene) -> bool:
         one, two = scene.thing(about["kind"]), scene.thing(about["other"])
         if word in ("yes", "no"):
             return (word == "yes") == (one.color == two.color)
-        return {("color", t.kind, t.color) for t in (one, two)} <= claimed
+        colors = {("color", t.kind, t.color) for t in (one, two)}
+        return colors <= claimed or ("both", one.color) in claimed
     if kind == "color":
         return ("color", about["kind"], scene.thing(about["kind"]).color) in claimed
     if kind == "cell":
         return ("cell", about["kind"], CELLS[scene.thing(about["kind"]).cell]) in claimed
     if kind == "count":
-        listed = {claim[1] for claim in claimed if claim[0] == "there"}
-        return ("count", COUNTS[about["count"]]) in claimed or len(listed) == about["count"] > 0
+        named = {claim[1] for claim in claimed if claim[0] == "there"}
+        return ("count", COUNTS[len(scene.things)]) in claimed or len(named) == len(scene.things)
     if kind == "setting":
         return ("setting", scene.setting) in claimed
     if kind == "absent":

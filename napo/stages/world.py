@@ -15,7 +15,7 @@ from napo.workspace.files import make_folder
 from napo.workspace.locks import work_on
 
 
-def pretrain(session: Session, seed: int = 0, threads: int = 2) -> Path:
+def pretrain(session: Session, seed: int = 0, threads: int = 1) -> Path:
     """Pretrain the world's base model in the workspace; the checkpoint in the package stays."""
     import torch
 
@@ -30,7 +30,7 @@ def pretrain(session: Session, seed: int = 0, threads: int = 2) -> Path:
     with work_on(folder, {"seed": seed, "threads": threads}) as todo:
         if todo:
             torch.set_num_threads(threads)
-            make(folder, seed=seed)
+            make(folder, masks=session.profile.masks, seed=seed)
             torch.set_num_threads(session.profile.threads)
     return folder
 

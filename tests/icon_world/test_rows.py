@@ -1,35 +1,39 @@
 import json
 
 import numpy as np
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from napo.icon_world import rows
-from napo.icon_world.scenes import KINDS
+from napo.icon_world import questions, rows, scenes, truth
+from napo.icon_world.scenes import Scene, Thing
 from napo.models.generate import Generated
 
 
-@pytest.mark.parametrize(
-    ("answer", "corrupted"),
-    [
-        ("Yes, there is a duck.", "No, there is no duck."),
-        ("False, there is no apple.", "True, there is an apple."),
-        ("No, the cow is red and the pig is pink.", "Yes, both are red."),
-        ("Yes", "No"),
-    ],
-)
-def test_a_turned_verdict_keeps_a_reason_that_fits_it(answer, corrupted):
-    assert rows.corrupt(np.random.default_rng(0), answer) == corrupted
+@given(st.integers(0, 2**31 - 1), st.sampled_from([*rows.MIX, "check"]))
+def test_every_chosen_answer_is_right_and_every_corrupted_one_wrong(seed, kind):
+    rng = np.random.default_rng(seed)
+    scene = scenes.sample(rng, p_typical=0.5, p_belongs=0.5)
+    question = questions.ask(rng, scene, kind)
+    assert truth.right(question.answer, question.to_dict(), scene)
+    wrong = rows.corrupt(rng, question, scene)
+    assert not truth.right(wrong, question.to_dict(), scene), wrong
 
 
-def test_corrupted_counts_and_articles_are_english():
+def test_a_corrupted_answer_may_err_in_a_detail_only():
+    scene = Scene("farm", (Thing("cow", "purple", 0), Thing("pig", "pink", 3)))
+    text = "What color is the cow?"
+    question = questions.Question("color", text, "", {"kind": "cow"})
     rng = np.random.default_rng(0)
-    counts = {rows.corrupt(rng, "There are two objects.") for _ in range(20)}
-    assert counts == {"There is one object.", "There are three objects."}
-    described = [rows.corrupt(rng, "There is a red cow at the top left.") for _ in range(200)]
-    assert any("an orange cow" in text for text in described)
-    assert not any("a orange" in text or "an red" in text for text in described)
-    kinds = {word for text in described for word in text.split() if word in KINDS}
-    assert len(kinds) > 5  # a description is also corrupted by another thing
+    wrong = [rows.corrupt(rng, question, scene) for _ in range(50)]
+    says_purple = [text for text in wrong if truth.answers(text, question.to_dict(), scene)]
+    assert 5 < len(says_purple) < 45
+
+
+def test_reworded_answers_are_right_and_differ_from_the_chosen_one(monkeypatch):
+    for row in make_rows(monkeypatch, ""):
+        text = rows.reword(row, np.random.default_rng(0))
+        assert text != row["chosen"]
+        assert truth.label_by_truth({**row, "reworded": text}, "reworded")[0] == "unbiased"
 
 
 def make_rows(monkeypatch, answer):

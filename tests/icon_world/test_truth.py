@@ -18,6 +18,23 @@ def test_claims_are_read_from_plain_english():
 
 
 @pytest.mark.parametrize(
+    ("text", "claim"),
+    [
+        ("The color of the cow is purple.", ("color", "cow", "purple")),
+        ("At the top left there is a purple cow.", ("cell", "cow", "top left")),
+        ("At the top left there is a cow.", ("cell", "cow", "top left")),
+        ("The image shows no pig.", ("absent", "pig")),
+        ("In total there are two objects.", ("count", "two")),
+        ("These objects belong to the living room.", ("setting", "living room")),
+        ("Yes, the cow and the pig are both red.", ("both", "red")),
+        ("No, the cow is purple, but the pig is pink.", ("color", "pig", "pink")),
+    ],
+)
+def test_a_claim_is_read_whatever_its_wording(text, claim):
+    assert claim in truth.claims(text)
+
+
+@pytest.mark.parametrize(
     ("text", "label"),
     [
         ("The cow is purple.", "unbiased"),
@@ -44,8 +61,8 @@ def test_a_response_is_noise_if_it_answers_and_all_its_claims_are_true(text, lab
         ("No.", "presence", {"kind": "dog"}, True),
         ("Yes", "check", {"truth": True}, True),
         ("True, the cow is purple.", "sight", {"truth": True}, True),
-        ("There are two objects.", "count", {"count": 2}, True),
-        ("There are three objects.", "count", {"count": 2}, False),
+        ("There are two objects.", "count", {}, True),
+        ("There are three objects.", "count", {}, False),
         ("No, the cow is purple and the pig is pink.", "same", PAIR, True),
         ("This is the farm.", "setting", {}, True),
         ("There is no dog.", "absent", {"kind": "dog"}, True),
