@@ -1,8 +1,9 @@
 # The whole reproduction: one rule for each notebook, each a papermill call; and the noise study,
 # whose cells are trained by commands.
 #
-# `napo reproduce` and `napo study` run it. It compares finished folders with the profile (napo/stages/plan.py), and
-# passes what is out of date in `again`. Times of files decide nothing.
+# `napo reproduce` and `napo study` run it. They compare finished folders with the profile
+# (napo/stages/plan.py, napo/stages/study.py), and pass what is out of date in `again`. Times of
+# files decide nothing.
 import re
 from pathlib import Path
 from shlex import quote

@@ -142,7 +142,7 @@ def refuse_config(context: typer.Context) -> None:
         typer.BadParameter: naming our options.
     """
     if {word.partition("=")[0] for word in context.args} & {"-C", "--config", "--configfile"}:
-        raise typer.BadParameter("--config is Snakemake's; give --seeds or --tune.")
+        raise typer.BadParameter("--config is Snakemake's; give our options, such as --seeds.")
 
 
 @app.command("study-pairs", hidden=True)

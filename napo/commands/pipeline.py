@@ -139,10 +139,8 @@ def run(
                 config = goal.config(session, profile, dry_run)
                 write_json(data / CONFIG_FILE, config)
                 # Files after --forcerun would replace the goal as targets.
-                options = [
-                    goal.rule,
-                    *(["--forcerun", *config["again"]] if config["again"] else []),
-                ]
+                options = [goal.rule]
+                options += ["--forcerun", *config["again"]] if config["again"] else []
                 # A run of the paper's scale takes hours; one that fails does not stop the others.
                 options += ["--keep-going"] if settings.scale == "paper" else []
                 options += ["--dry-run"] if dry_run else []

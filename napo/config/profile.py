@@ -31,7 +31,7 @@ from napo.config.settings import (
     World,
 )
 from napo.config.study import Budget, Study
-from napo.config.values import SHOWN, Count, FileName, Plugins, Variants, seeds
+from napo.config.values import SHOWN, Count, FileName, Plugins, Seeds, Variants, seeds
 from napo.config.variants import VARIANTS
 from napo.errors import NapoError, unknown
 from napo.workspace.files import fingerprint
@@ -78,7 +78,7 @@ class Profile(Settings):
     baselines: Variants = tuple(  # trained by `make baselines`
         v.name for v in VARIANTS.values() if v.baseline
     )
-    seeds: str = "0,1,2"
+    seeds: Seeds = "0,1,2"
     threads: Annotated[Count, Field(le=1024)] = 1  # part of "the same bytes"
     scale: Literal["tiny", "paper"] = "paper"  # decides which differences the tables show
     paper_model: Literal["7B", "13B"] = "7B"  # the paper's model to compare with
@@ -103,13 +103,6 @@ class Profile(Settings):
         for contrast in filter(None, contrasts):
             self.evaluation.contrasted(contrast)  # refuses beams now, not after training
         return self
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> str:
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        seeds(text)
-        return text
 
 
 def edition(profile: Profile, name: str, seed_text: str = "", tune: str = "") -> str:

@@ -15,9 +15,9 @@ from napo.config.values import (
     Integer,
     Positive,
     Seed,
+    Seeds,
     entry_of,
     matching,
-    seeds,
     unique,
 )
 from napo.config.variants import GAMMA_RULES, OWN_Q_RULES, Term, Variant
@@ -166,7 +166,7 @@ class Study(Settings):
     held_out: Count = 1000  # clean pairs that accuracy is measured on
     instances: Integer = 300  # of VLind-Bench, for LP and CB; 0: no LP and CB
     seed: Seed = 11  # of the pairs
-    seeds: str = "0,1,2,3,4"  # of the cells: which pairs are noisy, and the order of training
+    seeds: Seeds = "0,1,2,3,4"  # of the cells: which pairs are noisy, and the order of training
     grid: Literal[GRIDS] = "default"  # "full": all kinds, rates, losses and budgets
     # The first budget is that of the default grid: clean DPO ends at a mean psi_sum of 1.5 to 3.
     # The second is a third as long.
@@ -191,10 +191,3 @@ class Study(Settings):
             if name.startswith(FOLDERS):
                 raise ValueError(f"the folder {name} of the study is taken; rename the budget")
         return value
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> str:
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        seeds(text)
-        return text

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import re
 import reprlib
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from napo.config.benchmarks import BENCHMARKS
 from napo.config.registry import NAME, Registry
@@ -96,10 +96,18 @@ def seeds(text: str) -> list[int]:
     return values
 
 
+def seed_text(value: Any) -> str:
+    """Seeds as the text of a parameter, from a text, a number or a list of numbers."""
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    seeds(text)
+    return text
+
+
 # Strict: pydantic would take the truth value `true` for the number 1.
 Integer = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, gt=0)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # what torch and numpy take
+Seeds = Annotated[str, BeforeValidator(seed_text)]  # such as "0,1,2"
 Number = Annotated[float, Field(strict=True, ge=0)]
 Positive = Annotated[float, Field(strict=True, gt=0)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]

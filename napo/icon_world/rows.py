@@ -87,7 +87,8 @@ def make_rows(
 def corrupt(rng: np.random.Generator, question: Question, scene: Scene) -> str:
     """An answer that is true of another scene, with one fact changed, and not right for this one.
 
-    The fact may be the one in question or a detail. A verdict is turned instead.
+    The fact may be the one in question or a detail. A verdict is turned instead. For a question of
+    a kind in `MIX`: no single change alters the answer to some others.
     """
     kind, about, brief = question.kind, question.about, questions.brief(question.text)
     if "truth" in about:

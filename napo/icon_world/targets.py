@@ -17,7 +17,7 @@ from napo.config.variants import BIASED
 from napo.icon_world.benchmarks import make_benchmarks
 from napo.icon_world.rows import make_rows
 from napo.icon_world.truth import label_by_truth
-from napo.models.generate import Prompt, generate
+from napo.models.generate import Prompt, biased_prompts, generate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,10 @@ class Target:
 
 WORDS = Target("words of vision-biased over words of chosen responses", 0.7, 1.5)
 OTHER_WORDS = Target("language-biased noise worded differently from the chosen response", 0.7, 1)
-NOISE = {kind: Target(f"noise among {kind} responses to questions", 0.15, 0.5) for kind in BIASED}
+NOISE = {
+    name: Target(f"noise among {name.replace('_', '-')} responses to questions", 0.15, 0.5)
+    for name in BIASED
+}
 OPENING = Target("chosen or vision-biased? right by the first two words", 0.5, 0.75)
 LP = Target("VLind LP of the base model, percent", 35, 60)
 CB = Target("VLind CB of the base model, percent", 90, 100)
@@ -68,11 +71,7 @@ def measure(
     import pandas as pd
 
     rows = make_rows(model, processor, count=count, seed=seed, p_typical=0.5)
-    hidden = ({"image_mask": masks.image}, {"text_mask": masks.text})
-    for name, mask in zip(BIASED, hidden, strict=True):
-        prompts = [
-            Prompt(row["question"], row["image"], key=f"{row['id']} {name}", **mask) for row in rows
-        ]
+    for name, prompts in biased_prompts(rows, masks).items():
         answers = generate(model, processor, prompts, masks.decoding, seed=seed)
         for row, answer in zip(rows, answers, strict=True):
             row[name] = answer.text

@@ -7,13 +7,14 @@ and on the prompt's key (or its index). The noise of a contrast depends on the s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from napo.config.variants import BIASED
 from napo.errors import NapoError
 from napo.models.decoder import Decoder
 from napo.models.halving import Halving
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import ProcessorMixin
 
-    from napo.config.profile import Decoding
+    from napo.config.profile import Decoding, Masks
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,26 @@ class Prompt:
         """Token ids and pixels, see `napo.models.prompts.prompt_inputs`."""
         masks = {"image_mask": self.image_mask, "text_mask": self.text_mask}
         return prompt_inputs(processor, self.text, self.image, pixels=pixels, **masks)
+
+
+def biased_prompts(rows: Iterable[Mapping[str, Any]], masks: Masks) -> dict[str, list[Prompt]]:
+    """The prompts of the biased responses of rows: image masked (Eq. 7), question masked (Eq. 8).
+
+    Args:
+        rows: rows with `id`, `question` and `image`.
+        masks: how a modality is hidden.
+
+    Returns:
+        Response -> a prompt for each row.
+    """
+    rows = list(rows)
+    hidden = ({"image_mask": masks.image}, {"text_mask": masks.text})
+    return {
+        name: [
+            Prompt(row["question"], row["image"], **mask, key=f"{row['id']} {name}") for row in rows
+        ]
+        for name, mask in zip(BIASED, hidden, strict=True)
+    }
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napo.config.profile import Profile
-from napo.config.variants import BIASED, CORRUPTED, RESPONSES
+from napo.config.variants import CORRUPTED, RESPONSES
 from napo.data import sources
 from napo.data.fetch import require_unchanged
 from napo.data.rows import Build, shards, skipped, write_rows, write_scores
@@ -85,7 +85,7 @@ def load_generator(profile: Profile, folder: Path) -> Build:
     `decoding.json` in the folder gets what decides the answers, token ids included.
     """
     from napo.models.decoding import decoding_record
-    from napo.models.generate import Prompt, generate
+    from napo.models.generate import biased_prompts, generate
     from napo.models.load import unwrap
 
     masks, seed = profile.masks, profile.data.seed
@@ -99,17 +99,10 @@ def load_generator(profile: Profile, folder: Path) -> Build:
         answer = partial(generate, model, processor, batch_size=masks.batch_size)
         record = decoding_record(unwrap(model).generation_config, processor, masks.decoding)
     write_json(folder / "decoding.json", record)
-    masked = ({"image_mask": masks.image}, {"text_mask": masks.text})
 
     def biased(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        responses = {}
-        for name, mask in zip(BIASED, masked, strict=True):
-            prompts = [
-                Prompt(row["question"], row["image"], **mask, key=f"{row['id']} {name}")
-                for row in rows
-            ]
-            responses[name] = answer(prompts, **options)
-        return responses
+        prompts = biased_prompts(rows, masks)
+        return {name: answer(prompts[name], **options) for name in prompts}
 
     return biased
 
