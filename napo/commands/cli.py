@@ -92,7 +92,7 @@ def reproduce(
     """
     from napo.commands import pipeline
 
-    refuse_config(context)
+    refuse_config(context, "--seeds or --tune")
     return pipeline.run(
         pipeline.Reproduction(seeds, tune, baselines), profile, workspace, cores,
         dry_run=dry_run, on=on, partition=partition, account=account, hours=hours,
@@ -127,7 +127,7 @@ def study(
     from napo.commands import pipeline
     from napo.commands.study import NoiseStudy
 
-    refuse_config(context)
+    refuse_config(context, "--grid or --seeds")
     return pipeline.run(
         NoiseStudy(grid, seeds), profile, workspace, cores,
         dry_run=dry_run, on=on, partition=partition, account=account, hours=hours,
@@ -135,14 +135,14 @@ def study(
     )  # fmt: skip
 
 
-def refuse_config(context: typer.Context) -> None:
-    """Refuse Snakemake's own config: the Snakefile gets it from our options.
+def refuse_config(context: typer.Context, options: str) -> None:
+    """Refuse Snakemake's own config: the Snakefile gets it from a command's options.
 
     Raises:
-        typer.BadParameter: naming our options.
+        typer.BadParameter: naming these options.
     """
     if {word.partition("=")[0] for word in context.args} & {"-C", "--config", "--configfile"}:
-        raise typer.BadParameter("--config is Snakemake's; give our options, such as --seeds.")
+        raise typer.BadParameter(f"--config is Snakemake's; give {options}.")
 
 
 @app.command("study-pairs", hidden=True)
