@@ -181,7 +181,7 @@ class Study(Settings):
         "unbiased-0.4",
     )
     losses: Annotated[tuple[LossName, ...], Field(min_length=1), AfterValidator(unique)] = (
-        *("dpo", "napo", "mae", "rdpo-true", "ipo", "pair"),
+        *("dpo", "napo", "q-0.5", "mae", "rdpo-true", "ipo", "pair"),
     )
 
     @field_validator("budgets")

@@ -64,11 +64,12 @@ def test_only_noisy_rows_are_corrupted_when_they_are_read():
 
 def test_the_default_grid_is_that_of_the_issue():
     jobs = study.grid(Study(), range(5))
-    assert len(jobs) == 20 and sum(map(len, jobs.values())) == 120
+    assert len(jobs) == 20 and sum(map(len, jobs.values())) == 140
     noises = {job.noise.name for job in jobs}
     assert noises == {"flip-0", "flip-0.2", "flip-0.4", "unbiased-0.4"}
     assert {job.budget for job in jobs} == {"long"}
-    assert next(iter(jobs.values())) == ("dpo", "napo", "mae", "rdpo-true", "ipo", "pair")
+    losses = ("dpo", "napo", "q-0.5", "mae", "rdpo-true", "ipo", "pair")
+    assert next(iter(jobs.values())) == losses
 
 
 def test_without_a_world_that_rewords_there_are_flips_only():
