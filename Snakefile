@@ -170,9 +170,11 @@ rule loss_curves:
         PAPERMILL + "-r qs ''"
 
 
+# Notebook 02 goes first: notebook 04 labels what nobody labelled, and the folder's record names the
+# notebook that made it.
 rule margin_distributions:
     input:
-        pending(DATA + "/rows/manifest.json", DATA + "/reference/current.json"),
+        pending(DATA + "/rows/manifest.json", DATA + "/reference/current.json", *LABELLED),
     output:
         update(drawn("fig4{by}")),
     log:

@@ -151,6 +151,14 @@ def test_the_pipeline_passes_every_parameter_of_every_notebook(tmp_path):
         assert texts == {each for each in passed if passed[each] == "-r"}, name
 
 
+def test_fig4_waits_for_notebook_02_so_that_always_the_same_notebook_makes_the_labels(tmp_path):
+    assert reproduce(tmp_path, "-n") == 0
+    plan = (tmp_path / "data" / "smoke" / "pipeline.log").read_text()
+    (job,) = [job for job in plan.split("\n\n") if "rule margin_distributions:" in job]
+    inputs = next(line for line in job.splitlines() if line.strip().startswith("input:"))
+    assert "data/smoke/annotations/manifest.json" in inputs
+
+
 def test_a_variant_without_training_is_evaluated_once_and_never_trained(tmp_path):
     profile = tmp_path / "free.yaml"
     profile.write_text("extends: smoke\nname: free\nvariants: [vcd, dpo]\nseeds: '0,1'")
