@@ -23,7 +23,7 @@ USUAL_SECONDS = {
     "evaluate_decoding": 60,
     "report": 25,
     "study_pairs": 40,
-    "study_cells": 300,
+    "study_cells": 45,  # of one cell
     "study_summary": 25,
 }
 
@@ -48,14 +48,16 @@ class Job:
 class Jobs:
     """What Snakemake's events say about a pipeline with `cores` jobs side by side.
 
-    `partition` is that of SLURM's jobs, empty for the cluster's default.
+    A job counts as one part, or as many as `sizes` says: a job of the noise study trains several
+    cells. `partition` is that of SLURM's jobs, empty for the cluster's default.
     """
 
     cores: int
     partition: str = ""
-    planned: dict[str, int] = field(default_factory=dict)  # rule -> number of jobs
+    sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # rule -> variant -> parts
+    planned: dict[str, int] = field(default_factory=dict)  # rule -> number of parts
     running: dict[int, Job] = field(default_factory=dict)  # Snakemake's id -> job
-    seconds: dict[str, list[float]] = field(default_factory=dict)  # rule -> of each finished job
+    seconds: dict[str, list[float]] = field(default_factory=dict)  # rule -> of each finished part
     # Executed notebook of each failed job -> why SLURM refused or ended it, if SLURM did.
     failed: dict[str, str] = field(default_factory=dict)
     slurm_log: str = ""  # of the first failed job
@@ -70,7 +72,9 @@ class Jobs:
         match event:
             case {"event": "run_info", "stats": stats}:
                 self.planned = {
-                    rule: stats[rule] for rule in stats if rule not in (*GOALS, "total")
+                    rule: sum(self.sizes.get(rule, {}).values()) or stats[rule]
+                    for rule in stats
+                    if rule not in (*GOALS, "total")
                 }
             case {"event": "job_info", "jobid": number, "rule_name": rule} if rule not in GOALS:
                 wildcards = event["wildcards"]
@@ -78,7 +82,9 @@ class Jobs:
                 self.running[number] = Job(rule, variant, now)
             case {"event": "job_finished", "job_id": number} if number in self.running:
                 job = self.running.pop(number)
-                self.seconds.setdefault(job.rule, []).append(now - job.started)
+                parts = self.parts(job)
+                taken = self.seconds.setdefault(job.rule, [])
+                taken += [(now - job.started) / parts] * parts
                 done, planned = sum(map(len, self.seconds.values())), sum(self.planned.values())
                 line = f"[{done}/{planned}] {job.name} done in {duration(now - job.started)}"
                 left = f"; about {duration(self.remaining(now))} left" if done < planned else ""
@@ -96,6 +102,10 @@ class Jobs:
                 self.error = sentence
         return ""
 
+    def parts(self, job: Job) -> int:
+        """How many parts a job has."""
+        return self.sizes.get(job.rule, {}).get(job.variant, 1)
+
     def remaining(self, now: float) -> float:
         """Seconds until the pipeline ends, if its jobs keep their pace."""
         usual = {rule: USUAL_SECONDS.get(rule, 30) for rule in {*self.planned, *self.seconds}}
@@ -105,6 +115,7 @@ class Jobs:
         for rule, count in self.planned.items():
             taken = self.seconds.get(rule, [])
             mean = sum(taken) / len(taken) if taken else usual[rule] * pace
-            elapsed = [now - job.started for job in self.running.values() if job.rule == rule]
-            work += mean * (count - len(taken)) - sum(min(mean, spent) for spent in elapsed)
+            begun = [job for job in self.running.values() if job.rule == rule]
+            spent = sum(min(mean * self.parts(job), now - job.started) for job in begun)
+            work += mean * (count - len(taken)) - spent
         return max(0.0, work) / self.cores

@@ -48,7 +48,10 @@ class Goal(Protocol):
     rule: str
 
     def config(self, session: Session, profile: str, dry_run: bool) -> dict[str, Any]:
-        """The Snakefile's config: what is wanted, and in `again` what is out of date."""
+        """The Snakefile's config: what is wanted, and in `again` what is out of date.
+
+        `study`, if it is there, has each job's losses with commas between them.
+        """
 
     def page(self, session: Session) -> Path:
         """The file to read in the end."""
@@ -138,6 +141,9 @@ def run(
                 remove_backups(workspace)
                 config = goal.config(session, profile, dry_run)
                 write_json(data / CONFIG_FILE, config)
+                study = config.get("study", {})
+                cells = {job: len(losses.split(",")) for job, losses in study.items()}
+                jobs.sizes = {"study_cells": cells}
                 # Files after --forcerun would replace the goal as targets.
                 options = [goal.rule]
                 options += ["--forcerun", *config["again"]] if config["again"] else []

@@ -49,6 +49,16 @@ def test_a_rule_without_a_finished_job_is_estimated_at_the_pace_of_the_others():
     assert jobs.remaining(now=0) == pytest.approx(200)  # 60 s took 120 s, so 100 s take 200 s
 
 
+def test_a_job_of_the_study_counts_as_its_cells():
+    # Two jobs with 1 and 3 cells; the first cell takes 2 s, so the other three take 6.
+    plan = {"event": "run_info", "stats": {"study_cells": 2, "study": 1, "total": 3}}
+    jobs = Jobs(cores=1, sizes={"study_cells": {"a": 1, "b": 3}})
+    events = (plan, started(1, "study_cells", job="a"), {"event": "other"}, finished(1))
+    assert lines(jobs, *events) == ["[1/4] study_cells a done in 2 s; about 6 s left"]
+    jobs.update(started(2, "study_cells", job="b"), now=3.0)
+    assert jobs.remaining(now=8) == pytest.approx(1)
+
+
 def test_a_failed_notebook_is_named_at_once_and_once():
     first, second = failed("annotate_noise", "02.ipynb"), failed("train", "05.ipynb")
     jobs = Jobs(cores=1)
