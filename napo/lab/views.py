@@ -20,6 +20,7 @@ from napo.workspace.manifests import complete, require
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
     from PIL import Image
 
     from napo.results.collect import Results
@@ -220,6 +221,15 @@ def settings(results: Results) -> pd.DataFrame:
     frame["runs"] = [ours.get(name, "") for name in names]
     frame["profile"] = [theirs.get(name, "") for name in names]
     return frame.set_index("setting")
+
+
+def claims(results: Results) -> Styler:
+    """The paper's claims and the answers of these runs, with whole texts in the cells."""
+    from napo.results import claims as paper
+
+    style = [("text-align", "left"), ("vertical-align", "top"), ("white-space", "normal")]
+    table = paper.claims_to_read(paper.claims(results)).style
+    return table.set_uuid("claims").set_table_styles([{"selector": "th, td", "props": style}])
 
 
 def answer_examples(

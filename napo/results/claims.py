@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napo.config.benchmarks import Metric, metrics
-from napo.results.collect import DUST, NAN, Results, interval, pivot
+from napo.results.collect import DUST, NAN, Results, interval
 from napo.results.notes import marks
+from napo.results.tables import published
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,16 +56,20 @@ CLAIMS = (
     Claim("Is psi_sum the better margin for vision bias (VB1 over VB-mean)?", "VB1", "VB-mean"),
 )  # fmt: skip
 
+ANSWERS = ("better", "worse", "not decided")  # columns of the table to read
 NO_NUMBERS = ("not run", "undefined", "the same")  # answers that stand alone
+PAPER = "the paper, 7B"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def claims(results: Results) -> pd.DataFrame:
     """The answers of these runs to the paper's claims, each a difference with its 95 % interval.
 
     Returns:
-        Columns question, variant, other, metric, difference, low, high (nan where not run), answer:
-        "better", "worse", "not decided" (the interval holds 0), "the same" (every item has the
-        same score, seeds averaged), "undefined" or "not run"; marks: the two variants' marks.
+        Columns question, variant, other, metric, published (the paper's difference, 7B),
+        difference, low, high (nan where not run), answer: "better", "worse", "not decided" (the
+        interval holds 0), "the same" (every item has the same score, seeds averaged), "undefined"
+        or "not run"; marks: the two variants' marks.
     """
     import pandas as pd
 
@@ -72,6 +77,7 @@ def claims(results: Results) -> pd.DataFrame:
     for claim in CLAIMS:
         question, variant, other, *_ = claim
         marked = [f"{mark} {name}" for name in (variant, other) for mark in marks(results, name)]
+        paper = published_differences(claim)
         for metric in claim.metrics:
             change = results.difference(variant, other, metric)
             ends = [change.value, change.low, change.high] if change else [NAN] * 3
@@ -87,24 +93,53 @@ def claims(results: Results) -> pd.DataFrame:
             else:
                 answer = "not decided"
             texts = (answer, ", ".join(marked))
-            rows.append((question, variant, other, metric.title, *ends, *texts))
-    names = ["question", "variant", "other", "metric", "difference", "low", "high", "answer"]
-    return pd.DataFrame(rows, columns=[*names, "marks"])
+            rows.append((question, variant, other, metric.title, paper[metric.name], *ends, *texts))
+    names = ["question", "variant", "other", "metric", "published", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=[*names, "answer", "marks"])
+
+
+def published_differences(claim: Claim) -> pd.Series:
+    """The claim's differences by metric in the first of the paper's tables with both variants.
+
+    All tables have the 7B model, so the differences are those of 7B.
+    """
+    for number in (claim.table, 3, 4):
+        rows = published(number).query("model == '7B'").set_index("variant")
+        if {claim.variant, claim.other} <= set(rows.index):
+            names = [metric.name for metric in claim.metrics]
+            return rows.loc[claim.variant, names] - rows.loc[claim.other, names]
+    raise KeyError(f"no table of the paper compares {claim.variant} with {claim.other}")
 
 
 def claims_to_read(frame: pd.DataFrame) -> pd.DataFrame:
-    """Claims for reading: a row for each question, a column for each metric.
+    """Claims for reading: a row for each question.
 
-    A cell is such as "+3.1 [+1.0, +5.2] better"; a dash where the claim is not about the metric. A
-    question ends with the marks of its variants.
+    Columns: what the paper found, then the metrics on which these runs are better, worse, or not
+    decided, such as "VLind LP +3.1 [+1.0, +5.2]"; a dash for none. A question ends with the marks
+    of its variants.
     """
-    cells, digits = [], {metric.title: metric.digits for metric in metrics()}
-    for row in frame.itertuples():
-        form = f"+.{digits[row.metric]}f"
-        ends = f"{row.difference:{form}} {interval(row.low, row.high, form)}".replace("-", "−")
-        cells.append(row.answer if row.answer in NO_NUMBERS else f"{ends} {row.answer}")
-    marked = [f" ({marks})" if marks else "" for marks in frame["marks"]]
-    shown = frame.assign(
-        cell=cells, question=[q + m for q, m in zip(frame["question"], marked, strict=True)]
-    )
-    return pivot(shown, "question").fillna("–")
+    import pandas as pd
+
+    known = {metric.title: metric for metric in metrics()}
+    rows = {}
+    for question, group in frame.groupby("question", sort=False):
+        found: dict[str, list[str]] = {answer: [] for answer in ANSWERS}
+        better, others = [], []
+        for row in group.itertuples():
+            metric = known[row.metric]
+            (better if row.published * metric.better > 0 else others).append(metric.name)
+            form = f"+.{metric.digits}f"
+            number = f"{row.difference:{form}} {interval(row.low, row.high, form)}"
+            number = number.replace("-", "−").replace(" ", NO_BREAK)
+            text = row.answer if row.answer in NO_NUMBERS else number
+            found.get(row.answer, found["not decided"]).append(f"{metric.name} {text}")
+        cells = {answer: "; ".join(texts) or "–" for answer, texts in found.items()}
+        if set(group["answer"]) == {"not run"}:
+            cells["not decided"] = "not run"
+        paper = f"better on {len(better)} of {len(group)}"
+        paper += f", not on {', '.join(others)}" if others else ""
+        marked = f" ({group['marks'].iloc[0]})" if group["marks"].iloc[0] else ""
+        rows[question + marked] = {PAPER: paper, **cells}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    here = {answer: f"{answer} here" for answer in ANSWERS}
+    return table.rename(columns=here).rename_axis("question")

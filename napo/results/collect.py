@@ -290,18 +290,13 @@ def summary(results: Results, columns: Sequence[Metric]) -> pd.DataFrame:
 def summary_to_read(frame: pd.DataFrame) -> pd.DataFrame:
     """A summary for reading: a row for each variant, a column for each metric."""
     cells = [f"{row.value:.1f} {interval(row.low, row.high)}" for row in frame.itertuples()]
-    return pivot(frame.assign(cell=cells), "variant")
+    table = frame.assign(cell=cells).pivot(index="variant", columns="metric", values="cell")
+    return table.loc[frame["variant"].unique(), frame["metric"].unique()]
 
 
 def interval(low: float, high: float, form: str = ".1f") -> str:
     """An interval in brackets; "[not defined]" where there is none."""
     return "[not defined]" if np.isnan(low) else f"[{low:{form}}, {high:{form}}]"
-
-
-def pivot(frame: pd.DataFrame, index: str) -> pd.DataFrame:
-    """The texts of the column `cell`: a column for each metric, all in the frame's order."""
-    table = frame.pivot(index=index, columns="metric", values="cell")
-    return table.loc[frame[index].unique(), frame["metric"].unique()]
 
 
 def measurements(results: Results) -> pd.DataFrame:

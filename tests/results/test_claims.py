@@ -6,7 +6,7 @@ import pytest
 from results_fixtures import drawn
 
 from napo.config.benchmarks import metrics
-from napo.results.claims import CLAIMS, claims, claims_to_read
+from napo.results.claims import CLAIMS, claims, claims_to_read, published_differences
 from napo.results.collect import collect
 from napo.results.tables import published
 
@@ -67,12 +67,28 @@ def test_a_claim_about_runs_with_equal_scores_says_the_same(results):
     assert row[["difference", "low", "high"]].tolist() == [0, 0, 0]
 
 
-def test_claims_to_read_show_difference_interval_and_answer(results):
+def test_claims_to_read_sort_the_metrics_by_answer(results):
     table = claims_to_read(claims(results))
-    assert table.shape == (len(CLAIMS), len(metrics(1)))
-    assert table[LP].iloc[0].endswith("] better")
-    assert table[LP].iloc[0].startswith("+")
-    assert set(table.iloc[1]) == {"not run"}
-    # A rate from 0 to 1 has two decimals, and a claim of Table 2 says nothing about MMHal.
-    assert table[TITLES["MMHal Hal"]].iloc[0].startswith("+0.")
-    assert set(table[TITLES["MMHal Hal"]].iloc[2:]) == {"–"}
+    assert table.shape == (len(CLAIMS), 4)
+    full, mdpo, *_ = table.to_dict("records")
+    assert full["the paper, 7B"] == "better on 10 of 10"
+    assert full["better here"].startswith("VLind CB +")
+    assert "ObjHal CHAIRs +" in full["worse here"] and "MMHal Hal +0." in full["worse here"]
+    assert "not run" not in str(full)
+    assert mdpo["better here"] == mdpo["worse here"] == "–"
+    assert mdpo["not decided here"] == "not run"
+
+
+def test_the_papers_own_differences_come_from_its_tables():
+    by_pair = {(claim.variant, claim.other): claim for claim in CLAIMS}
+    full = published_differences(by_pair["A1", "dpo"])  # Table 1: 58.9 - 39.4 and 44.0 - 25.4
+    assert full["VLind CB"] == pytest.approx(19.5) and full["VLind LP"] == pytest.approx(18.6)
+    assert published_differences(by_pair["random", "dpo"])["VLind CB"] == pytest.approx(51.3 - 39.4)
+
+
+def test_what_the_paper_did_not_find_is_named(results):
+    # Table 2: both kinds together (A2) have more hallucination and less CB than VB1 alone.
+    table = claims_to_read(claims(results))
+    (both,) = [row for row in table.index if "(A2 over VB1)" in row]
+    cell = table.loc[both, "the paper, 7B"]
+    assert cell == "better on 1 of 4, not on VLind CB, ObjHal CHAIRs, ObjHal CHAIRi"
