@@ -7,7 +7,7 @@ from napo.stages.session import open_session
 
 def test_the_losses_of_a_grid_say_what_they_are_told(tmp_path):
     table = study.losses(open_session("tiny", str(tmp_path)))
-    assert table.index.tolist() == ["dpo", "napo", "pair", "mae", "rdpo-true", "ipo"]
+    assert table.index.tolist() == ["dpo", "napo", "q-0.5", "pair", "mae", "rdpo-true", "ipo"]
     assert table.loc["napo", "q"] == "paper" and table.loc["dpo", "q"] == ""
     assert table.loc["rdpo-true", "told"] == "the true rate"
     assert table.loc["pair", "weight"] == "of each pair"
