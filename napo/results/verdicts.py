@@ -179,22 +179,25 @@ def noise_in_words(kind: str, rate: float) -> str:
 def sentence(
     subject: str, other: str, change: tuple[float, float, float], metric: str = "accuracy"
 ) -> str:
-    """A difference in words, such as "pair is better than DPO by 5.6 [4.1, 7.0] points"."""
+    """A difference in words.
+
+    Such as "IPO is better than DPO by 5.6 [4.1, 7.0] points of held-out accuracy".
+    """
     title, unit, direction = METRICS[metric]
     value, low, high = change
-    interval = f"[{low:.1f}, {high:.1f}] {unit} of {title}"
     word = verdict(low, high, direction)
-    if word in ("better", "worse"):
-        return f"{subject} is {word} than {other} by {abs(value):.1f} {_turned(value, low, high)}"
+    if word in ("better", "worse"):  # the size of the difference, whatever its sign
+        size = abs(value), *sorted((abs(low), abs(high)))
+        return f"{subject} is {word} than {other} by {_numbers(*size)} {unit} of {title}"
+    numbers = f"({_numbers(*change, sign='+')} {unit} of {title})"
     if word == "no change":
-        return f"{subject} changes nothing against {other} ({value:+.1f} {interval})"
-    return f"{subject} against {other} is not decided ({value:+.1f} {interval})"
+        return f"{subject} changes nothing against {other} {numbers}"
+    return f"{subject} against {other} is not decided {numbers}"
 
 
-def _turned(value: float, low: float, high: float) -> str:
-    """An interval of the size of a difference, whatever its sign."""
-    ends = (low, high) if value > 0 else (-high, -low)
-    return "[{:.1f}, {:.1f}] points".format(*ends)
+def _numbers(value: float, low: float, high: float, sign: str = "") -> str:
+    """A number with its interval, such as "5.6 [4.1, 7.0]"."""
+    return f"{value:{sign}.1f} [{low:.1f}, {high:.1f}]"
 
 
 def sentences(groups: Mapping[Group, Values], metric: str = "accuracy") -> list[str]:

@@ -115,8 +115,22 @@ def test_the_sentences_come_from_the_numbers():
     assert f"{start}NaPO with q by Eq. 12 changes nothing against DPO (+0.0 [0.0, 0.0] points of " \
         "held-out accuracy)." in texts  # fmt: skip
     worse = next(text for text in texts if "DPO with a weight for each pair is worse" in text)
-    assert "than DPO by 10.0 [" in worse
+    assert "than DPO by 10.0 [" in worse and worse.endswith("] points of held-out accuracy.")
     assert any("adapting q by Eq. 12 changes nothing against NaPO with q = 0.5" in t for t in texts)
+
+
+def test_less_memorised_noise_is_better():
+    groups = verdicts.grouped(
+        {
+            cell(name, seed): outcome(accuracy=RIGHT, memorised=values)
+            for name, values in {"dpo": [100] * 40, "mae": [100] * 10 + [0] * 30}.items()
+            for seed in range(3)
+        }
+    )
+    (text,) = verdicts.sentences(groups, "memorised")
+    assert "MAE (q = 1) is better than DPO by 75.0 [" in text
+    low, high = (float(end) for end in text.split("[")[1].split("]")[0].split(","))
+    assert 50 < low < 75 < high < 100 and text.endswith("points of memorised noise.")
 
 
 def test_noise_memorised_is_a_share_of_the_noisy_pairs_in_a_part_of_the_steps():
