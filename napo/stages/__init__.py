@@ -24,6 +24,7 @@ from napo.stages.labels import (
 )
 from napo.stages.report import all_results, write_report
 from napo.stages.runs import evaluate, evaluate_all, records, requests, save_training_curves, train
+from napo.stages.step import recorded_step
 from napo.stages.study import make_pairs
 from napo.stages.study_results import save_study_figures, study_results, write_summary
 from napo.stages.world import make_benchmarks, make_rows, pretrain
@@ -45,6 +46,7 @@ __all__ = [
     "make_rows",
     "margins",
     "pretrain",
+    "recorded_step",
     "records",
     "reference_folder",
     "requests",
