@@ -1,8 +1,8 @@
-"""The list from which a reader chooses among the finished runs of a workspace."""
+"""The list from which a reader chooses among the runs of a workspace."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -16,9 +16,14 @@ ROWS = 8  # runs that the list shows without scrolling
 
 
 def run_list(
-    session: Session, folder: Path, notebook: str, runs: Iterable[str] = ()
+    session: Session,
+    folder: Path,
+    notebook: str,
+    runs: Iterable[str] = (),
+    *,
+    begun: Callable[[Path], bool] = lambda path: False,
 ) -> widgets.SelectMultiple:
-    """A list of the finished runs in a folder, in the profile's order.
+    """A list of the runs in a folder, in the profile's order.
 
     Args:
         session: the session.
@@ -26,12 +31,20 @@ def run_list(
         notebook: the notebook that fills the folder.
         runs: the selected runs: names such as "A1/seed-0", or variants, which stand for all their
             seeds; a single name may be a text. By default the first runs of base, dpo and A1.
+        begun: whether an unfinished run can be shown; its name then says "so far".
 
     Raises:
-        NapoError: without a finished run, or for an unknown run, with the nearest name.
+        NapoError: without a run to show, or for an unknown run, with the nearest name.
     """
     paths = [path for pattern in ("*", "*/seed-*") for path in folder.glob(pattern)]
-    names = [path.relative_to(folder).as_posix() for path in paths if complete(path)]
+    labels = {}
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        if complete(path):
+            labels[name] = name
+        elif begun(path):
+            labels[name] = f"{name} (so far)"
+    names = list(labels)
     if not names:
         raise NapoError(f"{folder} holds no finished run; run notebooks/{notebook}.ipynb first.")
     order = ["base", *session.profile.variants, *session.profile.baselines]
@@ -45,7 +58,10 @@ def run_list(
             if not matching(name, names):
                 raise unknown("run", name, names)
     return widgets.SelectMultiple(
-        options=names, value=selected, rows=min(ROWS, len(names)), description="runs"
+        options=[(labels[name], name) for name in names],
+        value=selected,
+        rows=min(ROWS, len(names)),
+        description="runs",
     )
 
 

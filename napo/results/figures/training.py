@@ -1,4 +1,4 @@
-"""Training curves: margins, q and gamma over steps, from the per-example records of runs."""
+"""Training curves: loss, margins, q and gamma over steps, from the per-example records of runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from napo.results.figures.style import (
+    FAINT,
     INK,
     PAGE,
     TERM_LOOKS,
@@ -16,9 +17,12 @@ from napo.results.figures.style import (
     settle,
     sort_variants,
     style,
+    variant_colour,
 )
 
 BLOCKS = 60  # points of a line; more steps are averaged in equal blocks
+COLUMNS = 3  # panels side by side
+LOSS = "loss"  # the weighted sum of the terms (Eq. 14)
 QUANTITIES = {  # suffix of the records' column -> (title, range)
     "psi_sum": (r"margin $\psi_\Sigma$", None),
     "psi_mean": (r"margin $\psi_\mu$", None),
@@ -38,33 +42,37 @@ def per_step(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def training_curves(records: pd.DataFrame) -> Figure:
-    """Reward margins, q and gamma of each term over training; a row of panels for each variant.
+    """Loss, reward margins, q and gamma over training: a panel for each, all variants in it.
 
-    A line is the mean over seeds; its band reaches from the lowest seed to the highest. The weight
-    of a single term is left out. `records` are per example, or their averages (`per_step`).
+    A line is the mean over seeds. A variant alone has a colour for each term, and bands from the
+    lowest seed to the highest. Several variants have a colour each, and terms differ by the line.
+    The weight of a single term is left out. `records` are per example, or their averages
+    (`per_step`).
     """
     steps = per_step(records)
-    variants = sort_variants(steps["variant"].unique()) if "variant" in steps else [""]
-    shown = [suffix for suffix in QUANTITIES if terms_of(steps, suffix)]
+    names = sort_variants(steps["variant"].unique()) if "variant" in steps else [""]
+    parts = {name: steps[steps["variant"] == name] if name else steps for name in names}
+    shown = [LOSS] if LOSS in steps else []
+    shown += [suffix for suffix in QUANTITIES if terms_of(steps, suffix)]
     if len(terms_of(steps, "gamma")) == 1:
         shown.remove("gamma")
+    columns = min(COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
     drawn: dict[str, None] = {}
     with style():
-        figure = new_figure(PAGE, 0.35 + 1.75 * len(variants))
-        panels = figure.subplots(len(variants), len(shown), squeeze=False, sharex="row")
-        for row, name in zip(panels, variants, strict=True):
-            part = steps[steps["variant"] == name] if name else steps
-            for ax, suffix in zip(row, shown, strict=True):
-                drawn |= dict.fromkeys(_draw(ax, part, suffix))
-            if name:
-                row[0].set_ylabel(str(name), weight="bold")
-        for ax, suffix in zip(panels[0], shown, strict=True):
-            ax.set_title(QUANTITIES[suffix][0])
-        size = -(-part["step"].nunique() // BLOCKS)
-        for ax in panels[-1]:
+        figure = new_figure(PAGE, 0.45 + 0.15 * (len(names) // 7) + 1.6 * rows)
+        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for ax, quantity in zip(panels, shown, strict=False):
+            for name, part in parts.items():
+                drawn |= dict.fromkeys(_draw(ax, part, quantity, name if names[1:] else ""))
+            _finish(ax, quantity)
+        for ax in panels[len(shown) :]:
+            ax.remove()
+        size = max(-(-part["step"].nunique() // BLOCKS) for part in parts.values())
+        for ax in panels[: len(shown)][-columns:]:
             ax.set_xlabel("optimiser step" if size <= 1 else f"step (means of up to {size})")
-        handles = [Line2D([], [], **look(term), label=words_of(term)) for term in drawn]
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+        handles = _legend(names, list(drawn))
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(7, len(handles)))
         return settle(figure)
 
 
@@ -83,38 +91,72 @@ def pretraining(log: pd.DataFrame) -> Figure:
         return settle(figure)
 
 
-def _draw(ax: Axes, steps: pd.DataFrame, suffix: str) -> list[str]:
-    """Draw one quantity of one variant; returns the terms that were drawn."""
-    terms, limits = terms_of(steps, suffix), QUANTITIES[suffix][1]
-    weights = steps[[f"{term}_gamma" for term in terms]] if suffix == "gamma" else pd.DataFrame()
-    # Weights of 0 and 1 only say which term was drawn, as in the variant "random".
-    picked = len(weights.columns) > 1 and bool(
-        weights.isin((0, 1)).all(axis=None) and (weights.sum(axis=1) == 1).all()
-    )
-    if not terms or picked:
-        text = "one term a step,\nat random" if picked else "none"
-        ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=INK,
-                alpha=0.5)  # fmt: skip
-        ax.set_yticks([])
+def _draw(ax: Axes, steps: pd.DataFrame, quantity: str, variant: str) -> list[str]:
+    """Draw one quantity of one variant; returns the terms that were drawn.
+
+    `variant` names it among several, which have a colour each; empty: it is alone.
+    """
+    if quantity == LOSS:
+        looks = {"color": variant_colour(variant) if variant else FAINT, "label": variant or LOSS}
+        _line(ax, steps, LOSS, looks, band=not variant)
+        return []
+    terms = terms_of(steps, quantity)
+    if quantity == "gamma" and _picked(steps, terms):
         return []
     for term in terms:
-        line = steps.pivot_table(
-            index="step", columns="seed" if "seed" in steps else None, values=f"{term}_{suffix}"
-        )
-        if len(line) > BLOCKS:
-            block = np.arange(len(line)) * BLOCKS // len(line)
-            middle = pd.Series(line.index, index=line.index).groupby(block).mean()
-            line = line.groupby(block).mean().set_index(pd.Index(middle, name="step"))
-        ax.plot(line.index, line.mean(axis=1), **look(term), label=words_of(term))
-        if line.shape[1] > 1:
-            low, high, colour = line.min(axis=1), line.max(axis=1), look(term)["color"]
-            ax.fill_between(line.index, low, high, color=colour, alpha=0.15, linewidth=0)
-    if limits is None:
-        ax.axhline(0, color=INK, linewidth=0.5, alpha=0.4, zorder=0)
-    else:
-        ax.set(ylim=limits, yticks=(0, 0.5, 1))
-    ax.margins(x=0.01)
+        label = f"{variant}, {words_of(term)}" if variant else words_of(term)
+        colour = {"color": variant_colour(variant)} if variant else {}
+        _line(ax, steps, f"{term}_{quantity}", {**look(term), **colour, "label": label},
+              band=not variant)  # fmt: skip
     return terms
+
+
+def _picked(steps: pd.DataFrame, terms: list[str]) -> bool:
+    """Whether weights of 0 and 1 only say which term a step drew, as in the variant "random"."""
+    weights = steps[[f"{term}_gamma" for term in terms]]
+    only = weights.isin((0, 1)).all(axis=None) and (weights.sum(axis=1) == 1).all()
+    return len(terms) > 1 and bool(only)
+
+
+def _line(ax: Axes, steps: pd.DataFrame, column: str, looks: dict[str, object], band: bool) -> None:
+    """The mean of a column over seeds; the band reaches from the lowest seed to the highest."""
+    line = steps.pivot_table(
+        index="step", columns="seed" if "seed" in steps else None, values=column
+    )
+    if len(line) > BLOCKS:
+        block = np.arange(len(line)) * BLOCKS // len(line)
+        middle = pd.Series(line.index, index=line.index).groupby(block).mean()
+        line = line.groupby(block).mean().set_index(pd.Index(middle, name="step"))
+    ax.plot(line.index, line.mean(axis=1), **looks)
+    if band and line.shape[1] > 1:
+        low, high = line.min(axis=1), line.max(axis=1)
+        ax.fill_between(line.index, low, high, color=looks["color"], alpha=0.15, linewidth=0)
+
+
+def _finish(ax: Axes, quantity: str) -> None:
+    """Title and limits of a panel; words in place of weights that only pick a term."""
+    title, limits = QUANTITIES.get(quantity, (r"loss $\mathcal{L}$", None))
+    ax.set_title(title)
+    ax.margins(x=0.01)
+    if not ax.lines:
+        ax.text(0.5, 0.5, "one term a step,\nat random", transform=ax.transAxes, ha="center",
+                va="center", color=INK, alpha=0.5)  # fmt: skip
+        ax.set(xticks=[], yticks=[])
+    elif limits is not None:
+        ax.set(ylim=limits, yticks=(0, 0.5, 1))
+    elif quantity != LOSS:
+        ax.axhline(0, color=INK, linewidth=0.5, alpha=0.4, zorder=0)
+
+
+def _legend(variants: list[str], terms: list[str]) -> list[Line2D]:
+    """A colour for each of several variants, and a line for each term."""
+    if len(variants) == 1:
+        return [Line2D([], [], **look(term), label=words_of(term)) for term in terms]
+    colours = [Line2D([], [], color=variant_colour(name), label=name) for name in variants]
+    lines = [
+        Line2D([], [], **{**look(term), "color": FAINT}, label=words_of(term)) for term in terms
+    ]
+    return colours + lines
 
 
 def terms_of(steps: pd.DataFrame, suffix: str) -> list[str]:
