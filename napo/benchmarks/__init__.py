@@ -11,12 +11,14 @@ The module of a benchmark has three functions:
 denominators that `ratios` names in the benchmark's entry of `napo.config.benchmarks`. The 95 %
 intervals resample these rows; rows with the same value in a column `image` stay together.
 
-Three more functions are optional:
+Four more functions are optional:
 
     options(settings, judge) -> Options   the keyword arguments that a profile's `evaluation` sets
     readings(benchmark, answers, **scoring) -> list[Reading]
                                           what was read in each answer, or in a judge's reply to it,
                                           officially and leniently; `evaluate` then takes `lenient`
+    marks(benchmark, answers, items, **scoring) -> dict[str, Mark]
+                                          each answer beside the right one, by what `items` say
     make(folder)                          write the data, for profiles whose world makes all data
 """
 
@@ -64,6 +66,25 @@ class Options:
     record: Mapping[str, Any] = field(default_factory=dict)  # what the result file names
 
 
+@dataclass(frozen=True)
+class Mark:
+    """An answer beside the truth.
+
+    Attributes:
+        right: the right answer; of a description, what the picture holds.
+        read: what the official scorer reads in the answer.
+        correct: whether it is right; of a description, whether nothing in it is hallucinated.
+        item: the place of its row in the items.
+        about_picture: whether the picture decides the answer.
+    """
+
+    right: str
+    read: str
+    correct: bool
+    item: int
+    about_picture: bool = True
+
+
 def module(name: str) -> ModuleType:
     """The module of a benchmark."""
     return import_module(BENCHMARKS[name].module)
@@ -81,6 +102,21 @@ def readings(
     """What a benchmark's readers read; nothing when its module defines no readers."""
     read = getattr(module(name), "readings", None)
     return read(benchmark, answers, **scoring) if read else []
+
+
+def marks(
+    name: str,
+    benchmark: Any,
+    answers: Mapping[str, str],
+    items: Any,
+    scoring: Mapping[str, Any],
+) -> dict[str, Mark]:
+    """Each answer beside the truth; nothing when a benchmark's module defines no marks.
+
+    `items` is the frame that `evaluate` made of these answers.
+    """
+    mark = getattr(module(name), "marks", None)
+    return mark(benchmark, answers, items, **scoring) if mark else {}
 
 
 def checked_images(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Request, checked_answers, checked_images, formats, words
+from napo.benchmarks import Mark, Options, Request, checked_answers, checked_images, formats, words
 from napo.benchmarks.formats import GET_AGAIN, covered, expect_count, unique
 from napo.benchmarks.lenient import Reading, yes_or_no
 from napo.benchmarks.similarity import Similar, similar_words
@@ -313,3 +313,30 @@ def evaluate(
     frame = pd.DataFrame(rows).fillna(0)
     frame.insert(0, "image", frame["id"].map({q["id"]: q["image"] for q in queries}))
     return metrics, frame
+
+
+def marks(
+    benchmark: Benchmark,
+    answers: Mapping[str, str],
+    items: pd.DataFrame,
+    *,
+    extractor: str = "wordnet",
+    **_: Any,
+) -> dict[str, Mark]:
+    """Each description beside the picture's objects, each other answer beside Yes or No."""
+    notes = {str(note["id"]): note for note in benchmark.annotations}
+    known, marked = vocabulary(benchmark.association), {}
+    for place, row in enumerate(items.to_dict("records")):
+        name = str(int(row["id"]))
+        if name not in answers:
+            continue
+        text, truth = answers[name], notes[name]["truth"]
+        if row["task"] == "generative":
+            nouns = ", ".join(words.nouns(text, known, extractor))
+            read = f"nouns: {nouns or 'none'}; {row['hallucinated']:g} hallucinated"
+            right, correct = ", ".join(truth), not row["has_hallucination"]
+        else:
+            read = text if text in dict(RIGHT) else "neither Yes nor No"
+            right, correct = truth.capitalize(), bool(row["right"])
+        marked[name] = Mark(right, read, correct, place)
+    return marked

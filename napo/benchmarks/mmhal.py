@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Request, checked_answers, checked_images
+from napo.benchmarks import Mark, Options, Request, checked_answers, checked_images
 from napo.benchmarks.chat import Cut
 from napo.benchmarks.formats import GET_AGAIN, MmhalItem, expect_count, unique
 from napo.benchmarks.judges import Judge, Rule, RuleJudge
@@ -179,3 +179,18 @@ def evaluate(
         ]
     scores = score(replies)
     return {name: scores[name] for name in BENCHMARKS["mmhal"].ratios}, items(replies)
+
+
+def marks(
+    benchmark: Benchmark, answers: Mapping[str, str], items: pd.DataFrame, **_: Any
+) -> dict[str, Mark]:
+    """Each answer beside the reference answer; a rating below 3 is a hallucination."""
+    return {
+        str(number): Mark(
+            benchmark.items[number]["gt_answer"], f"rating {rating} of 6", rating >= 3, place
+        )
+        for place, (number, rating) in enumerate(
+            zip(items["question"], items["rating"], strict=True)
+        )
+        if str(number) in answers
+    }

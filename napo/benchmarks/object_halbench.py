@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Request, checked_answers, formats, words
+from napo.benchmarks import Mark, Options, Request, checked_answers, formats, words
 from napo.benchmarks.chat import Cut
 from napo.benchmarks.formats import GET_AGAIN, covered, expect_count, unique
 from napo.benchmarks.judges import EXTRACTOR_FILE, LIST_OBJECTS
@@ -335,3 +335,25 @@ def evaluate(
         matched = [match_words(text, vocabulary, extractor) for text in texts]
     truth = [ground_truth(benchmark, q["image_id"], extractor) for q in benchmark.questions]
     return score(matched, truth, responses), items(matched, truth, responses)
+
+
+def marks(
+    benchmark: Benchmark,
+    answers: Mapping[str, str],
+    items: pd.DataFrame,
+    *,
+    extractor: str = "wordnet",
+    **_: Any,
+) -> dict[str, Mark]:
+    """Each description beside the classes of its picture."""
+    mode, marked = "wordnet" if extractor == "llm" else extractor, {}
+    for place, row in enumerate(items.to_dict("records")):
+        if (name := str(place)) in answers:
+            classes = ground_truth(benchmark, benchmark.questions[place]["image_id"], mode)
+            read = f"{row['matched']} objects, {row['hallucinated']} hallucinated"
+            if extractor != "llm":  # whose reply is not asked for again
+                pairs = match_words(clean_answer(answers[name]), benchmark.vocabulary, extractor)
+                read = f"{', '.join(word for word, _ in pairs) or 'no objects'}; {read}"
+            right, correct = ", ".join(sorted(classes)), not row["has_hallucination"]
+            marked[name] = Mark(right, read, correct, place)
+    return marked

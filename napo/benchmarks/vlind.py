@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo.benchmarks import Options, Request, checked_answers, checked_images
+from napo.benchmarks import Mark, Options, Request, checked_answers, checked_images
 from napo.benchmarks.formats import GET_AGAIN, VlindInstance, expect_count, unique
 from napo.benchmarks.lenient import Reading, true_or_false
 from napo.config.benchmarks import BENCHMARKS
@@ -314,3 +314,17 @@ def evaluate(
     scores, names = _scores(frame), BENCHMARKS["vlind"].ratios
     halves = {name: 100 * float(frame[name].mean()) for name in names if name not in scores}
     return {name: scores[name] for name in names if name in scores} | halves, frame
+
+
+def marks(
+    benchmark: Benchmark, answers: Mapping[str, str], items: pd.DataFrame, **_: Any
+) -> dict[str, Mark]:
+    """Each answer beside True or False; stages a and c are decided without the picture."""
+    places = {number: place for place, number in enumerate(items["instance"])}
+    marked = {}
+    for request, text in answers.items():
+        number, stage = request.split("/")[:2]
+        truth, read = "True" if stage[1] == "1" else "False", read_answer(text)
+        place = places[int(number)]
+        marked[request] = Mark(truth, read, read == truth, place, about_picture=stage[0] in "bd")
+    return marked

@@ -2,7 +2,7 @@
 
 import pytest
 
-from napo.benchmarks import checked_answers, module, options, readings
+from napo.benchmarks import checked_answers, marks, module, options, readings
 from napo.benchmarks.judges import RuleJudge
 from napo.config.benchmarks import BENCHMARKS
 from napo.config.profile import Evaluation
@@ -84,3 +84,26 @@ def test_lenient_scores_are_the_official_scores_of_texts_in_the_official_form(fo
 def test_a_module_without_readers_reads_nothing(monkeypatch):
     monkeypatch.delattr("napo.benchmarks.vlind.readings")
     assert readings("vlind", None, {"1": ""}, {}) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_as_many_answers_are_marked_right_as_the_official_scorer_counts(folder, name):
+    scorer, chosen = module(name), options(name, Evaluation(), JUDGE)
+    benchmark = scorer.load(folder / name)
+    requests = scorer.requests(benchmark, **chosen.asking)
+    answers = {r.id: OFFICIAL[name] if r.task != "generative" else "A cow." for r in requests}
+    _, items = scorer.evaluate(benchmark, answers, **chosen.scoring)
+    marked = marks(name, benchmark, answers, items, chosen.scoring)
+    assert list(marked) == [request.id for request in requests]
+    assert {mark.item for mark in marked.values()} == set(range(len(items)))
+    counted = {
+        "vlind": lambda: len(requests) / 2,  # of each two statements one is true
+        "object_halbench": lambda: len(items) - items["has_hallucination"].sum(),
+        "amber": lambda: items["one"].sum() - items["has_hallucination"].sum()
+        + items["right"].sum(),
+        "mmhal": lambda: len(items) - items["hallucination"].sum(),
+    }[name]()  # fmt: skip
+    assert sum(mark.correct for mark in marked.values()) == counted
+    one = requests[-1].id
+    alone = marks(name, benchmark, {one: answers[one]}, items, chosen.scoring)
+    assert alone == {one: marked[one]}
