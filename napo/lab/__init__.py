@@ -12,8 +12,10 @@ from napo.lab.loss import Loss as loss
 from napo.lab.margins import Margins as margins
 from napo.lab.masks import Masks as masks
 from napo.lab.rows import rows
+from napo.lab.scored import scored
 from napo.lab.training import Training as training
 
 __all__ = [
-    "adjudicate", "answers", "gallery", "label", "loss", "margins", "masks", "rows", "training",
+    "adjudicate", "answers", "gallery", "label", "loss", "margins", "masks", "rows", "scored",
+    "training",
 ]  # fmt: skip

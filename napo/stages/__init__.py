@@ -4,7 +4,7 @@ A notebook calls one or two of these. Each stage claims its folder, skips what i
 and seals the folder with a manifest when it is complete (see `napo.workspace.manifests`).
 """
 
-from napo.stages.build import build_rows, score_reference
+from napo.stages.build import answer_prompts, build_rows, score_reference
 from napo.stages.inputs import (
     base_model,
     benchmarks_folder,
@@ -33,6 +33,7 @@ __all__ = [
     "all_margins",
     "all_results",
     "annotate",
+    "answer_prompts",
     "base_model",
     "benchmarks_folder",
     "biased_rows",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napo.config.profile import Profile
 from napo.config.variants import CORRUPTED, RESPONSES
@@ -32,6 +32,9 @@ from napo.stages.settings import of_reference, of_rows
 from napo.workspace.files import fingerprint, finished_files, write_json
 from napo.workspace.locks import work_on
 from napo.workspace.manifests import manifest_fingerprint, require
+
+if TYPE_CHECKING:
+    from napo.models.generate import Prompt
 
 
 def build_rows(session: Session) -> Path:
@@ -105,6 +108,26 @@ def load_generator(profile: Profile, folder: Path) -> Build:
         return {name: answer(prompts[name], **options) for name in prompts}
 
     return biased
+
+
+def answer_prompts(session: Session, prompts: Sequence[Prompt]) -> list[str]:
+    """The base model's answers to a few prompts, with the decoding and seed of the biased ones.
+
+    The model is loaded for this call only, so that its memory is free for the build.
+    """
+    import torch
+
+    from napo.models.generate import generate
+    from napo.models.load import load_model
+
+    model, masks = session.profile.model, session.profile.masks
+    with launch.one_gpu(session) as device:
+        loaded = load_model(model.location, **model.loading, device=device)
+        options = {"batch_size": masks.batch_size, "seed": session.profile.data.seed}
+        answers = generate(*loaded, prompts, masks.decoding, **options)
+        del loaded
+        torch.cuda.empty_cache()  # does nothing without a GPU
+    return [answer.text for answer in answers]
 
 
 @contextmanager

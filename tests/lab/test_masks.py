@@ -18,3 +18,15 @@ def test_the_slider_shows_any_row_of_the_source_under_each_mask(smoke):
         assert all(title in said for title in titles) and "(empty)" not in said
         assert "".join(questions[number].split()) in "".join(said.split())
         assert f'alt="Row {number}, the picture"' in made.view.value
+
+
+def test_under_the_profiles_masks_the_model_answers_the_rows_biased_responses(smoke):
+    made, rows = lab.masks(smoke), stages.biased_rows(smoke)
+    made.row.value = 30
+    row = rows[rows["id"].index(made.read_row(30)["id"])]
+    answers = {example.title: example.answer for example in made.examples()}
+    assert answers["image: mask_token"] == row["language_biased"]
+    assert answers["question: mask_token"] == row["vision_biased"]
+    assert answers["no mask"] and "".join(answers["no mask"].split()) in "".join(
+        text_of(made.cards()).split()
+    )
