@@ -47,7 +47,8 @@ STYLE = """<style>
 .napo-table {border-collapse: collapse; width: 100%; table-layout: fixed}
 .napo-table th, .napo-table td {text-align: start; vertical-align: top; padding: .25em .5em}
 .napo-table th {width: 9em; overflow-wrap: anywhere}
-table.napo-sheet th, table.napo-sheet td {text-align: start; vertical-align: top; padding: .2em .6em}
+table.napo-sheet th, table.napo-sheet td {text-align: start; vertical-align: top;
+  padding: .2em .6em; white-space: pre-wrap; unicode-bidi: isolate}
 /* Hide JupyterLab's message that a widget has no kernel: the static picture is shown instead. */
 .jp-OutputArea-child:has(.napo-static) + .jp-OutputArea-child:not(:has(.napo-explorer)) {
   display: none}

@@ -114,7 +114,7 @@ class Masks(Explorer):
 
 def mask_cards(examples: list[Example], number: int) -> str:
     """The examples of a row as cards; words that the unmasked answer lacks are marked."""
-    unmasked = next(example.answer for example in examples if example.text)
+    unmasked = next((example.answer for example in examples if example.text), "")
     return cards(
         card(
             picture(example.image, f"Row {number}, {example.title}"),

@@ -68,7 +68,7 @@ def statements(
     """A row for each request of an item: what was asked, answered and read."""
     import pandas as pd
 
-    return pd.DataFrame(
+    rows = [
         {
             "id": request.id,
             "question": request.text,
@@ -78,7 +78,8 @@ def statements(
             "counts as": "right" if marks[request.id].correct else "wrong",
         }
         for request in requests
-    )
+    ]
+    return pd.DataFrame(rows, dtype=object)  # pandas' own texts refuse what no UTF-8 can hold
 
 
 def contributions(name: str, items: pd.DataFrame, place: int) -> pd.DataFrame:
@@ -114,5 +115,4 @@ def over_all(items: pd.DataFrame, ratio: Ratio) -> str:
 
 def frame_to_html(frame: pd.DataFrame) -> str:
     """A frame of texts as a table; line breaks are kept."""
-    cells = frame.map(lambda text: escaped(text).replace("\n", "<br>"))
-    return cells.to_html(index=False, escape=False, border=0, classes="napo-sheet")
+    return frame.map(escaped).to_html(index=False, escape=False, border=0, classes="napo-sheet")

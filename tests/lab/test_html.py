@@ -3,6 +3,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from hostile import HOSTILE
 from hypothesis import given, settings
@@ -13,12 +14,14 @@ from PIL import Image
 from napo import lab
 from napo.lab import html
 from napo.lab.margins import response_card
-from napo.lab.masks import mask_cards
+from napo.lab.masks import Example, mask_cards
 from napo.lab.rows import row_card
+from napo.lab.scored import frame_to_html
 from napo.stages.session import open_session
 from napo.workspace.manifests import MANIFEST, finish
 
-HARMLESS = {"style", "div", "img", "small", "mark", "table", "tbody", "tr", "th", "td"}
+HARMLESS = {"style", "div", "img", "small", "mark", "table", "thead", "tbody", "tr", "th",
+            "td"}  # fmt: skip
 
 
 def assert_harmless(page):
@@ -42,7 +45,8 @@ def test_hostile_texts_are_shown_as_they_are_in_every_card(text):
         (
             row_card(hostile),
             response_card(hostile, entry),
-            mask_cards([(text, hostile["image"], text), (text, None, text)], 0),
+            mask_cards([Example(text, image, text, text) for image in (hostile["image"], None)], 0),
+            frame_to_html(pd.DataFrame({"answer": [text]}, dtype=object)),
             lab.gallery([(hostile["image"], text)]).data,
             html.table([(text, html.against("fine", text))]),
             html.remark(text),
