@@ -13,10 +13,17 @@ def content(**changes):
     parts = {
         "title": f"Title {HOSTILE}",
         "subtitle": "tiny",
-        "summary": [HOSTILE],
+        "summary": {HOSTILE: [HOSTILE]},
         "sections": [
             Section("Figures", [HOSTILE], [Picture("Fig. 3", figure(), HOSTILE)]),
-            Section("Tables", [], [], [Sheet("Table 4", table, ["a note", HOSTILE])]),
+            Section(
+                "Tables",
+                [],
+                [],
+                [Sheet("Table 4", table, ["a note", HOSTILE], Sheet("Full", table))],
+                {"A1": HOSTILE},
+                {"More": [HOSTILE]},
+            ),
         ],
         "settings": {"training": {"beta": 0.1}, "variants": ("dpo", "A1"), "x": HOSTILE},
         "versions": {"torch": "2.13"},

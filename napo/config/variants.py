@@ -120,7 +120,8 @@ class Variant(Entry):
         contrast: of a variant without terms: how the base model is decoded.
         sft: weight of a supervised term: minus the mean log-prob of the chosen response's tokens
             (as in RPO, Pang et al. 2024, Eq. 2).
-        title: its name in words.
+        title: what it is, in words.
+        label: its short name in tables; empty: its title, row or name.
         tables: which of Tables 1 to 4 have a row for it.
         row: its row in the extra table, with its source; empty: no row.
         baseline: whether only `make baselines` trains it.
@@ -139,6 +140,7 @@ class Variant(Entry):
     contrast: Contrast | None = None
     sft: float = 0.0
     title: str = ""
+    label: str = ""
     tables: tuple[int, ...] = ()
     row: str = ""
     baseline: bool = False
@@ -179,12 +181,17 @@ class Variant(Entry):
 
         The code of a function is not part of it.
         """
-        left_out = ["name", "title", "tables", "row", "baseline", "colour", "contrast"]
+        left_out = ["name", "title", "label", "tables", "row", "baseline", "colour", "contrast"]
         if self.gamma != "tempered":
             left_out.append("temper")
         fields = {key: value for key, value in asdict(self).items() if key not in left_out}
         losses = {term.loss: LOSSES[term.loss] for term in self.terms}
         return {**fields, "losses": {k: [v.function, v.margin] for k, v in losses.items()}}
+
+    @property
+    def words(self) -> str:
+        """Its short name, which stands beside its code."""
+        return self.label or self.title or self.row or self.name
 
     @property
     def trained(self) -> bool:
@@ -246,54 +253,56 @@ def _pair(biased: Term, loss: str = "napo", **changes: Any) -> tuple[Term, ...]:
 for _variant in (
     Variant(
         "vcd", (), contrast=Contrast(), title="VCD on the base model, without training",
-        tables=(1,), colour="#8B6BB1",
+        label="VCD, no training", tables=(1,), colour="#8B6BB1",
     ),
     Variant(
-        "dpo", (_REJECTED,), "none", title="DPO on RLAIF-V's pairs", tables=(1, 3), colour="#1a1a1a"
+        "dpo", (_REJECTED,), "none", title="DPO on RLAIF-V's pairs", label="DPO on RLAIF-V",
+        tables=(1, 3), colour="#1a1a1a",
     ),
     Variant(
         "mdpo", (_REJECTED, Term(CORRUPTED), Term("chosen", "anchor", name="anchor")), "none",
-        title="mDPO", tables=(1,), colour="#CC79A7",
+        title="mDPO: DPO on RLAIF-V's pairs and on corrupted images, and an anchor",
+        label="mDPO on RLAIF-V", tables=(1,), colour="#CC79A7",
     ),
     Variant(
         "A1", _all_three(), title="the full method: NaPO on both biased pairs, gamma of Eq. 13",
-        tables=(1, 2, 3, 4), row="NaPO, q of Eq. 12 (A1)", colour="#009E73",
+        label="Full method", tables=(1, 2, 3, 4), row="NaPO, q of Eq. 12 (A1)", colour="#009E73",
     ),
     Variant(
-        "A2", _all_three(), "none", title="A1 without gamma: a plain sum", tables=(2,),
-        colour="#33B28F",
+        "A2", _all_three(), "none", title="A1 without gamma: a plain sum", label="Without γ",
+        tables=(2,), colour="#33B28F",
     ),
     Variant(
-        "A3", _all_three("dpo"), title="A1 with DPO in NaPO's place", tables=(2,), row="DPO (A3)",
-        colour="#7FD1BA",
+        "A3", _all_three("dpo"), title="A1 with DPO in NaPO's place", label="DPO on all pairs",
+        tables=(2,), row="DPO (A3)", colour="#7FD1BA",
     ),
     Variant(
-        "LB1", _pair(_LB), "none", title="DPO + NaPO on language-biased pairs", tables=(2, 4),
-        colour="#D55E00",
+        "LB1", _pair(_LB), "none", title="DPO + NaPO on language-biased pairs",
+        label="NaPO, language bias", tables=(2, 4), colour="#D55E00",
     ),
     Variant(
-        "LB2", _pair(_LB, "dpo"), "none", title="DPO + DPO on language-biased pairs", tables=(2,),
-        colour="#E59A66",
+        "LB2", _pair(_LB, "dpo"), "none", title="DPO + DPO on language-biased pairs",
+        label="DPO, language bias", tables=(2,), colour="#E59A66",
     ),
     Variant(
         "LB-sum", _pair(_LB, average="sum", alpha=0.01), "none", title="LB1 with q from psi_sum",
-        tables=(4,), colour="#8C3E00",
+        label="Language bias, ψΣ", tables=(4,), colour="#8C3E00",
     ),
     Variant(
-        "VB1", _pair(_VB), "none", title="DPO + NaPO on vision-biased pairs", tables=(2, 4),
-        colour="#0072B2",
+        "VB1", _pair(_VB), "none", title="DPO + NaPO on vision-biased pairs",
+        label="NaPO, vision bias", tables=(2, 4), colour="#0072B2",
     ),
     Variant(
-        "VB2", _pair(_VB, "dpo"), "none", title="DPO + DPO on vision-biased pairs", tables=(2,),
-        colour="#56B4E9",
+        "VB2", _pair(_VB, "dpo"), "none", title="DPO + DPO on vision-biased pairs",
+        label="DPO, vision bias", tables=(2,), colour="#56B4E9",
     ),
     Variant(
         "VB-mean", _pair(_VB, average="mean", alpha=0.5), "none", title="VB1 with q from psi_mean",
-        tables=(4,), colour="#004A75",
+        label="Vision bias, ψμ", tables=(4,), colour="#004A75",
     ),
     Variant(
         "random", _all_three(), pick_one=True, title="one of A1's three terms a step, at random",
-        tables=(3,), colour="#E69F00",
+        label="Random pairs", tables=(3,), colour="#E69F00",
     ),
     # Beyond the paper's tables
     Variant("cdpo", _all_three("cdpo"), row="cDPO, ε = 0.1 (Mitchell 2023)", baseline=True),

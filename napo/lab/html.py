@@ -54,6 +54,34 @@ table.napo-sheet th, table.napo-sheet td {text-align: start; vertical-align: top
   display: none}
 </style>"""
 
+# Compact tables in the output of a cell, in both themes of JupyterLab.
+TABLES = """<style>
+.napo-results .scroll {overflow-x: auto}
+.napo-results .scroll table {border-collapse: collapse; table-layout: auto; margin: 0 auto 0 0;
+  font-size: 12px; line-height: 1.3; border: 0; color: var(--jp-content-font-color1, #111)}
+.napo-results .scroll tr:nth-child(n) {background: none}
+.napo-results code {background: none; padding: 0}
+.napo-results .scroll :is(th, td) {padding: 4px 5px; text-align: left; vertical-align: top;
+  border: 0; max-width: none; white-space: pre-line}
+.napo-results .compact > .scroll :is(td, thead th) {text-align: center}
+.napo-results .scroll thead tr:last-child > * {border-bottom: 1px solid currentColor}
+.napo-results .scroll thead tr:first-child > *, .napo-results .scroll tbody tr:last-child > * {
+  border-block: 0 solid currentColor}
+.napo-results .scroll thead tr:first-child > * {border-top-width: 1.5px}
+.napo-results .scroll tbody tr:last-child > * {border-bottom-width: 1.5px}
+.napo-results tbody th {font-weight: 400; min-width: 8em; max-width: 13em}
+.napo-results .wide > .scroll :is(td, thead th) {white-space: nowrap}
+.napo-results caption {text-align: left; padding: 4px 0; color: inherit; font-size: 13px}
+.napo-results small {font-size: 10.5px; white-space: nowrap; opacity: .75}
+.napo-results .published {opacity: .7}
+.napo-results th[scope="rowgroup"] {max-width: none; padding-top: 10px; font-style: italic;
+  border-top: 1px solid var(--jp-border-color1, #bbb)}
+.napo-results .notes {font-size: 12px; line-height: 1.4; margin: 4px 0; max-width: 60em;
+  color: var(--jp-content-font-color2, #555)}
+.napo-results summary {cursor: pointer; font-size: 12px;
+  color: var(--jp-content-font-color2, #555)}
+</style>"""
+
 
 def picture(image: Any, alt: str, side: int = SIDE) -> str:
     """A PIL image (or None) as an `img`; icons keep their pixels, photographs are made smaller.

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from IPython.display import HTML
+
 from napo import stages
 from napo.config.benchmarks import Metric, details, metrics
 from napo.config.settings import Model
 from napo.config.variants import BIASED, RESPONSES, Term
 from napo.data import sources
+from napo.lab.html import TABLES
 from napo.stages.session import Session
 from napo.workspace.files import finished_files, read_json
 from napo.workspace.manifests import complete, require
@@ -20,10 +23,11 @@ from napo.workspace.manifests import complete, require
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from pandas.io.formats.style import Styler
     from PIL import Image
 
     from napo.results.collect import Results
+    from napo.results.report import Sheet
+    from napo.results.tables import Table
 
 
 def pretraining(
@@ -223,13 +227,24 @@ def settings(results: Results) -> pd.DataFrame:
     return frame.set_index("setting")
 
 
-def claims(results: Results) -> Styler:
-    """The paper's claims and the answers of these runs, with whole texts in the cells."""
+def claims(results: Results) -> HTML:
+    """The paper's claims and the answers of these runs."""
     from napo.results import claims as paper
+    from napo.results.report import Sheet
 
-    style = [("text-align", "left"), ("vertical-align", "top"), ("white-space", "normal")]
-    table = paper.claims_to_read(paper.claims(results)).style
-    return table.set_uuid("claims").set_table_styles([{"selector": "th, td", "props": style}])
+    return sheet(Sheet("The paper's claims", paper.claims_to_read(paper.claims(results))))
+
+
+def table(table: Table) -> HTML:
+    """A table of the paper, or the extra table: compact, the full edition folded under it."""
+    return sheet(table.sheet())
+
+
+def sheet(content: Sheet) -> HTML:
+    """A table with its notes, as in the report."""
+    from napo.results.report import sheet_html
+
+    return HTML(f'{TABLES}<div class="napo-results">{sheet_html(content)}</div>')
 
 
 def answer_examples(

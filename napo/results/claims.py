@@ -115,8 +115,8 @@ def claims_to_read(frame: pd.DataFrame) -> pd.DataFrame:
     """Claims for reading: a row for each question.
 
     Columns: what the paper found, then the metrics on which these runs are better, worse, or not
-    decided, such as "VLind LP +3.1 [+1.0, +5.2]"; a dash for none. A question ends with the marks
-    of its variants.
+    decided, a line each, such as "VLind LP +3.1 [+1.0, +5.2]"; a dash for none. A question ends
+    with the marks of its variants.
     """
     import pandas as pd
 
@@ -133,7 +133,7 @@ def claims_to_read(frame: pd.DataFrame) -> pd.DataFrame:
             number = number.replace("-", "−").replace(" ", NO_BREAK)
             text = row.answer if row.answer in NO_NUMBERS else number
             found.get(row.answer, found["not decided"]).append(f"{metric.name} {text}")
-        cells = {answer: "; ".join(texts) or "–" for answer, texts in found.items()}
+        cells = {answer: "\n".join(texts) or "–" for answer, texts in found.items()}
         if set(group["answer"]) == {"not run"}:
             cells["not decided"] = "not run"
         paper = f"better on {len(better)} of {len(group)}"

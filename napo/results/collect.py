@@ -287,13 +287,6 @@ def summary(results: Results, columns: Sequence[Metric]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def summary_to_read(frame: pd.DataFrame) -> pd.DataFrame:
-    """A summary for reading: a row for each variant, a column for each metric."""
-    cells = [f"{row.value:.1f} {interval(row.low, row.high)}" for row in frame.itertuples()]
-    table = frame.assign(cell=cells).pivot(index="variant", columns="metric", values="cell")
-    return table.loc[frame["variant"].unique(), frame["metric"].unique()]
-
-
 def interval(low: float, high: float, form: str = ".1f") -> str:
     """An interval in brackets; "[not defined]" where there is none."""
     return "[not defined]" if np.isnan(low) else f"[{low:{form}}, {high:{form}}]"

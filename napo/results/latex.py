@@ -1,15 +1,22 @@
-"""Frames of texts as LaTeX tables with booktabs, through pandas' Styler; every text is escaped."""
+"""Compact tables as LaTeX with booktabs, through pandas' Styler; every text is escaped."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = 4  # side by side in a float; a wider table continues in another float
+    from napo.results.compact import Cell, Label
+
+# A value with its interval beneath, in small print.
+CELL = (
+    r"\providecommand{\napocell}[2]{\begin{tabular}[t]{@{}c@{}}#1\\[-2pt]"
+    r"{\fontsize{5.5}{6}\selectfont #2}\end{tabular}}"
+)
 PRINTED = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -25,47 +32,49 @@ PRINTED = str.maketrans({
 })  # fmt: skip
 
 
-def floats(frame: pd.DataFrame, title: str, label: str, notes: Sequence[str]) -> str:
-    """A frame of texts as `table*` floats of at most four metrics each, all under one number.
-
-    Columns are (metric, kind), the index row or (group, row); notes follow the last float.
-    """
-    names = list(frame.columns.unique(0))
-    parts = [names[start : start + METRICS] for start in range(0, len(names), METRICS)]
-    lines = [r"% needs \usepackage{booktabs,graphicx}"]
-    for number, part in enumerate(parts, 1):
-        lines.append(r"\begin{table*}[p]\centering\footnotesize\setlength{\tabcolsep}{3pt}")
-        if number > 1:
-            lines.append(r"\addtocounter{table}{-1}")
-        count = f" ({number} of {len(parts)})" if len(parts) > 1 else ""
-        lines.append(rf"\caption{{{tex(title)}{count}}}")
-        if number == 1:
-            lines.append(rf"\label{{{label}}}")
-        lines.append(r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%")
-        lines.append(tabular(frame[part]) + "}")
-        if number == len(parts) and notes:
-            text = r"\\".join(filter(None, map(tex, notes)))
-            lines.append(rf"\par\medskip\parbox{{\textwidth}}{{\scriptsize\raggedright {text}}}")
-        lines.append(r"\end{table*}")
-    return "\n".join(lines) + "\n"
+def page_wide(frame: pd.DataFrame, title: str, label: str, notes: Sequence[str]) -> str:
+    """A compact table as one `table*` float, never wider than the page; the notes follow it."""
+    text = r"\\".join(filter(None, map(tex, notes)))
+    lines = [
+        r"% needs \usepackage{booktabs,graphicx,xcolor}",
+        CELL,
+        r"\begin{table*}[t]\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{tex(title)}}}",
+        rf"\label{{{label}}}",
+        r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
+        tabular(frame) + "}",
+        rf"\par\medskip\parbox{{\textwidth}}{{\scriptsize\raggedright {text}}}" if text else "",
+        r"\end{table*}",
+    ]
+    return "\n".join(line for line in lines if line) + "\n"
 
 
 def tabular(frame: pd.DataFrame) -> str:
-    """A `tabular` of the frame; spreads and intervals are in small print."""
-    metrics, levels = frame.columns.unique(0), frame.index.nlevels
-    numbers = "r" * (frame.shape[1] // len(metrics))
-    style = frame.style.hide(names=True).format_index(tex).format_index(tex, axis=1)
-    small = re.compile(r" (\$\\pm\$.*|\{\[}.*)$")
-    text = style.format(lambda cell: small.sub(r"\\,{\\scriptsize \1}", tex(cell))).to_latex(
-        hrules=True,
-        clines="skip-last;data" if levels > 1 else None,  # between groups of rows
-        multirow_align="naive",
-        multicol_align="c",
-        column_format="l" * levels + r"@{\hspace{9pt}}".join([numbers] * len(metrics)),
-    )
-    rule = rf"\cline{{1-{levels + frame.shape[1]}}}"
-    text = text.replace(f"{rule}\n\\bottomrule", r"\bottomrule").replace(rule, r"\midrule")
-    return text.rstrip()
+    """A `tabular` of a compact frame: intervals beneath the values, headings over all columns."""
+    columns = frame.shape[1]
+    style = frame.style.hide(names=True).format(_cell)
+    style.format_index(partial(_label, columns=columns + 1)).format_index(tex, axis=1)
+    text = style.to_latex(hrules=True, multicol_align="c", column_format="l" + "c" * columns)
+    heading = r"^(\\multicolumn\{\d+\}\{l\}.*\}) [ &]*\\\\$"  # its empty cells are left out
+    return re.sub(heading, r"\\midrule \1 \\\\", text, flags=re.MULTILINE).rstrip()
+
+
+def _cell(cell: Cell) -> str:
+    first, second = tex(cell.value), tex(cell.published)
+    if first and second:
+        second = f"({second})"
+    if cell.best:
+        first, second = (rf"\textbf{{{first}}}", second) if first else ("", rf"\textbf{{{second}}}")
+    grey = rf"\textcolor{{gray}}{{{second}}}" if second else ""
+    text = " ".join(filter(None, (first, grey)))
+    return rf"\napocell{{{text}}}{{{tex(cell.interval)}}}" if cell.interval else text
+
+
+def _label(row: Label, columns: int) -> str:
+    if row.heading:
+        return rf"\multicolumn{{{columns}}}{{l}}{{\emph{{{tex(row.words)}}}}}"
+    code = rf"$\cdot$ \texttt{{{tex(row.code)}}}" if row.code else ""
+    return " ".join(filter(None, (tex(row.words), code, tex(row.mark))))
 
 
 def tex(text: str) -> str:

@@ -21,6 +21,10 @@ DIFFERENCE = {
     "tiny": "The difference is to our own base, paired. Our runs use the icon world. The published "
     "numbers come from other data and models and are for orientation only.",
 }
+CELLS = (
+    "A cell: mean over seeds, and beneath it the 95 % interval (images or instances resampled). "
+    "Bold: the best {block}."
+)
 TABLES: dict[int | str, tuple[str, ...]] = {
     1: (
         'The "19.5 % and 18.6 % improvements" of the paper\'s introduction are points over the DPO '
@@ -45,10 +49,20 @@ TABLES: dict[int | str, tuple[str, ...]] = {
         "β-DPO's filter and moving threshold, are left out.",
     ),
 }
+MEASURES = {  # for the legend of the report
+    "CB, LP": "VLind-Bench: the true and the false statement are both judged correctly against "
+    "common sense, by a text (CB), by the picture (LP); percent",
+    "CHAIRs, Hal": "answers that name something that is not there; AMBER and ObjHal: percent",
+    "CHAIRi, CHAIR": "named objects that are not in the picture; percent",
+    "Cover, Cog": "AMBER: objects of the picture that are named; hallucinations that people are "
+    "prone to; percent",
+    "Score": "MMHal-Bench's rating, 0 to 6",
+}
 OPTIONS = (
     "extractor", "extractor_model", "extractor_prompt", "tagger", "similarity", "judge",
     "judge_model", "judge_prompt", "answered_by", "vlind_image",
 )  # fmt: skip
+MIXED = "NOT all scored with the same options"
 POINTS = 10  # percentage points from the base that mark a row
 MARKS = {
     "△": "Degenerate answers (empty, cut by the length limit, or the same three words twice in a "
@@ -68,6 +82,34 @@ def notes(table: int | str, results: Results, scale: str = "tiny") -> list[str]:
     scored = [*scoring(results, benchmarks), *unreadable(results, benchmarks)]
     decoded = contrasts(results, table)
     return [*general, *TABLES[table], *scored, *decoded, *departures_in_words(results)]
+
+
+def compact_notes(
+    table: int | str,
+    results: Results,
+    variants: Sequence[str],
+    *,
+    comparable: bool = False,
+    symbols: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """The notes under the compact edition of a table: what a reader needs to read its cells.
+
+    Args:
+        table: 1 to 4, or `EXTRA`.
+        results: the runs.
+        variants: its rows.
+        comparable: whether published numbers stand in the cells of ours.
+        symbols: the notes to published rows and cells.
+    """
+    block = "of its column" if table == EXTRA else "of its column in its block"
+    reading = CELLS.format(block="of ours in its column" if comparable else block)
+    if comparable:
+        reading += " In parentheses: the published number."
+    missing = [variant for variant in variants if variant not in results.runs]
+    absent = [f"Not run here: {', '.join(missing)}."] if missing else []
+    differing = [text for text in scoring(results, benchmarks_in(table)) if MIXED in text]
+    marked_rows = marked(results, variants)
+    return (reading, *symbols, *marked_rows, *absent, *differing, *departures_in_words(results))
 
 
 def contrasts(results: Results, table: int | str) -> list[str]:
@@ -184,10 +226,7 @@ def scoring(results: Results, benchmarks: Sequence[Benchmark]) -> list[str]:
             sentences.append(f"{benchmark.title}, ours: {next(iter(runs_of_options))}.")
         elif runs_of_options:
             groups = [f"{words} ({', '.join(runs)})" for words, runs in runs_of_options.items()]
-            sentences.append(
-                f"{benchmark.title}, ours, NOT all scored with the same options: "
-                f"{'; '.join(groups)}."
-            )
+            sentences.append(f"{benchmark.title}, ours, {MIXED}: {'; '.join(groups)}.")
     return sentences
 
 

@@ -11,24 +11,44 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from napo.results.compact import html as compact_html
+from napo.results.compact import is_compact
 from napo.results.figures.style import METADATA, style
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 ABSENT = ("not run", "–")
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table with the notes under it. An index without meaning (`RangeIndex`) is left out."""
+    """A table with the notes under it. An index without meaning (`RangeIndex`) is left out.
+
+    Attributes:
+        title: its caption.
+        frame: of texts and numbers, or a compact edition (`napo.results.compact`).
+        notes: a list under it.
+        full: its full edition, folded under the notes.
+    """
 
     title: str
     frame: pd.DataFrame
     notes: Sequence[str] = ()
+    full: Sheet | None = None
+
+    @property
+    def kind(self) -> str:
+        """How it is laid out: "compact", "wide", or "" for few columns."""
+        if is_compact(self.frame):
+            return "compact"
+        return "wide" if self.frame.shape[1] + self.frame.index.nlevels > 8 else ""
 
 
 @dataclass(frozen=True)
@@ -42,12 +62,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: paragraphs, then pictures, then tables."""
+    """A part of the report: paragraphs, explained terms, pictures, tables, then folded lists."""
 
     title: str
     text: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
     tables: Sequence[Sheet] = ()
+    terms: Mapping[str, str] = field(default_factory=dict)
+    folded: Mapping[str, Sequence[str]] = field(default_factory=dict)  # title -> points
 
 
 @dataclass(frozen=True)
@@ -56,7 +78,7 @@ class ReportContent:
 
     title: str
     subtitle: str = ""
-    summary: Sequence[str] = ()  # paragraphs before the first section
+    summary: Mapping[str, Sequence[str]] = field(default_factory=dict)  # question -> answers
     sections: Sequence[Section] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)  # nested
     versions: Mapping[str, str] = field(default_factory=dict)  # of packages
@@ -65,6 +87,18 @@ class ReportContent:
 
 def build(report: ReportContent) -> str:
     """The report as one self-contained HTML document."""
+    template = templates().get_template("report.html.j2")
+    page = template.render(report=report, settings=flatten(report.settings))
+    return page.encode("utf-8", "replace").decode()  # half a surrogate pair has no bytes
+
+
+def sheet_html(sheet: Sheet) -> str:
+    """A table with its notes and its folded full edition, as part of a page."""
+    return str(templates().get_template("sheet.html.j2").module.sheet(sheet))
+
+
+def templates() -> Environment:
+    """The templates of the report."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -76,14 +110,13 @@ def build(report: ReportContent) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"table": table, "image": image, "note": note}
-    page = environment.get_template("report.html.j2").render(
-        report=report, settings=flatten(report.settings)
-    )
-    return page.encode("utf-8", "replace").decode()  # half a surrogate pair has no bytes
+    return environment
 
 
 def table(sheet: Sheet) -> Markup:
     """The HTML table of a frame: equal neighbours in header and index are one cell."""
+    if is_compact(sheet.frame):
+        return Markup(compact_html(sheet.frame, sheet.title))
     frame = sheet.frame.style.hide(names=True).hide(names=True, axis=1)
     frame.format(_cell, na_rep="–", escape="html").set_caption(f"<b>{escape(sheet.title)}</b>")
     frame.format_index(escape="html").format_index(escape="html", axis=1)

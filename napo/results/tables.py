@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 from napo.config.benchmarks import EXTRA, Metric, metrics
 from napo.config.variants import VARIANTS
 from napo.results.collect import NAN, Estimate, Results, numbers
-from napo.results.latex import floats
-from napo.results.notes import marked, marks, marks_in_words, notes
+from napo.results.compact import ABSENT, compact, markdown
+from napo.results.latex import page_wide
+from napo.results.notes import compact_notes, marked, marks, marks_in_words, notes
 from napo.workspace.files import write_text
 from napo.workspace.folders import published_tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ABSENT = "–"
+    from napo.results.report import Sheet
+
 TITLES = {
     1: "Main results",
     2: "Variants: what each part contributes",
@@ -40,16 +42,21 @@ class Table:
     Attributes:
         number: 1 to 4, or None for the extra table.
         title: its subject.
-        frame: for reading: rows as in the paper; columns (metric, published | ours | difference).
-        long: for programs: a row for each cell, all numbers unrounded.
+        compact: for reading: what ran here and the paper's own rows (`napo.results.compact`).
+        compact_notes: the notes under it.
+        frame: the full edition: rows as in the paper, columns (metric, published | ours |
+            difference).
         notes: how to read its ambiguous cells.
+        long: for programs: a row for each cell, all numbers unrounded.
     """
 
     number: int | None
     title: str
+    compact: pd.DataFrame
+    compact_notes: tuple[str, ...]
     frame: pd.DataFrame
-    long: pd.DataFrame
     notes: tuple[str, ...]
+    long: pd.DataFrame
 
     @property
     def heading(self) -> str:
@@ -61,8 +68,16 @@ class Table:
         """The name of its files without suffix, such as "table2"."""
         return f"table{self.number}" if self.number else EXTRA
 
+    def sheet(self) -> Sheet:
+        """The compact edition for a page, with the full edition folded under it."""
+        from napo.results.report import Sheet
+
+        name = self.heading.partition(".")[0]
+        full = Sheet(f"Full edition ({name}): all rows and differences", self.frame, self.notes)
+        return Sheet(self.heading, self.compact, self.compact_notes, full)
+
     def write(self, folder: Path) -> list[Path]:
-        """Write `<stem>.csv` (long), `.md` and `.tex` (booktabs)."""
+        """Write the compact edition as `<stem>.md` and `.tex` (booktabs), all numbers as `.csv`."""
         csv = self.long.to_csv(index=False, float_format="%.6g")
         paths = []
         for suffix, text in {"md": self.markdown(), "tex": self.latex(), "csv": csv}.items():
@@ -71,18 +86,15 @@ class Table:
         return paths
 
     def markdown(self) -> str:
-        """The table as Markdown, its notes below."""
-        header = [f"{metric} {kind}" for metric, kind in self.frame.columns]
-        lines = ["| | " + " | ".join(header) + " |", "|---" * (len(header) + 1) + "|"]
-        for row, cells in zip(self.frame.index, self.frame.to_numpy(), strict=True):
-            name = " · ".join(part for part in row if part) if isinstance(row, tuple) else row
-            lines.append("| " + " | ".join([name, *cells]).replace("\n", " ") + " |")
-        points = [f"- {note}" for note in self.notes]
-        return "\n".join([f"**{self.heading}**", "", *lines, "", *points]) + "\n"
+        """The compact edition as Markdown, its notes below."""
+        points = [f"- {note}" for note in self.compact_notes]
+        lines = [f"**{self.heading}**", "", markdown(self.compact), *points]
+        return "\n".join(lines) + "\n"
 
     def latex(self) -> str:
-        """The table as LaTeX floats (see `napo.results.latex`)."""
-        return floats(self.frame, self.title, f"tab:napo-{self.stem}", self.notes)
+        """The compact edition as a LaTeX float."""
+        label = f"tab:napo-{self.stem}"
+        return page_wide(self.compact, self.title, label, self.compact_notes)
 
 
 def published(number: int) -> pd.DataFrame:
@@ -129,8 +141,7 @@ def table(number: int, results: Results, *, scale: str = "tiny", model: str = "7
             change = results.difference(variant, "base", metric) if variant != "base" else None
             over_paper = ours.minus(number_of_paper) if ours else None
             shown_change = over_paper if scale == "paper" else change
-            text = ABSENT if math.isnan(number_of_paper) else f"{number_of_paper:.{metric.digits}f}"
-            cells[metric.title, "published"] = text + (mark if flagged else "")
+            cells[metric.title, "published"] = published_text(line, metric, mark)
             cells[metric.title, "ours"] = measured_cell(ours, metric) if variant else ABSENT
             cells[metric.title, DIFFERENCE[scale]] = difference_cell(shown_change, metric)
             long.append(
@@ -161,7 +172,49 @@ def table(number: int, results: Results, *, scale: str = "tiny", model: str = "7
     below += [*marked(results, shown), *notes(number, results, scale)]
     frame = pd.DataFrame(rows, index=index)
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
-    return Table(number, TITLES[number], frame, pd.DataFrame(long), tuple(below))
+    small, short = compact_edition(number, results, scale, model)
+    everything = pd.DataFrame(long)
+    return Table(number, TITLES[number], small, short, frame, tuple(below), everything)
+
+
+def compact_edition(
+    number: int, results: Results, scale: str, model: str
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The compact edition of a table of the paper, and its notes.
+
+    It has the paper's rows that one of our variants corresponds to. Tables 2 to 4 have 7B rows
+    only, so runs of 13B do not compare with them.
+    """
+    paper = published(number)
+    paper = paper[paper["variant"] != ""]
+    comparable = scale == "paper" and model in set(paper["model"])
+    of_model = model if model in set(paper["model"]) else "7B"
+    paper = paper[paper["model"] == of_model].set_index("variant", drop=False)
+    paper = paper.sort_index(key=lambda names: names != "base", kind="stable")  # the base first
+    explained = [note for note in paper["note"].unique() if note]
+    symbol_of = dict(zip(explained, SYMBOLS, strict=False))
+    columns, texts, symbols = metrics(number), {}, {}
+    for variant, line in paper.iterrows():
+        symbol = symbol_of.get(line["note"], "")
+        texts[variant] = {m.name: published_text(line, m, f" {symbol}") for m in columns}
+        symbols[variant] = "" if line["flag"] else symbol
+    heading = "Published, not run here"
+    if not comparable:
+        other = "other data and model" if scale == "tiny" else "another model"
+        heading = f"Published, LLaVA-1.5-{of_model}: {other}, not comparable"
+    rows = ["base", *(name for name in paper["variant"] if name != "base")]
+    frame = compact(
+        results, rows, columns, texts, heading=heading, comparable=comparable, symbols=symbols
+    )
+    notes = [f"{symbol} {note[0].upper()}{note[1:]}." for note, symbol in symbol_of.items()]
+    return frame, compact_notes(number, results, rows, comparable=comparable, symbols=notes)
+
+
+def published_text(line: pd.Series, metric: Metric, mark: str = "") -> str:
+    """A published number as text, with the mark of its note if the note is about it."""
+    value = float(line.get(metric.name, NAN))
+    text = ABSENT if math.isnan(value) else f"{value:.{metric.digits}f}"
+    return text + (mark if line["flag"] == metric.name else "")
 
 
 def tables(results: Results, *, scale: str = "tiny", model: str = "7B") -> dict[int, Table]:
@@ -208,7 +261,10 @@ def extra_table(results: Results) -> Table:
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
     title = "Other robust losses in NaPO's place"
     below = (*marked(results, names), *notes(EXTRA, results))
-    return Table(None, title, frame, pd.DataFrame(long), below)
+    rows_of_compact = ["base", *names]
+    small = compact(results, rows_of_compact, metrics(EXTRA))
+    short = compact_notes(EXTRA, results, rows_of_compact)
+    return Table(None, title, small, short, frame, below, pd.DataFrame(long))
 
 
 def measured_cell(ours: Estimate | None, metric: Metric) -> str:

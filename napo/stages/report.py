@@ -18,6 +18,7 @@ from napo.stages.labels import (
 )
 from napo.stages.session import Session
 from napo.stages.settings import of_decoding, of_result, of_rows, of_run
+from napo.stages.study_report import study_captions, study_fingerprint, study_section
 from napo.workspace import provenance
 from napo.workspace.files import json_value, write_text
 from napo.workspace.hashing import hash_files
@@ -78,7 +79,8 @@ def report_settings(session: Session, results: Results, seeds: str, tune: str) -
     """Everything that the tables and the report depend on."""
     profile, folder = session.profile, session.workspace.figures
     shown = {"name", "title", "variants", "scale", "paper_model"}
-    pictures = [folder / f"{name}.svg" for name in captions(session, results, seeds, tune)]
+    names = (*captions(session, results, seeds, tune), *study_captions(session))
+    pictures = [folder / f"{name}.svg" for name in names]
     pictures = [path for path in pictures if path.is_file()]
     return {
         "profile": profile.model_dump(include=shown),
@@ -88,6 +90,7 @@ def report_settings(session: Session, results: Results, seeds: str, tune: str) -
         "results": {run: sealed(session.workspace.result(run)) for run in results.names},
         "figures": {path.name: digest for path, digest in hash_files(pictures).items()},
         "labels": figures4(session)[1],
+        "study": study_fingerprint(session),
         "rows": sealed(session.workspace.rows),  # the words about all rows' margins
     }
 
@@ -135,35 +138,25 @@ def report_content(
     seeds: str,
     tune: str,
 ) -> ReportContent:
-    """The report: the claims and their answers, all tables, Figs. 3 and 4, training, settings."""
-    from napo.noise.separation import describe, separation
+    """The report: what happened, the tables, the figures, the noise study, claims, settings."""
     from napo.results import figures
     from napo.results.claims import claims_to_read
-    from napo.results.collect import comparison, summary, summary_to_read
-    from napo.results.notes import departures_in_words
+    from napo.results.collect import comparison
+    from napo.results.compact import compact
     from napo.results.report import Picture, ReportContent, Section, Sheet
 
     profile, workspace = session.profile, session.workspace
-    variants = [name for name in results.runs if name != "base"]
-    counts = sorted({len(results.runs[name]) for name in variants if trained(name)})  # of seeds
-    count = " to ".join(map(str, dict.fromkeys((*counts[:1], *counts[-1:]))))
-
     drawn: dict[bool, list[Picture]] = {True: [], False: []}
     for name, (title, caption) in captions(session, results, seeds, tune).items():
         if (path := workspace.figures / f"{name}.svg").is_file():
             drawn[name.startswith("training-")].append(Picture(title, path, caption))
-    try:
-        margins = all_margins(session)
-        words = [] if margins is None else describe(separation(margins)).split("\n\n")
-    except NapoError as error:  # rows or reference were deleted to save space
-        words = [f"The margins of all rows are not shown: {error}"]
-    if differences({"rows": rows_of(results)}, {"rows": sealed(workspace.rows)}):
-        words = [
-            "The rows here are not those that the runs were trained on, so Fig. 4 and the "
-            "margins of all rows are not shown."
-        ]
-    words += figures4(session)[1]
     sections = [
+        Section("Names and symbols", terms=legend(results)),
+        Section("Tables 1 to 4", [], [],
+                [table.sheet() for table in tables if table.number]),
+        Section("Figs. 3 and 4", words_about_margins(session, results), drawn[False]),
+        study_section(session),
+        Section("Training", [] if drawn[True] else ["No curves were drawn."], drawn[True]),
         Section(
             "The paper's claims, tested on these runs",
             ["Differences with 95 % intervals; items are resampled and paired. An interval that "
@@ -179,26 +172,79 @@ def report_content(
              "answered correctly. A variant that gains on true statements and loses on false ones "
              "has changed how often it says yes, not how well it sees."],
             [],
-            [Sheet(f"{benchmark.title} in detail",
-                   summary_to_read(summary(results, benchmark.metrics + benchmark.details)))
-             for benchmark in BENCHMARKS.values() if benchmark.details],
+            [Sheet(f"{entry.title} in detail",
+                   compact(results, results.runs, entry.metrics + entry.details))
+             for entry in BENCHMARKS.values() if entry.details],
         ),
-        Section("Tables 1 to 4 and the extra table", [], [],
-                [Sheet(table.heading, table.frame, table.notes) for table in tables]),
-        Section("Figures", words, drawn[False]),
-        Section("Training", [], drawn[True]),
+        Section("Other robust losses", ["Not in the paper."], [],
+                [table.sheet() for table in tables if not table.number]),
     ]  # fmt: skip
-    of_each = f", {count} seed{'' if count == '1' else 's'} each" if counts else ""
     return ReportContent(
         title="NaPO, reproduced",
         subtitle=profile.title or profile.name,
-        summary=[f"{len(variants)} of {len(profile.variants)} variants ran{of_each}.",
-                 *departures_in_words(results)],
+        summary=what_happened(session, results, claims),
         sections=sections,
         settings=results.settings,
         versions=versions(workspace, results),
         code=commits(workspace, results),
-    )  # fmt: skip
+    )
+
+
+def what_happened(session: Session, results: Results, claims: pd.DataFrame) -> dict[str, list[str]]:
+    """The first lines of the report: questions of a reader, answered from the numbers."""
+    from napo.results import findings
+    from napo.results.notes import departures_in_words
+
+    profile = session.profile
+    title = profile.title or profile.name
+    problems = [*figures4(session)[1], *departures_in_words(results)]
+    return {
+        "What ran": [findings.what_ran(results, profile.variants, title)],
+        "What was found": findings.what_was_found(results, claims),
+        "Not decided": [findings.what_is_open(claims)],
+        "Comparable with the paper?": [
+            findings.beside_the_paper(profile.scale, profile.paper_model, title)
+        ],
+        "Read with care": findings.what_to_distrust(results, problems),
+    }
+
+
+def legend(results: Results) -> dict[str, str]:
+    """The variants that ran and the symbols of the tables, explained."""
+    from napo.config.variants import VARIANTS
+    from napo.results.notes import MEASURES
+
+    names = [name for name in results.runs if name != "base"]
+    titles = {name: VARIANTS[name].title or VARIANTS[name].words for name in names}
+    base = {"base": "the model before any of this training"} if "base" in results.runs else {}
+    return {
+        **base,
+        **titles,
+        "↑ ↓": "larger is better; smaller is better",
+        "[a, b]": "the 95 % interval; an interval of a difference that holds 0 decides nothing",
+        "bold": "the best value of its column; whether it differs from another: see the claims",
+        "△ ▽": "answers that fell apart; descriptions that say much less than the base's",
+        "–": "no number",
+        **MEASURES,
+    }
+
+
+def words_about_margins(session: Session, results: Results) -> list[str]:
+    """What the margins of all rows say, why they are not shown, and which labels are missing."""
+    from napo.noise.separation import describe, separation
+
+    try:
+        margins = all_margins(session)
+        words = [] if margins is None else describe(separation(margins)).split("\n\n")
+    except NapoError as error:  # rows or reference were deleted to save space
+        words = [f"The margins of all rows are not shown: {error}"]
+    rows = sealed(session.workspace.rows)
+    if differences({"rows": rows_of(results)}, {"rows": rows}):
+        words = [
+            "The rows here are not those that the runs were trained on, so Fig. 4 and the "
+            "margins of all rows are not shown."
+        ]
+    return words + figures4(session)[1]
 
 
 def captions(

@@ -1,7 +1,10 @@
 import pytest
+from results_fixtures import drawn
 
 from napo.config.benchmarks import metrics
 from napo.lab import views
+from napo.results.collect import collect
+from napo.results.tables import table
 from napo.stages.session import open_session
 
 
@@ -51,3 +54,10 @@ def test_a_variant_is_shown_as_the_paper_writes_it(tmp_path, variant, terms):
 )
 def test_a_metric_or_interval_that_is_missing_is_said(estimate, text):
     assert views.metric_text(estimate, metrics()[0]) == text
+
+
+def test_a_table_shows_what_ran_and_folds_all_other_rows(tmp_path):
+    results = collect(drawn(tmp_path, {"base": 0.3, "A1": 0.8}, (0,)), ["A1"], [0])
+    shown, _, folded = views.table(table(1, results)).data.partition("<details")
+    assert "<code>A1</code>" in shown and "GPT-4V" not in shown and "<i>" not in shown
+    assert "GPT-4V" in folded and "<i>not run</i>" in folded

@@ -15,7 +15,6 @@ from napo.results.collect import (
     collect,
     measurements,
     summary,
-    summary_to_read,
 )
 from napo.workspace.files import read_json
 
@@ -167,11 +166,6 @@ def test_degenerate_shares_are_means_over_seeds_for_each_benchmark_and_task(tmp_
         {("amber", ""): 0.3, ("amber", "generative"): 0.6}
     )
     assert results.degenerate("base") == {}
-
-
-def test_a_value_without_an_interval_says_not_defined():
-    row = {"variant": "base", "metric": "LP", "value": 5.0, "low": math.nan, "high": math.nan}
-    assert summary_to_read(pd.DataFrame([row])).loc["base", "LP"] == "5.0 [not defined]"
 
 
 @pytest.mark.parametrize(

@@ -202,18 +202,13 @@ def test_a_table_is_written_as_csv_markdown_and_tex_twice_with_the_same_bytes(re
     assert {path.stem for path in extra} == {"extra"}
 
 
-def test_markdown_has_as_many_cells_in_every_line(results):
-    lines = [line for line in table(1, results).markdown().splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + ROWS[1]
-    assert {line.count("|") for line in lines} == {1 + 1 + 30}
-
-
 @pytest.mark.parametrize("scale", ["tiny", "paper"])
-def test_tex_holds_ascii_only_and_every_number_of_the_paper(results, scale):
+def test_tex_and_markdown_hold_every_number_that_the_paper_has_for_our_rows(results, scale):
     for number, printed in tables(results, scale=scale).items():
         text = printed.latex()
         assert text.isascii()
+        paper = published(number).query("variant != '' and model == '7B'")
         for name in SMALL:
-            for value in published(number)[name].dropna():
-                assert f"{value:.1f}" in text
+            for value in paper[name].dropna():
+                assert f"{value:.1f}" in text and f"{value:.1f}" in printed.markdown()
         assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}")

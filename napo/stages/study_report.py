@@ -1,0 +1,98 @@
+"""The noise study's part of the report, from its sealed summary and its figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napo.config.profile import study_edition
+from napo.config.study import FIGURES
+from napo.stages.session import Session
+from napo.workspace import provenance
+from napo.workspace.files import read_text
+from napo.workspace.manifests import complete, differences, read_settings, require, sealed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from napo.results.report import Section
+
+TITLES = (
+    ("The noise study: accuracy", "Held-out accuracy of each loss by the rate of noise, with 95 % "
+     "intervals over rows and seeds."),
+    ("The noise study: differences to DPO", "On the same rows and seeds, with 95 % intervals; "
+     "filled where the interval does not hold 0."),
+    ("The noise study: memorised noise", "The share of the noisy pairs that the model prefers as "
+     "they were trained, over a run."),
+)  # fmt: skip
+MISSING = "Not run: make study."
+
+
+def study_folder(session: Session) -> Path:
+    """The folder of the summary of the profile's own grid and seeds."""
+    return session.workspace.study / study_edition(session.profile, "summary")
+
+
+def study_fingerprint(session: Session) -> str:
+    """The fingerprint of the summary; empty if there is none."""
+    folder = study_folder(session)
+    return sealed(folder) if complete(folder) else ""
+
+
+def study_captions(session: Session) -> dict[str, tuple[str, str]]:
+    """The saved figures that belong to the summary: file name -> title, caption."""
+    folder, names = study_folder(session), {}
+    if not complete(folder):
+        return {}
+    made_from = read_settings(folder)
+    for name, words in zip(FIGURES, TITLES, strict=True):
+        name = study_edition(session.profile, name)
+        record = session.workspace.figures / f"{name}.{provenance.FILE}"
+        inputs = provenance.figure_record(record).get("inputs")
+        if inputs and not differences(inputs, made_from):
+            names[name] = words
+    return names
+
+
+def study_section(session: Session) -> Section:
+    """The study's verdicts in numbers, its figures, and all its sentences, folded.
+
+    Raises:
+        NapoError: when a file of the summary was changed.
+    """
+    import pandas as pd
+
+    from napo.results.report import Picture, Section
+
+    folder, title = study_folder(session), "Which loss survives label noise?"
+    if not complete(folder):
+        return Section(title, [MISSING])
+    require(folder)
+    lines = read_text(folder / "sentences.md").splitlines()
+    points = [line.removeprefix("- ") for line in lines if line]
+    pictures = [
+        Picture(*words[:1], path, words[1])
+        for name, words in study_captions(session).items()
+        if (path := session.workspace.figures / f"{name}.svg").is_file()
+    ]
+    texts = [verdicts_in_words(pd.read_csv(folder / "summary.csv", keep_default_na=False))]
+    if not pictures:
+        texts.append("Its figures were not drawn from this summary; run make study.")
+    return Section(title, texts, pictures, folded={f"In words: {len(points)} sentences": points})
+
+
+def verdicts_in_words(summary: pd.DataFrame) -> str:
+    """How often a loss was better or worse than DPO in accuracy on clean held-out pairs."""
+    rows = summary[(summary["metric"] == "accuracy") & (summary["verdict"] != "")]
+    noisy = rows[rows["rate"] > 0]
+    parts = []
+    for words, part in (("Without noise", rows[rows["rate"] == 0]), ("With noise", noisy)):
+        part = (
+            part.drop_duplicates(["budget", "rate", "loss"]) if words == "Without noise" else part
+        )
+        if len(part):
+            counts = part["verdict"].value_counts()
+            listed = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
+            plural = "s" * (len(part) > 1)
+            parts.append(f"{words}, {len(part)} comparison{plural} with DPO: {listed}.")
+    return "Accuracy on clean held-out pairs. " + " ".join(parts or ["Nothing was compared."])
