@@ -8,6 +8,7 @@ error that lists the known keys. A key that is left out has the default of its s
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -214,6 +215,21 @@ def _merged(inherited: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, A
     return values
 
 
+# What to write instead, by pydantic's type of the mistake; for others pydantic's own words.
+REMEDIES = {
+    "int_type": "write a whole number",
+    "float_type": "write a number",
+    "bool_parsing": "write true or false",
+    "bool_type": "write true or false",
+    "string_type": "write a text, in quotes if it looks like a number",
+    "tuple_type": "write a list",
+    "dict_type": "write keys and values",
+    "model_type": "write keys and values, it is a section",
+    "model_attributes_type": "write keys and values, it is a section",
+    "too_short": "name at least one",
+}
+
+
 def _validated(kind: type[Kind], file: str, content: Mapping[str, Any]) -> Kind:
     """The settings of a file, or its first mistake as one sentence.
 
@@ -237,7 +253,8 @@ def _explained(error: ValidationError, file: str, kind: type[Settings]) -> NapoE
     while place and isinstance(place[-1], int):  # `variants.3` reads as `variants`
         place.pop()
     key = ".".join(map(str, place))
-    message = first["msg"][0].lower() + first["msg"][1:]
+    message = re.sub(r"^\w+ should (be|have)", r"it must \1", first["msg"], flags=re.I)
+    message = REMEDIES.get(first["type"], message)
     match first["type"]:
         case "extra_forbidden":
             section: Any = kind
@@ -250,8 +267,6 @@ def _explained(error: ValidationError, file: str, kind: type[Settings]) -> NapoE
             return NapoError(f"{file}: {key} is missing; give it.")
         case "value_error":
             return NapoError(f"{file}: {key}{': ' * bool(key)}{first['ctx']['error']}.")
-        case "model_type" | "model_attributes_type":
-            message = "it is a section of keys and values"
-        case "string_type" if isinstance(first["input"], int | float):
-            message += ", so put it in quotes"
+        case "tuple_type" if isinstance(first["input"], str):
+            message += f", such as [{first['input']}]"
     return NapoError(f"{file}: {key} is {value}; {message}.")

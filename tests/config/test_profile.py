@@ -123,7 +123,7 @@ def test_reading_a_profile_imports_no_torch():
         ("{contrast: {noise_step: 1000}}", r"decoding\.contrast\.noise_step is 1000"),
         ("{contrast: {noise_step: 0.5}}", r"decoding\.contrast\.noise_step is 0.5"),
         ("{contrast: {alhpa: 1.0}}", "Unknown key of .*contrast .*'alhpa'. Did you mean 'alpha'"),
-        ("{contrast: 1}", r"decoding\.contrast is 1; it is a section of keys and values"),
+        ("{contrast: 1}", r"decoding\.contrast is 1; write keys and values, it is a section"),
         ("{contrast: {}, num_beams: 3}", "contrast does not work with beams; set num_beams from 3"),
     ],
 )
