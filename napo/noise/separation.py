@@ -119,6 +119,36 @@ def separation_to_read(separation: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index(by)
 
 
+def papers_reading(separation: pd.DataFrame) -> pd.DataFrame:
+    """What the paper reads in Fig. 4, a row each, beside what these margins say.
+
+    The paper's own choice of margin is tested twice: whether noise has the smaller one, and whether
+    it separates better than the other margin.
+
+    Returns:
+        Index `the paper reads`; columns `here` (an AUROC, or a difference of two, with its
+        interval) and `holds` ("yes", "no", or "not decided": the interval contains chance).
+    """
+    names = {"sum": "summed margin", "mean": "per-token margin"}
+    rows = []
+    for row in headline(separation).to_dict("records"):
+        if not row["equal_kept"] or row["statistic"] != PAPERS_CHOICE[row["kind"]]:
+            continue
+        kind, margin = row["kind"].replace("_", "-"), names[row["statistic"]]
+        for text, name, chance in (
+            (f"{kind}: noise has the smaller {margin}", "auroc", 0.5),
+            (f"{kind}: the {margin} separates better", "gain", 0.0),
+        ):
+            here = value_with_interval(row, name, "+" if name == "gain" else "")
+            above = row[f"{name}_low"] > chance or (name, row[name]) == ("auroc", 1)
+            below = row[f"{name}_high"] < chance
+            holds = "yes" if above else "no" if below else "not decided"
+            rows.append((text, f"{'AUROC' if name == 'auroc' else 'difference'} {here}", holds))
+    return pd.DataFrame(rows, columns=["the paper reads", "here", "holds"]).set_index(
+        "the paper reads"
+    )
+
+
 def value_with_interval(row: Mapping[str, Any], name: str, sign: str = "") -> str:
     """A column of the separation and its interval as text, such as "0.812 [0.701, 0.905]"."""
     if np.isnan(row[name]):

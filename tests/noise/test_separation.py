@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napo.noise.separation import auroc, describe, separation, separation_to_read, wilson
+from napo.noise.separation import (
+    auroc,
+    describe,
+    papers_reading,
+    separation,
+    separation_to_read,
+    wilson,
+)
 
 
 def margin_frame(free, noisy, kind="language_biased", group="", equal=0):
@@ -164,3 +171,25 @@ def test_the_table_to_read_has_a_row_for_each_kind_group_and_statistic():
     assert row["AUROC"].startswith(f"{first['auroc']:.3f} [{first['auroc_low']:.3f}, ")
     assert row["median noise-free"] == f"{first['median_noise_free']:.2f}"
     assert len(table) == len(facts) / 2
+
+
+@pytest.mark.parametrize(
+    ("frame", "smaller", "better"),
+    [
+        (spread("margin_mean", "margin_sum"), "yes", "yes"),
+        (spread("margin_sum", "margin_mean"), "not decided", "no"),
+        (margin_frame(range(20), range(20)), "not decided", "not decided"),
+        (margin_frame(range(20), range(40, 60)), "yes", "yes"),  # full separation, no interval
+    ],
+)
+def test_the_papers_reading_holds_where_the_interval_leaves_chance(frame, smaller, better):
+    table = papers_reading(separation(frame))
+    assert table["holds"].to_dict() == {
+        "language-biased: noise has the smaller per-token margin": smaller,
+        "language-biased: the per-token margin separates better": better,
+    }
+    assert table["here"].iloc[0].startswith("AUROC ")
+
+
+def test_without_labels_nothing_is_said_of_the_papers_reading():
+    assert papers_reading(separation(margin_frame([], []))).empty
