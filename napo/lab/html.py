@@ -60,7 +60,7 @@ TABLES = """<style>
 .napo-results .scroll table {border-collapse: collapse; table-layout: auto; margin: 0 auto 0 0;
   font-size: 12px; line-height: 1.3; border: 0; color: var(--jp-content-font-color1, #111)}
 .napo-results .scroll tr:nth-child(n) {background: none}
-.napo-results code {background: none; padding: 0}
+.napo-results .scroll :not(pre) > code {background: none; padding: 0}
 .napo-results .scroll :is(th, td) {padding: 4px 5px; text-align: left; vertical-align: top;
   border: 0; max-width: none; white-space: pre-line}
 .napo-results .compact > .scroll :is(td, thead th) {text-align: center}

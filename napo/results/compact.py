@@ -161,7 +161,8 @@ def number(cell: Cell) -> float:
 def html(frame: pd.DataFrame, title: str = "") -> str:
     """The table as HTML; texts are escaped. Headings span all columns."""
     style = frame.style.hide(names=True).hide(names=True, axis=1)
-    style.format(_cell_html).format_index(_label_html).format_index(escape="html", axis=1)
+    style.format(_cell_html).format_index(_label_html)
+    style.format_index(lambda text: escape(text.replace(" ", NO_BREAK)), axis=1)
     if title:
         style.set_caption(f"<b>{escape(title)}</b>")
     span = rf'<th colspan="{frame.shape[1] + 1}" scope="rowgroup">\1</th>'

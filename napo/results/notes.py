@@ -52,7 +52,7 @@ TABLES: dict[int | str, tuple[str, ...]] = {
 MEASURES = {  # for the legend of the report
     "CB, LP": "VLind-Bench: the true and the false statement are both judged correctly against "
     "common sense, by a text (CB), by the picture (LP); percent",
-    "CHAIRs, Hal": "answers that name something that is not there; AMBER and ObjHal: percent",
+    "CHAIRs, Hal": "answers that hallucinate; percent, MMHal-Bench: a share",
     "CHAIRi, CHAIR": "named objects that are not in the picture; percent",
     "Cover, Cog": "AMBER: objects of the picture that are named; hallucinations that people are "
     "prone to; percent",

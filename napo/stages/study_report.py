@@ -75,24 +75,33 @@ def study_section(session: Session) -> Section:
         for name, words in study_captions(session).items()
         if (path := session.workspace.figures / f"{name}.svg").is_file()
     ]
-    texts = [verdicts_in_words(pd.read_csv(folder / "summary.csv", keep_default_na=False))]
+    texts = verdicts_in_words(pd.read_csv(folder / "summary.csv").fillna({"verdict": ""}))
     if not pictures:
         texts.append("Its figures were not drawn from this summary; run make study.")
     return Section(title, texts, pictures, folded={f"In words: {len(points)} sentences": points})
 
 
-def verdicts_in_words(summary: pd.DataFrame) -> str:
-    """How often a loss was better or worse than DPO in accuracy on clean held-out pairs."""
+def verdicts_in_words(summary: pd.DataFrame) -> list[str]:
+    """Accuracy on clean held-out pairs: how often losses beat DPO, and NaPO's differences to it."""
+    from napo.results.verdicts import VERDICTS, noise_in_words
+
     rows = summary[(summary["metric"] == "accuracy") & (summary["verdict"] != "")]
-    noisy = rows[rows["rate"] > 0]
+    # Without noise all kinds are the same cells.
+    rows = rows[(rows["rate"] > 0) | ~rows.duplicated(["budget", "rate", "loss"])]
+    if rows.empty:
+        return ["No loss was compared with DPO."]
     parts = []
-    for words, part in (("Without noise", rows[rows["rate"] == 0]), ("With noise", noisy)):
-        part = (
-            part.drop_duplicates(["budget", "rate", "loss"]) if words == "Without noise" else part
-        )
-        if len(part):
-            counts = part["verdict"].value_counts()
-            listed = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
-            plural = "s" * (len(part) > 1)
-            parts.append(f"{words}, {len(part)} comparison{plural} with DPO: {listed}.")
-    return "Accuracy on clean held-out pairs. " + " ".join(parts or ["Nothing was compared."])
+    for words, part in ("without noise", rows["rate"] == 0), ("with noise", rows["rate"] > 0):
+        counts = rows.loc[part, "verdict"].value_counts()
+        listed = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts]
+        if listed:
+            parts.append(f"{words} {', '.join(listed)}")
+    texts = [f"Accuracy on clean held-out pairs, each loss against DPO: {'; '.join(parts)}."]
+    napo = [
+        f"{noise_in_words(row.kind, row.rate)} ({row.budget}) {row.verdict}, {row.difference:+.1f} "
+        f"[{row.difference_low:+.1f}, {row.difference_high:+.1f}]".replace("-", "−")
+        for row in rows[rows["loss"] == "napo"].itertuples()
+    ]
+    if napo:
+        texts.append(f"NaPO with q by Eq. 12 against DPO, in points: {'; '.join(napo)}.")
+    return texts

@@ -19,13 +19,15 @@ from napo.workspace.manifests import begin, finish
 
 CELLS = {"cells": {"long/flip-0.4/dpo/seed-0": "abc"}, "grid": "default", "seeds": "0"}
 ROWS = [
-    ("flip", 0.0, "napo", "accuracy", "not decided"),
-    ("unbiased", 0.0, "napo", "accuracy", "not decided"),  # the same cells as without noise
-    ("flip", 0.4, "dpo", "accuracy", ""),
-    ("flip", 0.4, "napo", "accuracy", "better"),
-    ("flip", 0.4, "ipo", "accuracy", "worse"),
-    ("flip", 0.4, "ipo", "LP", "better"),
+    ("flip", 0.0, "napo", "accuracy", "not decided", 0.5, -1.0, 2.0),
+    ("unbiased", 0.0, "napo", "accuracy", "not decided", 0.5, -1.0, 2.0),  # the same cells
+    ("flip", 0.4, "dpo", "accuracy", "", None, None, None),
+    ("flip", 0.4, "napo", "accuracy", "better", 2.0, 1.0, 3.0),
+    ("flip", 0.4, "ipo", "accuracy", "worse", -4.0, -6.0, -2.0),
+    ("flip", 0.4, "ipo", "LP", "better", 1.0, 0.5, 1.5),
 ]
+NAMES = ["kind", "rate", "loss", "metric", "verdict", "difference"]
+NAMES += ["difference_low", "difference_high"]
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def session(tmp_path):
 def summary(session):
     """The folder of a summary of two losses."""
     folder = study_folder(session)
-    frame = pd.DataFrame(ROWS, columns=["kind", "rate", "loss", "metric", "verdict"])
+    frame = pd.DataFrame(ROWS, columns=NAMES)
     begin(folder, CELLS)
     write_text(folder / "summary.csv", frame.assign(budget="long").to_csv(index=False))
     write_text(folder / "sentences.md", "- NaPO is better.\n- IPO is worse.\n")
@@ -52,10 +54,12 @@ def test_a_study_that_has_not_run_is_one_sentence(session):
 
 def test_the_section_counts_verdicts_and_folds_all_sentences(session, summary):
     section = study_section(session)
-    assert section.text[0] == (
-        "Accuracy on clean held-out pairs. Without noise, 1 comparison with DPO: 1 not decided. "
-        "With noise, 2 comparisons with DPO: 1 better, 1 worse."
-    )
+    assert section.text[:2] == [
+        "Accuracy on clean held-out pairs, each loss against DPO: without noise 1 not decided; "
+        "with noise 1 better, 1 worse.",
+        "NaPO with q by Eq. 12 against DPO, in points: without noise (long) not decided, "
+        "+0.5 [−1.0, +2.0]; at 40 % flips (long) better, +2.0 [+1.0, +3.0].",
+    ]
     assert section.folded == {"In words: 2 sentences": ["NaPO is better.", "IPO is worse."]}
 
 
