@@ -19,11 +19,11 @@ from napo.stages.labels import (
     labelled,
     margins,
     samples,
-    save_fig4,
     usable_labels,
 )
 from napo.stages.report import all_results, write_report
-from napo.stages.runs import evaluate, evaluate_all, records, requests, save_training_curves, train
+from napo.stages.runs import evaluate, evaluate_all, records, requests, train
+from napo.stages.saving import save
 from napo.stages.step import recorded_step
 from napo.stages.study import make_pairs
 from napo.stages.study_results import save_study_figures, study_results, write_summary
@@ -52,9 +52,8 @@ __all__ = [
     "reference_folder",
     "requests",
     "samples",
-    "save_fig4",
+    "save",
     "save_study_figures",
-    "save_training_curves",
     "score_reference",
     "source_folder",
     "study_results",

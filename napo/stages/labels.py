@@ -280,17 +280,6 @@ def margin_inputs(session: Session, annotator: str = "") -> dict[str, Any]:
     }
 
 
-def save_fig4(session: Session, margins: pd.DataFrame, annotator: str = "") -> list[Path]:
-    """Write Fig. 4 for a page and for a column, as `fig4` or `fig4-by-NAME`; gives the paths."""
-    from napo.results import figures
-
-    by = f"-by-{annotator}" if annotator else ""
-    inputs, folder = margin_inputs(session, annotator), session.workspace.figures
-    page, column = figures.fig4(margins), figures.fig4(margins, width=figures.COLUMN)
-    paths = figures.save(page, folder, f"fig4{by}", margins, inputs)
-    return paths + figures.save(column, folder, f"fig4-column{by}", margins, inputs)
-
-
 def outdated_figure(session: Session, name: str, annotator: str) -> bool:
     """Whether a Fig. 4 lacks a file, or is not that of these rows and labels."""
     folder = session.workspace.figures

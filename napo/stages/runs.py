@@ -20,13 +20,11 @@ from napo.stages.inputs import (
 from napo.stages.posterior import labels_fingerprint, needs_labels, rows_with_noise
 from napo.stages.session import Session
 from napo.stages.settings import Settings, of_decoding, of_result, of_run
-from napo.workspace.folders import run_name
 from napo.workspace.locks import work_on
-from napo.workspace.manifests import GONE, manifest_fingerprint, read_settings, require, sealed
+from napo.workspace.manifests import GONE, manifest_fingerprint, require
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
     from napo.benchmarks import Request
     from napo.config.profile import Evaluation
@@ -98,28 +96,6 @@ def records(session: Session, variant: str, seeds: str = "", tune: str = "") -> 
         require(folder)
         frames.append(read_records(folder).assign(variant=variant, seed=seed))
     return pd.concat(frames, ignore_index=True)
-
-
-def save_training_curves(
-    session: Session,
-    figure: Figure,
-    records: pd.DataFrame,
-    variant: str,
-    seeds: str = "",
-    tune: str = "",
-) -> list[Path]:
-    """Write the training curves of a variant's runs, with what they were drawn from."""
-    from napo.results import figures
-
-    tune, workspace = session.tune(tune), session.workspace
-    names = [run_name(variant, seed, tune) for seed in session.seeds(seeds)]
-    inputs = {
-        name: {"files": sealed(folder), "settings": read_settings(folder)}
-        for name in names
-        for folder in [workspace.data / "runs" / name]
-    }
-    name = session.edition(f"training-{variant}-{tune}", seeds)
-    return figures.save(figure, workspace.figures, name, figures.per_step(records), inputs)
 
 
 def requests(session: Session, benchmark: str) -> list[Request]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,10 +26,17 @@ TYPE_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "Tr
 
 @dataclass(frozen=True)
 class Session:
-    """A profile and the workspace of its data and figures."""
+    """A profile and the workspace of its data and figures.
+
+    Attributes:
+        profile: the profile.
+        workspace: its folders.
+        parameters: the other parameters of the notebook, such as `seeds`.
+    """
 
     profile: Profile
     workspace: Workspace
+    parameters: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def seeds(self, text: str = "") -> list[int]:
         """The seeds of a parameter such as "0,1,2"; empty: the profile's."""
@@ -92,7 +99,7 @@ def open_session(
     provenance.set_session(settings.name, fingerprint(settings.model_dump()), parameters)
     folders = Workspace.open(workspace, settings.name, write=write)
     remember_in(folders.hashes)
-    return Session(settings, folders)
+    return Session(settings, folders, parameters)
 
 
 def check_parameters(
