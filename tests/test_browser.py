@@ -51,6 +51,10 @@ def labels(workspace):
     return read_labels(path)["label"].tolist() if path.is_file() else []
 
 
+def notes(workspace):
+    return read_labels(workspace / "data" / "smoke" / "annotations" / "ada.csv")["note"].tolist()
+
+
 def kill_kernels(workspace):
     """SIGKILL to every kernel of this server, as a machine that runs out of memory would."""
     ours = subprocess.run(["pgrep", "-f", "ipykernel_launcher"], capture_output=True, text=True)
@@ -143,9 +147,14 @@ def test_a_note_is_written_without_labelling(page, workspace):
     ActionChains(page.driver).send_keys("123 unsure", Keys.ENTER).perform()
     time.sleep(0.5)
     assert labels(workspace) == before
-    page.keys("1")
-    notes = read_labels(workspace / "data" / "smoke" / "annotations" / "ada.csv")["note"]
-    assert notes.tolist()[-1] == "123 unsure"
+    for key, label, note in (("1", "biased", "123 unsure"), ("3", "unsure", "")):
+        ActionChains(page.driver).send_keys(key).perform()  # Enter has left the note
+        until(lambda label=label: labels(workspace)[-1:] == [label], 10, label)
+        assert notes(workspace)[-1] == note
+        time.sleep(0.5)  # the next item comes to the screen
+    ActionChains(page.driver).send_keys("e").send_keys("more", Keys.ESCAPE, "2").perform()
+    until(lambda: labels(workspace)[-1:] == ["unbiased"], 10, "the label after Escape")
+    assert notes(workspace)[-1] == "more"
 
 
 def test_the_annotator_fits_a_narrow_window_and_speaks(page):

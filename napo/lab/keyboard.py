@@ -32,8 +32,7 @@ function render({ model, el }) {
     root.setAttribute("data-lm-suppress-shortcuts", "true");
     const pressed = (event) => {
       if (event.target.matches("input, textarea, select")) {  // someone is writing
-        if (event.key === "Escape" || event.key === "Enter") root.focus();
-        event.stopPropagation();
+        if (event.key === "Escape" || event.key === "Enter") root.focus();  // saves the text
         return;
       }
       if (event.repeat && event.target.matches("button")) event.preventDefault();
@@ -56,11 +55,12 @@ function render({ model, el }) {
       if (event.detail > 1 && model.get("once").includes(action)) return;
       send(action);
     };
-    root.addEventListener("keydown", pressed);
+    // Before the widgets: a text field of ipywidgets keeps its keys from the elements around it.
+    root.addEventListener("keydown", pressed, true);
     root.addEventListener("click", clicked, true);
     root.focus({ preventScroll: true });
     return () => {
-      root.removeEventListener("keydown", pressed);
+      root.removeEventListener("keydown", pressed, true);
       root.removeEventListener("click", clicked, true);
     };
   };
