@@ -106,7 +106,8 @@ def compact_notes(
     if comparable:
         reading += " In parentheses: the published number."
     missing = [variant for variant in variants if variant not in results.runs]
-    absent = [f"Not run here: {', '.join(missing)}."] if missing else []
+    how = " `make baselines` trains them." if table == EXTRA else ""
+    absent = [f"Not run here: {', '.join(missing)}.{how}"] if missing else []
     differing = [text for text in scoring(results, benchmarks_in(table)) if MIXED in text]
     marked_rows = marked(results, variants)
     return (reading, *symbols, *marked_rows, *absent, *differing, *departures_in_words(results))
