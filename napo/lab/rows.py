@@ -35,9 +35,9 @@ class Rows(Explorer):
     def __init__(self, data: Any) -> None:
         self.data, self.matches, self.pages = data, list(range(len(data))), Pages(PAGE, len(data))
         self.search = widgets.Text(
-            placeholder="search in id, question, responses", continuous_update=False
+            placeholder="words, then Enter: in id, question, responses", continuous_update=False
         )
-        self.search.layout.width = "300px"
+        self.search.layout.width = "340px"
         name = f"{len(data)} rows of RLAIF-V-Bias with their four responses"
         super().__init__(name, self.page(), [controls(self.search, self.pages)])
         self.search.observe(self.filter, "value")
