@@ -5,6 +5,7 @@ it shows without a kernel (exported HTML, GitHub) is in the saved notebook, and 
 widgets once a front end answers.
 """
 
+from napo.lab.annotation import Annotation as annotation
 from napo.lab.annotator import adjudicate, label
 from napo.lab.answers import Answers as answers
 from napo.lab.html import gallery
@@ -16,6 +17,6 @@ from napo.lab.scored import scored
 from napo.lab.training import Training as training
 
 __all__ = [
-    "adjudicate", "answers", "gallery", "label", "loss", "margins", "masks", "rows", "scored",
-    "training",
+    "adjudicate", "annotation", "answers", "gallery", "label", "loss", "margins", "masks",
+    "rows", "scored", "training",
 ]  # fmt: skip
