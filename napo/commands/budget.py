@@ -86,6 +86,12 @@ def table(
     return pd.DataFrame(rows).set_index(["tune", "strategy"])
 
 
+def papers_scale(profile: Profile) -> Profile:
+    """The profile, or for a tiny one the paper's own: GB and hours of a tiny run round to 0."""
+    name = f"llava-1.5-{profile.paper_model.lower()}"
+    return load_profile(name) if profile.scale == "tiny" else profile
+
+
 def report(profile: str | Profile, gpus: int = 8, gpu_memory: float = 80, **options: float) -> str:
     """`table` as text, with its units."""
     runs = table(profile, gpus, gpu_memory, **options)

@@ -186,3 +186,12 @@ def test_the_system_text_is_part_of_every_prompt():
     profile = load_profile("llava-1.5-7b")
     assert budget.describe(profile)[2].question == 40 + 35  # 1.5 x 23 words
     assert budget.describe("tiny", image_tokens=16)[2].question == 40
+
+
+def test_a_tiny_profile_shows_the_papers_scale_and_any_other_its_own():
+    paper = budget.papers_scale(load_profile("tiny"))
+    assert paper.name == "llava-1.5-7b"
+    table = budget.table(paper)
+    assert (table[["total", "hours", "weights", "disk"]] > 0.1).all(axis=None)
+    lora = load_profile("llava-1.5-7b-lora")
+    assert budget.papers_scale(lora) is lora
