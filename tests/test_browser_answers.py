@@ -50,7 +50,8 @@ def explorer(page):
     """The explorer, once its widgets are on the screen."""
     script = """
       const made = document.querySelector('.napo-explorer');
-      return made && made.offsetHeight > 0 && made.querySelectorAll('select').length ? made : null;"""
+      return made && made.offsetHeight > 0
+        && made.querySelectorAll("select").length ? made : null;"""
     return until(lambda: page.js(script), 90, "the explorer")
 
 
