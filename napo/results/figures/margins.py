@@ -32,7 +32,8 @@ LABELS = {  # label -> (name in the legend, colour, hatch)
 }
 DASHES = {"biased": (0, (4, 1.5)), "unbiased": (0, (1.2, 1.2))}  # of the medians
 BINS = 24  # of each panel's histogram
-ROOM = 0.74  # share of a panel's height for the curves; the AUROC stands above
+ROOM = {True: 0.74, False: 0.6}  # share of a wide or narrow panel for curves; text stands above
+LINE = 9.0  # points between two lines of that text
 AXIS = {
     "sum": r"log-prob margin  $\log\pi(y_w|x)-\log\pi(y_b|x)$",
     "mean": "average log-prob margin (per token)",
@@ -54,7 +55,7 @@ def fig4(margins: pd.DataFrame, width: float = PAGE) -> Figure:
     records = headline(separation(margins)).to_dict("records")
     facts = {(fact["kind"], fact["statistic"], fact["equal_kept"]): fact for fact in records}
     with style():
-        figure = new_figure(width, 4.1 if wide else 7.9)
+        figure = new_figure(width, 4.1 if wide else 7.2)  # a column of CVPR has 8.9 inches
         panels = figure.subplots(2, 2) if wide else figure.subplots(4, 1).reshape(2, 2)
         for row, statistic in enumerate(STATISTICS):
             for column, kind in enumerate(BIASED):
@@ -65,7 +66,7 @@ def fig4(margins: pd.DataFrame, width: float = PAGE) -> Figure:
                 if fact and fact["group"] != "all":
                     part = part[part["group"] == fact["group"]]
                     title = f"{title}, {fact['group']}s"
-                _draw(ax, part, STATISTICS[statistic])
+                _draw(ax, part, STATISTICS[statistic], ROOM[wide])
                 if fact:
                     _annotate(ax, fact, facts.get((kind, statistic, False)))
                 ax.set_xlabel(AXIS[statistic])
@@ -84,7 +85,7 @@ def fig4(margins: pd.DataFrame, width: float = PAGE) -> Figure:
         return settle(figure)
 
 
-def _draw(ax: Axes, part: pd.DataFrame, column: str) -> None:
+def _draw(ax: Axes, part: pd.DataFrame, column: str, room: float) -> None:
     """Draw the histograms, densities, medians and rugs of one panel."""
     values = {label: part.loc[part["label"] == label, column].to_numpy(float) for label in LABELS}
     pooled = np.concatenate(list(values.values()))
@@ -110,14 +111,14 @@ def _draw(ax: Axes, part: pd.DataFrame, column: str) -> None:
             ax.plot(grid, curve, color=colour, linewidth=1.3)
             tops.append(curve.max())
         ax.axvline(np.median(margins), color=colour, linewidth=1.1, linestyle=DASHES[label],
-                   ymax=ROOM)  # fmt: skip
+                   ymax=room)  # fmt: skip
         low = -0.035 - 0.045 * index  # rugs are under the axis, one level for each label
         ax.plot(margins, np.full(len(margins), low), "|", color=colour, markersize=4,
                 markeredgewidth=0.5, transform=ax.get_xaxis_transform(), clip_on=False)  # fmt: skip
     ax.set(xlim=(edges[0], edges[-1]))
     ax.tick_params(axis="x", pad=7)
     ax.locator_params(axis="y", nbins=4)
-    ax.set_ylim(0, max(tops) / ROOM)
+    ax.set_ylim(0, max(tops) / room)
 
 
 def _density(values: np.ndarray, grid: np.ndarray, narrowest: float) -> np.ndarray:
@@ -131,15 +132,14 @@ def _density(values: np.ndarray, grid: np.ndarray, narrowest: float) -> np.ndarr
 
 def _annotate(ax: Axes, fact: dict[str, Any], without: dict[str, Any] | None) -> None:
     """Write AUROC and counts into the panel's upper corner."""
-    look = {"transform": ax.transAxes, "ha": "right", "va": "top"}
-    counts = f"{fact['n'] - fact['noise']} noise-free, {fact['noise']} noise"
-    # If all noise equals the chosen response, its margins are 0 and the AUROC says little.
-    weight = "normal" if fact["noise_equal"] == fact["noise"] else "bold"
-    ax.text(0.99, 1.0, _auroc_words(fact), fontsize=7.5, color=INK, weight=weight, **look)
-    ax.text(0.99, 0.915, counts, fontsize=7, color=FAINT, **look)
+    lines = [(_auroc_words(fact), 7.5, INK)]
+    lines.append((f"{fact['n'] - fact['noise']} noise-free, {fact['noise']} noise", 7, FAINT))
     if fact["equal"] and without:
         rest = f"without the {fact['equal']} equal to $y_w$: {_auroc_words(without)}"
-        ax.text(0.99, 0.84, rest, fontsize=7, color=FAINT, **look)
+        lines.append((rest, 7, FAINT))
+    for number, (text, size, colour) in enumerate(lines):
+        ax.annotate(text, (0.99, 1.0), (0, -LINE * number), "axes fraction", "offset points",
+                    fontsize=size, color=colour, ha="right", va="top")  # fmt: skip
 
 
 def _auroc_words(fact: dict[str, Any]) -> str:

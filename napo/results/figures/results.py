@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from napo.config.variants import VARIANTS
 from napo.results.figures.style import (
     FAINT,
     INK,
@@ -50,7 +51,8 @@ def comparison(summary: pd.DataFrame) -> Figure:
                             color=variant_colour(name), markerfacecolor="white",
                             markeredgewidth=0.7, zorder=2)  # fmt: skip
             ax.set_title(metric)
-        panels[0].set_yticks(range(len(variants)), variants)
+            ax.set_xlabel("share of instances (%)")
+        panels[0].set_yticks(range(len(variants)), map(named, variants))
         panels[0].set_ylim(len(variants) - 0.4, -0.6)
         dot = {"color": INK, "marker": "o", "markersize": 4.6}
         handles: list[Line2D | Patch] = [Line2D([], [], label="value, 95 % interval", **dot)]
@@ -63,6 +65,13 @@ def comparison(summary: pd.DataFrame) -> Figure:
             handles.append(Line2D([], [], **look))
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
         return settle(figure)
+
+
+def named(variant: str) -> str:
+    """A variant's short name and its code; of an unknown variant the code."""
+    words = "Base model" if variant == "base" else ""
+    words = VARIANTS[variant].words if variant in VARIANTS else words
+    return f"{words} · {variant}" if words else variant
 
 
 def _draw(ax: Axes, part: pd.DataFrame, variants: list[str]) -> None:

@@ -10,7 +10,9 @@ def test_the_base_is_a_dashed_line_and_halves_are_marks():
     figure = figures.comparison(summary_frame())
     assert [ax.get_title() for ax in figure.axes] == ["CB", "LP"]
     lp = figure.axes[1]
-    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["base", "dpo", "A1"]
+    names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert names == ["Base model · base", "DPO on RLAIF-V · dpo", "Full method · A1"]
+    assert {ax.get_xlabel() for ax in figure.axes} == {"share of instances (%)"}
     dashed = [line for line in lp.lines if line.get_linestyle() == "--"]
     assert [list(line.get_xdata()) for line in dashed] == [[40.0, 40.0]]
     dots = [line.get_xdata()[0] for line in lp.lines if line.get_marker() == "o"]
@@ -22,7 +24,8 @@ def test_the_base_is_a_dashed_line_and_halves_are_marks():
 def test_variants_are_in_the_order_of_the_tables_with_unknown_ones_last():
     figure = figures.comparison(summary_frame(("zeta", "VB1", "A1-lora", "dpo", "base")))
     shown = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
-    assert shown == ["base", "dpo", "A1-lora", "VB1", "zeta"]
+    codes = [name.split(" · ")[-1] for name in shown]
+    assert codes == ["base", "dpo", "A1-lora", "VB1", "zeta"]
 
 
 def test_a_missing_run_is_stated():
