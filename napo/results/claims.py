@@ -68,8 +68,8 @@ def claims(results: Results) -> pd.DataFrame:
     Returns:
         Columns question, variant, other, metric, published (the paper's difference, 7B),
         difference, low, high (nan where not run), answer: "better", "worse", "not decided" (the
-        interval holds 0), "the same" (every item has the same score, seeds averaged), "undefined"
-        or "not run"; marks: the two variants' marks.
+        interval holds 0, or the seeds have different signs), "the same" (every item has the same
+        score, seeds averaged), "undefined" or "not run"; marks: the two variants' marks.
     """
     import pandas as pd
 
@@ -131,6 +131,8 @@ def claims_to_read(frame: pd.DataFrame) -> pd.DataFrame:
             form = f"+.{metric.digits}f"
             number = f"{row.difference:{form}} {interval(row.low, row.high, form)}"
             number = number.replace("-", "−").replace(" ", NO_BREAK)
+            if row.answer == "not decided" and (row.low > 0 or row.high < 0):
+                number += ", seeds differ"
             text = row.answer if row.answer in NO_NUMBERS else number
             found.get(row.answer, found["not decided"]).append(f"{metric.name} {text}")
         cells = {answer: "\n".join(texts) or "–" for answer, texts in found.items()}

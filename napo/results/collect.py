@@ -59,6 +59,7 @@ class Estimate:
     low: float
     high: float
     seeds: int
+    agree: bool = True  # of a difference: whether every seed has its sign
 
     @classmethod
     def of(cls, values: Sequence[float], draws: np.ndarray) -> Estimate:
@@ -73,8 +74,11 @@ class Estimate:
 
     @property
     def decided(self) -> bool:
-        """Whether the interval of a difference excludes 0."""
-        return self.low > DUST or self.high < -DUST
+        """Whether a difference is decided: its interval excludes 0, and the seeds agree.
+
+        The interval resamples items only, so it says nothing about other seeds.
+        """
+        return self.agree and (self.low > DUST or self.high < -DUST)
 
 
 def numbers(name: str, estimate: Estimate | None) -> dict[str, float]:
@@ -184,7 +188,12 @@ class Results:
         self._check_same_data([*runs, *others], metric.benchmark)
         values, draws = self.samples(metric, runs)
         other_values, other_draws = self.samples(metric, others)
-        return Estimate.of([v - float(np.mean(other_values)) for v in values], draws - other_draws)
+        mean = float(np.mean(other_values))
+        estimate = Estimate.of([value - mean for value in values], draws - other_draws)
+        changes = seed_differences(dict(zip(runs, values, strict=True)),
+                                   dict(zip(others, other_values, strict=True)))  # fmt: skip
+        signs = {np.sign(change) for change in changes}
+        return replace(estimate, agree=len(signs) < 2)
 
     def _check_same_data(self, runs: Sequence[str], benchmark: str) -> None:
         """Items of different runs can be paired only if all runs answered the same data."""
@@ -197,6 +206,21 @@ class Results:
                 f"{' and '.join(sorted(runs_of_data.values()))} answered different data of "
                 f"{benchmark}; evaluate them again on the same benchmarks."
             )
+
+
+def seed_differences(runs: Mapping[str, float], others: Mapping[str, float]) -> list[float]:
+    """The differences of runs of the same seed; to a run without seed, such as the base, of all.
+
+    Args:
+        runs: run -> its value, such as "A1/seed-0".
+        others: the same for the other variant.
+    """
+    ours, theirs = (
+        {run.partition("/")[2]: value for run, value in part.items()} for part in (runs, others)
+    )
+    seeds = {*ours, *theirs} - {""}
+    pairs = [(ours.get(seed, ours.get("")), theirs.get(seed, theirs.get(""))) for seed in seeds]
+    return [one - other for one, other in pairs if one is not None and other is not None]
 
 
 def collect(

@@ -160,7 +160,7 @@ def report_content(
         Section(
             "The paper's claims, tested on these runs",
             ["Differences with 95 % intervals; items are resampled and paired. An interval that "
-             "holds 0 decides nothing. △ and ▽ are explained under the tables."],
+             "holds 0 decides nothing, nor do seeds of different signs. △: see under the tables."],
             [Picture("LP and CB of every variant", figures.comparison(comparison(results)),
                      "Dots: value with 95 % interval. Carets: the two halves of each true/false "
                      "pair. Dashed line: the base.")],
@@ -221,7 +221,8 @@ def legend(results: Results) -> dict[str, str]:
         **base,
         **titles,
         "↑ ↓": "larger is better; smaller is better",
-        "[a, b]": "the 95 % interval; an interval of a difference that holds 0 decides nothing",
+        "[a, b]": "the 95 % interval; a difference is decided if its interval excludes 0 and every "
+        "seed has its sign",
         "bold": "the best value of its column; whether it differs from another: see the claims",
         "△ ▽": "answers that fell apart; descriptions that say much less than the base's",
         "–": "no number",

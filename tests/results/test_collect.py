@@ -14,6 +14,7 @@ from napo.results.collect import (
     Estimate,
     collect,
     measurements,
+    seed_differences,
     summary,
 )
 from napo.workspace.files import read_json
@@ -93,6 +94,34 @@ def test_a_paired_difference_has_a_narrower_interval_than_each_value(tmp_path):
     assert change.value == pytest.approx(100 * 6 / COUNT)
     assert change.high - change.low < 0.8 * (apart[0].high - apart[0].low)
     assert change.decided and apart[0].high > apart[1].low
+
+
+def test_a_difference_whose_seeds_have_different_signs_is_not_decided(tmp_path):
+    base = {name: items(name, 0.5, 1) for name in BENCHMARKS}
+    right = base["vlind"].index[base["vlind"]["d"] == 0]
+    write(tmp_path, "base", 0, base)
+    # Seed 0 gains 20 items; seed 1 gains three, or one less than none.
+    for variant, lost in (("A1", 0), ("A2", 1)):
+        for seed in (0, 1):
+            made = {name: frame.copy() for name, frame in base.items()}
+            answers = made["vlind"]
+            if seed == 0:
+                answers.loc[right[:20], "d"] = 1
+            else:
+                answers.loc[right[:3], "d"] = 1
+                answers.loc[answers.index[base["vlind"]["d"] == 1][: 4 * lost], "d"] = 0
+            write(tmp_path, f"{variant}/seed-{seed}", seed, made)
+    results = collect(tmp_path, ["A1", "A2"], [0, 1])
+    steady, mixed = (results.difference(name, "base", LP) for name in ("A1", "A2"))
+    assert steady.low > 0 and steady.decided
+    assert mixed.low > 0 and not mixed.decided  # 20 items up, and one down
+
+
+def test_seeds_are_compared_with_their_own_and_with_a_run_without_seed():
+    runs = {"A1/seed-0": 5.0, "A1/seed-1": 7.0}
+    assert sorted(seed_differences(runs, {"base": 4.0})) == [1, 3]
+    others = {"A2-lora/seed-1": 10.0, "A2-lora/seed-2": 0.0}
+    assert seed_differences(runs, others) == [-3]
 
 
 def test_differences_are_antisymmetric(results):
