@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napo.config.benchmarks import Metric, metrics
-from napo.results.collect import DUST, NAN, Results, interval
+from napo.results.collect import DUST, NAN, Results, signed
 from napo.results.notes import marks
 from napo.results.tables import published
 
@@ -128,9 +128,8 @@ def claims_to_read(frame: pd.DataFrame) -> pd.DataFrame:
         for row in group.itertuples():
             metric = known[row.metric]
             (better if row.published * metric.better > 0 else others).append(metric.name)
-            form = f"+.{metric.digits}f"
-            number = f"{row.difference:{form}} {interval(row.low, row.high, form)}"
-            number = number.replace("-", "−").replace(" ", NO_BREAK)
+            number = signed(row.difference, row.low, row.high, metric.digits)
+            number = number.replace(" ", NO_BREAK)
             if row.answer == "not decided" and (row.low > 0 or row.high < 0):
                 number += ", seeds differ"
             text = row.answer if row.answer in NO_NUMBERS else number

@@ -311,6 +311,17 @@ def summary(results: Results, columns: Sequence[Metric]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
+def signed(value: float, low: float, high: float, digits: int = 1) -> str:
+    """A difference with its interval, such as "+3.1 [−0.2, +6.4]"."""
+    texts = []
+    for number in (value, low, high):
+        text = f"{number:+.{digits}f}"
+        # A number that rounds to 0 has no sign; a minus sign is as wide as a plus, a hyphen is not.
+        texts.append(text[1:] if float(text) == 0 else text.replace("-", "−"))
+    ends = "not defined" if np.isnan(low) else f"{texts[1]}, {texts[2]}"
+    return f"{texts[0]} [{ends}]"
+
+
 def interval(low: float, high: float, form: str = ".1f") -> str:
     """An interval in brackets; "[not defined]" where there is none."""
     return "[not defined]" if np.isnan(low) else f"[{low:{form}}, {high:{form}}]"

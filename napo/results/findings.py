@@ -9,7 +9,7 @@ import numpy as np
 
 from napo.config.benchmarks import BENCHMARKS, metrics
 from napo.config.runs import trained
-from napo.results.collect import Results, interval
+from napo.results.collect import Results, signed
 from napo.results.compact import in_words
 from napo.results.notes import marks
 
@@ -79,8 +79,8 @@ def highest_lp(results: Results) -> str:
     change = results.difference(best, "base", metric) if best != "base" else None
     if change:
         word = "" if change.decided else ", not decided"
-        numbers = f"{change.value:+.1f} {interval(change.low, change.high, '+.1f')}"
-        text += f": {numbers.replace('-', '−')} points compared with the base{word}"
+        numbers = signed(change.value, change.low, change.high)
+        text += f": {numbers} points compared with the base{word}"
     return f"{text}."
 
 

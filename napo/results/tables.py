@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from napo.config.benchmarks import EXTRA, Metric, metrics
 from napo.config.variants import VARIANTS
-from napo.results.collect import NAN, Estimate, Results, numbers
+from napo.results.collect import NAN, Estimate, Results, numbers, signed
 from napo.results.compact import ABSENT, compact, markdown
 from napo.results.latex import page_wide
 from napo.results.notes import compact_notes, marked, marks, marks_in_words, notes
@@ -281,10 +281,4 @@ def difference_cell(change: Estimate | None, metric: Metric) -> str:
     """The cell of a difference, with its interval; a dash where there is none."""
     if change is None or math.isnan(change.value):
         return ABSENT
-    texts = []
-    for number in (change.value, change.low, change.high):
-        text = f"{number:+.{metric.digits}f}"
-        # A number that rounds to 0 has no sign; a minus sign is as wide as a plus, a hyphen is not.
-        texts.append(text[1:] if float(text) == 0 else text.replace("-", "−"))
-    ends = "not defined" if math.isnan(change.low) else f"{texts[1]}, {texts[2]}"
-    return f"{texts[0]} [{ends}]"
+    return signed(change.value, change.low, change.high, metric.digits)

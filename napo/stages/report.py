@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from napo.results.tables import Table
     from napo.workspace.folders import Workspace
 
+PAPER = (
+    "Debiasing Multimodal Large Language Models via Noise-Aware Preference Optimization, CVPR 2025"
+)
+
 
 def all_results(session: Session, seeds: str = "", tune: str = "") -> Results:
     """The finished runs of the profile's variants and baselines.
@@ -181,7 +185,7 @@ def report_content(
     ]  # fmt: skip
     return ReportContent(
         title="NaPO, reproduced",
-        subtitle=profile.title or profile.name,
+        subtitle=f"{PAPER} · {profile.title or profile.name}",
         summary=what_happened(session, results, claims),
         sections=sections,
         settings=results.settings,
@@ -237,6 +241,8 @@ def words_about_margins(session: Session, results: Results) -> list[str]:
     try:
         margins = all_margins(session)
         words = [] if margins is None else describe(separation(margins)).split("\n\n")
+        if words:
+            words[0] = f"Fig. 4 shows the labelled samples. Over all rows: {words[0]}"
     except NapoError as error:  # rows or reference were deleted to save space
         words = [f"The margins of all rows are not shown: {error}"]
     rows = sealed(session.workspace.rows)

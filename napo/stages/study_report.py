@@ -25,7 +25,7 @@ TITLES = (
     ("The noise study: memorised noise", "The share of the noisy pairs that the model prefers as "
      "they were trained, over a run."),
 )  # fmt: skip
-MISSING = "Not run: make study."
+MISSING = "The study has not run; `make study` runs it."
 
 
 def study_folder(session: Session) -> Path:
@@ -83,6 +83,7 @@ def study_section(session: Session) -> Section:
 
 def verdicts_in_words(summary: pd.DataFrame) -> list[str]:
     """Accuracy on clean held-out pairs: how often losses beat DPO, and NaPO's differences to it."""
+    from napo.results.collect import signed
     from napo.results.verdicts import VERDICTS, noise_in_words
 
     rows = summary[(summary["metric"] == "accuracy") & (summary["verdict"] != "")]
@@ -98,8 +99,8 @@ def verdicts_in_words(summary: pd.DataFrame) -> list[str]:
             parts.append(f"{words} {', '.join(listed)}")
     texts = [f"Accuracy on clean held-out pairs, each loss against DPO: {'; '.join(parts)}."]
     napo = [
-        f"{noise_in_words(row.kind, row.rate)} ({row.budget}) {row.verdict}, {row.difference:+.1f} "
-        f"[{row.difference_low:+.1f}, {row.difference_high:+.1f}]".replace("-", "−")
+        f"{noise_in_words(row.kind, row.rate)} ({row.budget}) {row.verdict}, "
+        + signed(row.difference, row.difference_low, row.difference_high)
         for row in rows[rows["loss"] == "napo"].itertuples()
     ]
     if napo:
