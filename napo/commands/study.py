@@ -42,7 +42,8 @@ class NoiseStudy:
         check_cells(session, cells_of(jobs))
         left = unfinished(session, jobs)
         total, todo = len(cells_of(jobs)), len(cells_of(left))
-        print(f"The study has {total} cells, {total - todo} of them finished.", flush=True)
+        cells = f"{total} cell{'s' * (total > 1)}"
+        print(f"The study has {cells}, {total - todo} of them finished.", flush=True)
         if todo:
             known = seconds_of_cells(session)
             print(estimate(session.profile.study, left, known, session.profile.scale), flush=True)

@@ -150,7 +150,7 @@ def _possible(name: str) -> str:
     return name
 
 
-_NOISE = rf"({'|'.join(KINDS)})-(0|0\.\d+)"
+_NOISE = rf"({'|'.join(KINDS)})-(0|0\.\d{{1,4}})"
 NoiseName = Annotated[
     str,
     matching(_NOISE, "write a kind of noise and its rate, such as flip-0.4 or unbiased-0.2"),

@@ -15,6 +15,7 @@ from napo.config.benchmarks import Metric, details, metrics
 from napo.config.settings import Model
 from napo.config.variants import BIASED, RESPONSES, Term
 from napo.data import sources
+from napo.errors import NapoError
 from napo.lab.html import TABLES
 from napo.stages.session import Session
 from napo.workspace.files import finished_files, read_json
@@ -183,7 +184,7 @@ def training_summary(records: pd.DataFrame) -> pd.DataFrame:
 def gamma_collapse(session: Session, seeds: str = "", tune: str = "") -> Figure | str:
     """Lengths, margins and gamma of all finished variants whose gamma follows margins.
 
-    A sentence in place of the figure if none is finished.
+    A sentence in place of the figure if none is finished, or if the rows are gone.
     """
     import pandas as pd
 
@@ -203,7 +204,10 @@ def gamma_collapse(session: Session, seeds: str = "", tune: str = "") -> Figure 
     if not rules:
         return "No variant with weights of Eq. 13 was trained here."
     records = pd.concat([stages.records(session, name, seeds, tune) for name in rules])
-    rows = stages.biased_rows(session)
+    try:
+        rows = stages.biased_rows(session)
+    except NapoError as error:  # rows or reference were deleted to save space
+        return f"Not drawn, for the lengths of the responses are not known: {error}"
     tokens = {name: sum(rows[f"{name}_tokens"]) / len(rows) for name in RESPONSES}
     return figures.gamma_collapse(records, tokens, rules)
 

@@ -39,9 +39,7 @@ def make_pairs(session: Session) -> Path:
         NapoError: if the source has too few rows, or a row cannot be used.
     """
     profile, folder = session.profile, session.workspace.study_pairs
-    source = "" if profile.world.make_rows else downloaded_fingerprint(session)
-    claim = settings.of_study_pairs(profile, base_fingerprint(profile), source)
-    with work_on(folder, claim) as todo:
+    with work_on(folder, pairs_settings(session)) as todo:
         if todo:
             rows, scores = folder / "rows", folder / "reference"
             make_folder(rows)
@@ -55,6 +53,19 @@ def make_pairs(session: Session) -> Path:
                 score = partial(reference_scores, session, model, processor)
                 write_scores(rows, scores, score, done=lambda count: progress.advance())
     return folder
+
+
+def pairs_settings(session: Session, *, strict: bool = True) -> settings.Settings:
+    """The settings of the study's pairs, for the inputs that are there now.
+
+    Raises:
+        NapoError: if downloaded rows are missing and `strict` is set.
+    """
+    profile, source = session.profile, ""
+    if not profile.world.make_rows:
+        read = downloaded_fingerprint
+        source = read(session) if strict else known(read, session)
+    return settings.of_study_pairs(profile, base_fingerprint(profile), source)
 
 
 def split_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
@@ -121,9 +132,19 @@ def places(data: Any, split: str) -> list[int]:
 
 
 def study_grid(session: Session, name: str = "", seeds: str = "") -> dict[Job, tuple[str, ...]]:
-    """The jobs of the study and their losses; other `name` and `seeds` than the profile's."""
+    """The jobs of the study and their losses; other `name` and `seeds` than the profile's.
+
+    Raises:
+        NapoError: if there is none.
+    """
     study, reworded = session.profile.study, bool(session.profile.world.reword)
-    return grid(study, session.seeds(seeds or study.seeds), name, reworded=reworded)
+    jobs = grid(study, session.seeds(seeds or study.seeds), name, reworded=reworded)
+    if not any(jobs.values()):
+        raise NapoError(
+            "The study has no cell: none of study.losses exists under any of study.noise (unbiased "
+            "noise needs world.reword); add dpo to study.losses, and flip-0.4 to study.noise."
+        )
+    return jobs
 
 
 def cells_of(jobs: Mapping[Job, Iterable[str]]) -> list[Cell]:
@@ -191,15 +212,16 @@ def unfinished(session: Session, jobs: Mapping[Job, tuple[str, ...]]) -> dict[Jo
 
 
 def check_cells(session: Session, cells: Iterable[Cell]) -> None:
-    """Refuse a profile whose settings differ from those of the cells that it would use.
+    """Refuse a profile whose settings differ from those of the pairs and cells that it would use.
 
     Raises:
-        NapoError: naming a cell and the settings.
+        NapoError: naming a folder and the settings.
     """
     claim = cell_settings(session, strict=False)
-    for cell in cells:
-        folder = cell_folder(session, cell)
-        if pairs := conflicts(folder, claim(cell)):
+    expected = {session.workspace.study_pairs: pairs_settings(session, strict=False)}
+    expected |= {cell_folder(session, cell): claim(cell) for cell in cells}
+    for folder, own in expected.items():
+        if pairs := conflicts(folder, own):
             raise NapoError(
                 f"{folder} was made with other settings ({in_words(pairs)}); use another "
                 f"workspace, give the profile another name, or delete {session.workspace.study} "

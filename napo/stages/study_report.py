@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napo.config.profile import study_edition
 from napo.config.study import FIGURES
+from napo.errors import NapoError
 from napo.stages.session import Session
 from napo.workspace import provenance
 from napo.workspace.files import read_text
@@ -57,8 +58,7 @@ def study_captions(session: Session) -> dict[str, tuple[str, str]]:
 def study_section(session: Session) -> Section:
     """The study's verdicts in numbers, its figures, and all its sentences, folded.
 
-    Raises:
-        NapoError: when a file of the summary was changed.
+    A sentence if it has not run, or a file of the summary was changed.
     """
     import pandas as pd
 
@@ -67,7 +67,10 @@ def study_section(session: Session) -> Section:
     folder, title = study_folder(session), "Which loss survives label noise?"
     if not complete(folder):
         return Section(title, [MISSING])
-    require(folder)
+    try:
+        require(folder)
+    except NapoError as error:  # the tables do not depend on it
+        return Section(title, [f"The study is not shown: {error}"])
     lines = read_text(folder / "sentences.md").splitlines()
     points = [line.removeprefix("- ") for line in lines if line]
     pictures = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,5 +163,7 @@ def seconds_of_cells(session: Session) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for budget in session.profile.study.budgets:
         for path in (session.workspace.study / budget).glob(f"*/*/*/{SECONDS}"):
-            found.setdefault(budget, []).append(float(read_text(path)))
-    return found
+            # Only an estimate depends on it, so a damaged file is left out.
+            with suppress(NapoError, ValueError):
+                found.setdefault(budget, []).append(float(read_text(path)))
+    return {budget: seconds for budget, seconds in found.items() if seconds}

@@ -27,7 +27,7 @@ GONE = "an input that is gone"  # in place of its fingerprint, where settings ar
 HASH = re.compile(r"[0-9a-f]{16}|[0-9a-f]{40}|[0-9a-f]{64}")
 SHOWN = 60  # characters of a value in an error message
 
-# The notebook that makes a folder, for the error message about a missing input
+# What makes a folder, for the error message about a missing input
 MADE_BY = {
     "source": "00_icon_world.ipynb",
     "benchmarks": "00_icon_world.ipynb",
@@ -37,7 +37,7 @@ MADE_BY = {
     "runs": "05_train.ipynb",
     "results": "06_evaluate.ipynb",
     "tables": "07_results.ipynb",
-    "study": "08_noise_study.ipynb",
+    "study": "make study",
 }
 
 
@@ -233,11 +233,12 @@ def sealed(folder: Path) -> str:
 
 
 def _maker(folder: Path) -> str:
-    """The notebook that makes a folder and, for runs and results, the name of the run."""
+    """What makes a folder and, for runs and results, the name of the run."""
     for index in range(len(folder.parts) - 1, -1, -1):
-        if notebook := MADE_BY.get(stage := folder.parts[index]):
+        if maker := MADE_BY.get(stage := folder.parts[index]):
             run = "/".join(folder.parts[index + 1 :]) if stage in ("runs", "results") else ""
-            return f"notebooks/{notebook}" + (f" for {run}" if run else "")
+            place = "notebooks/" if maker.endswith(".ipynb") else ""
+            return f"{place}{maker}" + (f" for {run}" if run else "")
     return "the stage that makes it"
 
 

@@ -10,6 +10,7 @@ from napo.errors import NapoError
 from napo.noise.study import Cell, Job
 from napo.stages import cells, study
 from napo.stages.session import open_session
+from napo.stages.study_results import seconds_of_cells
 from napo.workspace.manifests import read_manifest
 
 PROFILE = """
@@ -117,6 +118,34 @@ def test_a_cell_made_with_other_settings_is_refused(session, profile, tmp_path):
     changed = open_session(str(other), str(session.workspace.root))
     with pytest.raises(NapoError, match=r"dpo/seed-0 was made with other settings \(beta: 0.1"):
         cells.run_job(changed, FLIPS, ["dpo", "pair"])
+
+
+@pytest.mark.parametrize("line", ["rows: 40", "held_out: 8", "seed: 12"])
+def test_pairs_made_with_other_settings_are_refused(session, profile, tmp_path, line):
+    path = tmp_path / "other.yaml"
+    path.write_text(PROFILE.replace("study:", f"study:\n  {line}"))
+    other = open_session(str(path), str(session.workspace.root))
+    # Even where no cell is there yet.
+    with pytest.raises(NapoError, match=r"study/pairs was made with other settings"):
+        study.check_cells(other, [])
+
+
+def test_a_grid_without_a_cell_is_refused(session, tmp_path):
+    path = tmp_path / "empty.yaml"
+    path.write_text("name: studied\nextends: smoke\n"
+                    "study: {noise: [flip-0.5], losses: [rdpo-true]}")  # fmt: skip
+    empty = open_session(str(path), str(tmp_path))
+    with pytest.raises(NapoError, match=r"no cell: none of study\.losses"):
+        study.study_grid(empty)
+
+
+def test_a_damaged_time_is_left_out_of_the_estimate(session):
+    times = sorted(session.workspace.study.glob(f"long/*/*/*/{study.SECONDS}"))
+    before = seconds_of_cells(session)
+    kept = times[0].read_bytes()
+    times[0].write_text("garbage")
+    assert len(seconds_of_cells(session)["long"]) == len(before["long"]) - 1
+    times[0].write_bytes(kept)
 
 
 def test_a_profile_of_several_processes_is_refused(session, profile, tmp_path):

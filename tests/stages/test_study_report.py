@@ -4,7 +4,6 @@ import pandas as pd
 import pytest
 
 from napo.config.profile import load_profile
-from napo.errors import NapoError
 from napo.stages.session import Session
 from napo.stages.study_report import (
     MISSING,
@@ -71,10 +70,12 @@ def test_the_report_depends_on_the_summary(session, summary):
     assert before and study_fingerprint(session) not in ("", before)
 
 
-def test_a_summary_that_was_edited_by_hand_is_refused(session, summary):
+def test_a_summary_that_was_edited_by_hand_is_not_shown_and_named(session, summary):
     (summary / "sentences.md").write_text("- NaPO wins.\n")
-    with pytest.raises(NapoError, match=r"sentences\.md"):
-        study_section(session)
+    section = study_section(session)
+    (text,) = section.text
+    assert text.startswith("The study is not shown: ") and "sentences.md" in text
+    assert "run make study again" in text and not section.folded
 
 
 def test_a_figure_of_other_cells_is_not_shown(session, summary):
