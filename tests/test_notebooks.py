@@ -57,6 +57,7 @@ def made(tmp_path_factory):
 def test_every_stage_is_sealed_with_what_made_it_and_the_terminal_shows_the_progress(made):
     workspace, said = made
     assert "left" in said and "[1/" in said and "report.html" in said
+    assert "score by the reference: 64/64 rows" in said  # in parts of 24
     folders = [workspace.source, workspace.benchmarks, workspace.rows, workspace.tables]
     folders += [workspace.run("A1", 0, "full"), workspace.result("base")]
     for folder in folders:

@@ -13,7 +13,7 @@ from napo.config.profile import Profile
 from napo.config.variants import CORRUPTED, RESPONSES
 from napo.data import sources
 from napo.data.fetch import require_unchanged
-from napo.data.rows import Build, shards, skipped, write_rows, write_scores
+from napo.data.rows import Build, row_ids, shards, skipped, write_rows, write_scores
 from napo.data.source_files import ParquetFile
 from napo.data.sources import BadRow
 from napo.errors import NapoError
@@ -197,7 +197,6 @@ def score_share(session: Session, folder: str) -> None:
         max_length=training.max_length,
         logits_mb=training.logits_mb,
     )
-    size = session.profile.data.shard_rows
-    total = len(shards(workspace.rows)) * size
+    size, total = session.profile.data.shard_rows, len(row_ids(workspace.rows))
     with parts_progress(target, total, size, "score by the reference") as update:
         write_scores(workspace.rows, target, scores, worker=worker(), done=update)
