@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from IPython.display import HTML
+
 from napo.config.study import LOSSES
 from napo.config.variants import LOSSES as FUNCTIONS
 from napo.data.rows import load_rows
 from napo.errors import NapoError
+from napo.lab.views import sheet
 from napo.noise.study import METRICS, corrupted
 from napo.results.verdicts import noise_in_words
 from napo.stages.session import Session
@@ -45,13 +48,15 @@ def losses(session: Session, grid: str = "") -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("loss")
 
 
-def noise_example(session: Session, grid: str = "", row: int = 0) -> pd.DataFrame:
+def noise_example(session: Session, grid: str = "", row: int = 0) -> HTML:
     """A training pair, the `row`-th, clean and under each kind of noise of a grid.
 
     Raises:
         NapoError: if the pairs have not been made.
     """
     import pandas as pd
+
+    from napo.results.report import Sheet
 
     folder = session.workspace.study_pairs
     if not complete(folder):
@@ -63,7 +68,8 @@ def noise_example(session: Session, grid: str = "", row: int = 0) -> pd.DataFram
     kinds = dict.fromkeys(job.noise.kind for job in study_grid(session, grid, "0"))
     shown = {"clean": pair, **{kind: corrupted(pair, kind) for kind in kinds}}
     names = ["question", "chosen", "rejected"]
-    return pd.DataFrame({kind: {n: row[n] for n in names} for kind, row in shown.items()}).T
+    frame = pd.DataFrame({kind: {n: row[n] for n in names} for kind, row in shown.items()}).T
+    return sheet(Sheet(f"Training pair {row}", frame))
 
 
 def summary_to_read(summary: pd.DataFrame) -> pd.DataFrame:
