@@ -35,7 +35,7 @@ class Claim(NamedTuple):
 
 CLAIMS = (
     Claim("Does the full method beat DPO on bias and hallucination (A1 over dpo)?", "A1", "dpo", 1),
-    Claim("Does it beat mDPO, made against hallucination (A1 over mdpo)?", "A1", "mdpo", 1),
+    Claim("Does it beat mDPO, a method against hallucination (A1 over mdpo)?", "A1", "mdpo", 1),
     Claim("Do the weights gamma help (A1 over A2, the plain sum)?", "A1", "A2"),
     Claim("Does NaPO beat DPO on the same three pairs (A1 over A3, both with gamma)?", "A1", "A3"),
     Claim("Does NaPO beat DPO on language-biased pairs (LB1 over LB2)?", "LB1", "LB2"),
@@ -68,7 +68,7 @@ def claims(results: Results) -> pd.DataFrame:
     Returns:
         Columns question, variant, other, metric, published (the paper's difference, 7B),
         difference, low, high (nan where not run), answer: "better", "worse", "not decided" (the
-        interval holds 0, or the seeds have different signs), "the same" (every item has the same
+        interval contains 0, or the seeds have different signs), "the same" (every item has the same
         score, seeds averaged), "undefined" or "not run"; marks: the two variants' marks.
     """
     import pandas as pd

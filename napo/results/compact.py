@@ -54,8 +54,10 @@ def label(variant: str, mark: str = "", *, published: bool = False) -> Label:
 
 
 def in_words(variant: str) -> str:
-    """The short name of a variant, or of the base."""
-    return "Base model" if variant == "base" else VARIANTS[variant].words
+    """The short name of a variant, or of the base; of an unknown one its code."""
+    if variant == "base":
+        return "Base model"
+    return VARIANTS[variant].words if variant in VARIANTS else variant
 
 
 def compact(

@@ -102,7 +102,7 @@ def what_is_open(claims: pd.DataFrame) -> str:
     if not ran:
         return "None of the comparisons behind the paper's claims ran."
     text = f"{counts.get('not decided', 0)} of {ran} comparisons behind the paper's claims have an "
-    text += "interval that holds 0, or seeds of different signs"
+    text += "interval that contains 0, or seeds of different signs"
     if same := counts.get("the same", 0):
         text += f"; in {same} more every item scores the same"
     if undefined := counts.get("undefined", 0):

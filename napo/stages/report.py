@@ -163,8 +163,8 @@ def report_content(
         Section("Training", [] if drawn[True] else ["No curves were drawn."], drawn[True]),
         Section(
             "The paper's claims, tested on these runs",
-            ["Differences with 95 % intervals; items are resampled and paired. An interval that "
-             "holds 0 decides nothing, nor do seeds of different signs. △: see under the tables."],
+            ["Differences with 95 % intervals; items are resampled and paired. An interval "
+             "with 0 decides nothing, nor do seeds of different signs. △: see under the tables."],
             [Picture("LP and CB of every variant", figures.comparison(comparison(results)),
                      "Dots: value with 95 % interval. Carets: the two halves of each true/false "
                      "pair. Dashed line: the base.")],

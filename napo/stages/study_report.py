@@ -22,7 +22,7 @@ TITLES = (
     ("The noise study: accuracy", "Held-out accuracy of each loss by the rate of noise, with 95 % "
      "intervals over rows and seeds."),
     ("The noise study: differences to DPO", "On the same rows and seeds, with 95 % intervals; "
-     "filled where the interval does not hold 0."),
+     "filled where the interval excludes 0."),
     ("The noise study: memorised noise", "The share of the noisy pairs that the model prefers as "
      "they were trained, over a run."),
 )  # fmt: skip
@@ -64,24 +64,24 @@ def study_section(session: Session) -> Section:
 
     from napo.results.report import Picture, Section
 
-    folder, title = study_folder(session), "Which loss survives label noise?"
+    folder, question = study_folder(session), "Which loss survives label noise?"
     if not complete(folder):
-        return Section(title, [MISSING])
+        return Section(question, [MISSING])
     try:
         require(folder)
     except NapoError as error:  # the tables do not depend on it
-        return Section(title, [f"The study is not shown: {error}"])
+        return Section(question, [f"The study is not shown: {error}"])
     lines = read_text(folder / "sentences.md").splitlines()
     points = [line.removeprefix("- ") for line in lines if line]
     pictures = [
-        Picture(*words[:1], path, words[1])
-        for name, words in study_captions(session).items()
+        Picture(title, path, caption)
+        for name, (title, caption) in study_captions(session).items()
         if (path := session.workspace.figures / f"{name}.svg").is_file()
     ]
     texts = verdicts_in_words(pd.read_csv(folder / "summary.csv").fillna({"verdict": ""}))
     if not pictures:
-        texts.append("Its figures were not drawn from this summary; run make study.")
-    return Section(title, texts, pictures, folded={f"In words: {len(points)} sentences": points})
+        texts.append("Its figures were not drawn from this summary; run notebook 08 again.")
+    return Section(question, texts, pictures, folded={f"In words: {len(points)} sentences": points})
 
 
 def verdicts_in_words(summary: pd.DataFrame) -> list[str]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from napo.config.variants import VARIANTS
+from napo.results.compact import in_words
 from napo.results.figures.style import (
     FAINT,
     INK,
@@ -69,9 +69,8 @@ def comparison(summary: pd.DataFrame) -> Figure:
 
 def named(variant: str) -> str:
     """A variant's short name and its code; of an unknown variant the code."""
-    words = "Base model" if variant == "base" else ""
-    words = VARIANTS[variant].words if variant in VARIANTS else words
-    return f"{words} · {variant}" if words else variant
+    words = in_words(variant)
+    return variant if words == variant else f"{words} · {variant}"
 
 
 def _draw(ax: Axes, part: pd.DataFrame, variants: list[str]) -> None:

@@ -65,7 +65,7 @@ def differences(summary: pd.DataFrame) -> Figure:
     Args:
         summary: from `napo.results.verdicts.summary`. Each noise is a row of panels, each metric
             of `DIFFERENCES` that was measured a column. A filled dot is a difference whose
-            interval does not hold 0.
+            interval excludes 0.
     """
     shown = summary.dropna(subset="difference")
     # Without noise all kinds are the same, so the flips' panels stand for all.
