@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import requests
@@ -85,6 +86,17 @@ def driver(tmp_path_factory):
     made.set_script_timeout(90)
     yield made
     made.quit()
+
+
+def place_notebook(name, target, shown=(), **parameters):
+    """Write a notebook of the kit with these parameters; `shown` keeps only cells of these ids."""
+    book = json.loads((Path(__file__).parent.parent / "notebooks" / name).read_text())
+    book["cells"] = [cell for cell in book["cells"] if not shown or cell.get("id") in shown]
+    cell = next(c for c in book["cells"] if "parameters" in c["metadata"].get("tags", []))
+    cell["source"] = [
+        f"{key}: {type(value).__name__} = {value!r}\n" for key, value in parameters.items()
+    ]
+    target.write_text(json.dumps(book))
 
 
 def until(look, seconds, what):

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from browser_fixtures import driver, lab, page, until
+from browser_fixtures import driver, lab, page, place_notebook, until
 from hostile import HOSTILE
 from report_fixtures import content
 
@@ -24,8 +24,6 @@ from napo.stages.session import open_session
 
 pytestmark = pytest.mark.browser
 
-NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "02_annotate_noise.ipynb"
-
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
@@ -34,15 +32,10 @@ def workspace(tmp_path_factory):
     made = open_session("smoke", str(root))
     stages.make_rows(made)
     stages.build_rows(made)
-    book = json.loads(NOTEBOOK.read_text())
-    cell = next(c for c in book["cells"] if "parameters" in c["metadata"].get("tags", []))
-    cell["source"] = [
-        'profile: str = "smoke"\n',
-        f"workspace: str = {str(root)!r}\n",
-        'annotator: str = "ada"\n',
-        "interactive: bool = True\n",
-    ]
-    (root / "02.ipynb").write_text(json.dumps(book))
+    place_notebook(
+        "02_annotate_noise.ipynb", root / "02.ipynb",
+        profile="smoke", workspace=str(root), annotator="ada", interactive=True,
+    )  # fmt: skip
     return root
 
 

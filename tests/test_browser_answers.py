@@ -10,14 +10,13 @@ import re
 from pathlib import Path
 
 import pytest
-from browser_fixtures import driver, lab, page, until
+from browser_fixtures import driver, lab, page, place_notebook, until
 
 from napo import stages
 from napo.stages.session import open_session
 
 pytestmark = pytest.mark.browser
 
-NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "07_results.ipynb"
 SHOWN = {"07-00", "07-01", "07-02", "runs-there", "07-12", "07-13", "07-14"}
 
 
@@ -33,16 +32,10 @@ def workspace(tmp_path_factory):
     stages.train(made, "A1", 0)
     for variant in ("base", "A1"):
         stages.evaluate(made, variant)
-    book = json.loads(NOTEBOOK.read_text())
-    book["cells"] = [cell for cell in book["cells"] if cell.get("id") in SHOWN]
-    parameters = next(c for c in book["cells"] if "parameters" in c["metadata"].get("tags", []))
-    parameters["source"] = [
-        'profile: str = "smoke"\n',
-        f"workspace: str = {str(root)!r}\n",
-        'seeds: str = ""\n',
-        'tune: str = ""\n',
-    ]
-    (root / "07.ipynb").write_text(json.dumps(book))
+    place_notebook(
+        "07_results.ipynb", root / "07.ipynb", shown=SHOWN,
+        profile="smoke", workspace=str(root), seeds="", tune="",
+    )  # fmt: skip
     return root
 
 

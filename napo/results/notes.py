@@ -50,8 +50,9 @@ TABLES: dict[int | str, tuple[str, ...]] = {
     ),
 }
 MEASURES = {  # for the legend of the report
-    "CB, LP": "VLind-Bench: the true and the false statement are both judged correctly against "
-    "common sense, by a text (CB), by the picture (LP); percent",
+    "CB, LP": "VLind-Bench: instances whose true and whose false statement are both judged "
+    "correctly, although common sense says otherwise. CB: a text states the facts. LP: only the "
+    "picture shows them; percent",
     "CHAIRs, Hal": "answers that hallucinate; percent, MMHal-Bench: a share",
     "CHAIRi, CHAIR": "named objects that are not in the picture; percent",
     "Cover, Cog": "AMBER: objects of the picture that are named; hallucinations that people are "
